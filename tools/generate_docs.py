@@ -205,7 +205,7 @@ def events() -> str:
     fields: dict[str, list[str]] = {}
     for turn in _sample_turns().values():
         for event in turn:
-            fields[event.type] = list(msgspec.json.decode(event.data, type=dict[str, object]))
+            fields[event.type] = list(msgspec.json.decode(event.whole(), type=dict[str, object]))
     assert set(fields) == set(_WHEN), f"say in _WHEN when these are sent: {set(fields) ^ set(_WHEN)}"
     rows = [(code(kind), when, ", ".join(map(code, fields[kind][1:]))) for kind, when in _WHEN.items()]
     return table(("event", "when", "fields beside `type`"), rows)
@@ -237,7 +237,7 @@ def compact_example() -> str:
 def response_object() -> str:
     """Write a response object as it is while its turn runs."""
     stream, _ = _sample_stream()
-    created = msgspec.json.decode(stream.open()[0].data)
+    created = msgspec.json.decode(stream.open()[0].whole())
     return _json(created["response"])
 
 

@@ -286,14 +286,14 @@ def fold(output: Output) -> Finished:
     assert stream.ended is not None
     finished = stream.close(stream.ended, 101.0)
     for event in (*events, finished.terminal):
-        assert b"\n" not in event.data
-        checker.feed(parse_json(event.data.decode()))
+        assert b"\n" not in event.whole()
+        checker.feed(parse_json(event.whole().decode()))
     checker.finish()
     return finished
 
 
 def response(output: Output) -> Json:
-    return parse_json(fold(output).response.decode())
+    return parse_json(fold(output).response.whole().decode())
 
 
 # -------------------------------------------------------------------------------------- conversations that are sound

@@ -70,7 +70,7 @@ def holds(reading: Reading) -> Json | None:
         answer = msgspec.json.decode(_closed(reading.output))
         assert answer["output"] == [msgspec.json.decode(item) for item in items]
     else:
-        answer = parse_json(fold(reading.output).response.decode())
+        answer = parse_json(fold(reading.output).response.whole().decode())
     if any(line in ERRORS[reading.dialect] for line in reading.read):
         assert answer["status"] == "failed", "an error came"
     return answer if answer["status"] in {"completed", "incomplete"} else None
@@ -81,7 +81,7 @@ def _closed(output: Output) -> bytes:
     stream.open()
     stream.feed(output)
     assert stream.ended is not None
-    return stream.close(stream.ended, 101.0).response
+    return stream.close(stream.ended, 101.0).response.whole()
 
 
 # -------------------------------------------------------------------------------------------------- what came, and when

@@ -88,7 +88,7 @@ def fold(asked: UpstreamRequest, batches: list[Batch]) -> Answer:
     assert stream.feed(fed) == fed, "numbered by the upstream as the client gets them"
     finished = stream.close(ended, 101)
     for event in [*stream.open(), *fed, finished.terminal]:
-        checker.feed(parse_json(event.data.decode()))
+        checker.feed(parse_json(event.whole().decode()))
     checker.finish()
     items = [json.loads(item) for item in finished.output]
     text = "".join(part["text"] for item in items if item["type"] == "message" for part in item["content"])

@@ -84,7 +84,7 @@ async def respond(services: Services, asked: Create, by: Caller | None = None) -
 
 def response(event: Event) -> dict[str, Any]:
     """The response object of an event that carries one."""
-    decoded: dict[str, Any] = msgspec.json.decode(response_of(event))
+    decoded: dict[str, Any] = msgspec.json.decode(response_of(event).whole())
     return decoded
 
 

@@ -11,8 +11,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, make_mocked_request
+from yarl import URL
 
-from segue.gateway.transport import abort, finish, watch_peer
+from segue.gateway.transport import abort, finish, send_whole, watch_peer
+from segue.http.blocks import BLOCK_BYTES
+from tests.faults.gateways import settled
 
 
 @asynccontextmanager
@@ -86,6 +89,44 @@ async def test_finish_on_a_connection_that_is_gone_waits_for_nothing() -> None:
     request.protocol.transport = None
     await finish(request, response)
     assert response.prepared
+
+
+@pytest.mark.parametrize("size", [0, 10, 64 * 1024, 64 * 1024 + 1, 300_000])
+async def test_a_body_of_any_size_is_sent_with_its_length(size: int) -> None:
+    shared = b"y" * size
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await send_whole(request, (b"x", memoryview(shared)), "text/x-y")
+
+    async with answering(handle) as url, aiohttp.ClientSession() as client, client.get(url) as reply:
+        assert reply.headers["Content-Type"] == "text/x-y"
+        assert reply.headers["Content-Length"] == str(size + 1)
+        assert await reply.read() == b"x" + shared
+
+
+async def test_a_large_body_waits_for_its_reader() -> None:
+    """No more of it is buffered than some blocks; a reader that leaves is no error."""
+    taken: list[asyncio.Transport] = []
+    left = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        taken.append(request.transport)
+        try:
+            return await send_whole(request, (bytes(5_000_000),))
+        finally:
+            left.set()
+
+    async with answering(handle) as url:
+        with socket.socket() as reader:
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.connect((URL(url).host, URL(url).port))
+            reader.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await settled(lambda: taken[0].get_write_buffer_size() if taken else 0)
+            assert taken[0].get_write_buffer_size() <= 3 * BLOCK_BYTES
+            assert not left.is_set()
+        await left.wait()
 
 
 async def test_an_aborted_reply_is_no_whole_one() -> None:

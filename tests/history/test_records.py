@@ -81,7 +81,7 @@ def test_a_response_is_read_back_byte_for_byte() -> None:
     for ended in ends:
         turn = finished(ended)
         assert record_of(turn).response() == turn.response
-        check_response(json.loads(turn.response))
+        check_response(json.loads(turn.response.whole()))
 
 
 def test_encrypted_reasoning_is_in_a_response_only_if_it_was_asked_for() -> None:
@@ -89,8 +89,8 @@ def test_encrypted_reasoning_is_in_a_response_only_if_it_was_asked_for() -> None
     reasoning = {"id": "rs_1", "type": "reasoning", "summary": []}
     sealed = {**reasoning, "encrypted_content": "sealed"}
     record = msgspec.structs.replace(record_of(finished(Ended("completed"))), output=(json.dumps(sealed).encode(),))
-    assert json.loads(record.response(encrypted=True))["output"] == [sealed]
-    assert json.loads(record.response(encrypted=False))["output"] == [reasoning]
+    assert json.loads(record.response(encrypted=True).whole())["output"] == [sealed]
+    assert json.loads(record.response(encrypted=False).whole())["output"] == [reasoning]
     assert record.response() == record.response(encrypted=False)
 
 

@@ -108,8 +108,8 @@ def test_what_several_events_end_in_is_kept_once(texts: list[str], size: int, pa
         log.append(added[at : at + size])
         assert log.latest in added[: at + size]
     assert log.latest == added[-1]
-    assert log.size_bytes < len(ECHO) + sum(len(event.data) + EVENT_OVERHEAD_BYTES for event in added[2:-1])
-    assert len(log.echo) > len(ECHO) - 9
+    assert log.size_bytes == sum(len(event.data) + EVENT_OVERHEAD_BYTES for event in added)
+    assert log.echo is ECHO
     for after in range(-1, len(added)):
         got: list[Event] = []
         while found := log.after(after + len(got), page):
@@ -117,10 +117,23 @@ def test_what_several_events_end_in_is_kept_once(texts: list[str], size: int, pa
         assert got == added[after + 1 :]
 
 
+def test_an_equal_echo_takes_the_place_of_an_events_own() -> None:
+    """Whoever keeps many logs puts one of them into all."""
+    log = EventLog()
+    log.echo = bytes(bytearray(ECHO))
+    added = turn("x")
+    log.append(added)
+    found = log.after(-1, 10**9)
+    assert found == added
+    assert all(event.echo is log.echo for event in found if event.echo)
+    assert log.latest is not None
+    assert log.latest.echo is log.echo
+
+
 def test_a_page_counts_what_is_read_and_not_what_is_kept() -> None:
     added, log = turn("x"), EventLog()
     log.append(added)
-    two = len(added[0].data) + len(added[1].data)
+    two = added[0].size_bytes + added[1].size_bytes
     assert log.after(-1, two) == added[:2]
     assert log.after(-1, two - 1) == added[:1]
 

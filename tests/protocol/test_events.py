@@ -20,6 +20,7 @@ from segue.protocol.events import (
     response_of,
     steer_failed,
 )
+from segue.protocol.lanes import tag
 from segue.protocol.problems import Problem
 from segue.protocol.requests import Steer
 from segue.testing.protocol_checker import check_error, check_event, parse_json
@@ -229,9 +230,33 @@ def test_the_end_of_an_event_in_a_lane_is_not_read_twice() -> None:
     assert in_lane(b'{"a":1 }', b',"stream_id":"a"}') == b'{"a":1 ,"stream_id":"a"}'
 
 
+def test_an_event_ends_in_an_echo_that_is_not_copied() -> None:
+    """In a lane too; the object is the same as if it had been written in one piece."""
+    echo = b'{"model":"m"}'
+    event = response_event("response.created", b'{"id":"r","output":[],', 7, echo)
+    data = b'{"type":"response.created","sequence_number":7,"response":{"id":"r","output":[],"model":"m"}}'
+    assert event.whole() == data
+    assert event.size_bytes == len(data)
+    assert event.whole(tag("a")) == in_lane(data, tag("a"))
+    shared = event.pieces()[1]
+    assert isinstance(shared, memoryview)
+    assert shared.obj is echo
+    assert event.echo is echo
+
+
+def test_an_event_without_an_echo_is_its_data() -> None:
+    event = Event("x", b'{"type":"x"}', 1)
+    assert event.pieces() == (event.data,)
+    assert event.whole() is event.data
+    assert event.whole(tag("a")) == in_lane(event.data, tag("a"))
+
+
 def test_the_response_of_an_event_is_its_bytes() -> None:
-    response = b'{"id": "r",  "x":1.50}'
-    assert response_of(response_event("response.created", response, 0)) == response
+    """Also if a member of it has the name of what is around it."""
+    start, echo = b'{"id": "r",  "x":1.50,"output":[{"text":",\\"response\\":"}],', b'{"response": 1}'
+    response = response_of(response_event("response.created", start, 0, echo))
+    assert response == (start, echo)
+    assert response.whole() == start + b'"response": 1}'
 
 
 def test_a_steer_is_answered_with_its_input() -> None:

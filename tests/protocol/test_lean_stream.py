@@ -47,7 +47,7 @@ def lean(*batches: list[Event]) -> list[Event]:
 
 
 def decoded(event: Event) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(event.data)
+    found: dict[str, Any] = json.loads(event.whole())
     assert (found["type"], found["sequence_number"]) == (event.type, event.sequence_number)
     return found
 
@@ -241,7 +241,7 @@ def test_items_texts_and_end_are_those_of_the_whole_stream(turn: list[Event], da
     assert sent[-1].sequence_number == turn[-1].sequence_number
     checker = LeanStreamChecker("sse")
     for one in sent:
-        checker.feed(parse_json(one.data.decode()))
+        checker.feed(parse_json(one.whole().decode()))
     checker.finish()
 
 

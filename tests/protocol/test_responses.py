@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from segue.protocol.requests import Create, Settings, parse_create
 from segue.protocol.responses import (
+    EncodedResponse,
     Failure,
     IncompleteDetails,
     ResponseObjectHead,
     Usage,
     encode_echo,
-    encode_response,
+    encode_start,
     usage,
 )
 from segue.testing.protocol_checker import check_response, parse_json
@@ -57,9 +58,13 @@ def echo(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 - any setting
     return parse_json(encode_echo(Settings(model="m", **fields), store=True).decode())
 
 
+def joined(head: ResponseObjectHead, output: Sequence[bytes], echo: bytes) -> bytes:
+    return EncodedResponse(encode_start(head, output), echo).whole()
+
+
 def test_a_response_that_was_just_made_echoes_the_defaults() -> None:
     """All 31 keys, in one order."""
-    response = encode_response(BORN, (), encode_echo(Settings(model="m"), store=False))
+    response = joined(BORN, (), encode_echo(Settings(model="m"), store=False))
     assert len(KEYS) == 31
     assert list(parse_json(response.decode()).items()) == [
         ("id", ID),
@@ -106,7 +111,7 @@ def test_the_response_to_every_valid_request_is_whole_and_on_one_line(
     """However the client laid its JSON out: a line break would end the event that carries the object."""
     create = parse_create(write(fields), "http")
     assert isinstance(create, Create)
-    response = encode_response(head, output, encode_echo(create.settings, store=create.store))
+    response = joined(head, output, encode_echo(create.settings, store=create.store))
     assert b"\n" not in response
     assert b"\r" not in response
     value = parse_json(response.decode())
@@ -188,7 +193,7 @@ def test_the_service_tier_is_the_one_that_was_used(asked: str | None, told: str)
 def test_items_are_put_in_as_they_are() -> None:
     """Neither the settings nor the output are encoded again."""
     odd = b'{"id":"x", "n":1e2}'
-    assert encode_response(BORN, (odd, MESSAGE), b'{"model":"m"}').endswith(
+    assert joined(BORN, (odd, MESSAGE), b'{"model":"m"}').endswith(
         b'"output":[' + odd + b"," + MESSAGE + b'],"model":"m"}'
     )
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Ended, Event, OutputWriter
 from segue.protocol.items import Item
 from segue.protocol.requests import Settings
-from segue.protocol.responses import Failure, IncompleteDetails, ResponseObjectHead, encode_echo, encode_response, usage
+from segue.protocol.responses import Failure, IncompleteDetails, ResponseObjectHead, encode_echo, encode_start, usage
 from segue.protocol.turns import Finished, TurnStream
 from segue.testing.protocol_checker import StreamChecker, Transport, parse_json
 from segue.testing.store_conformance import sample_id
@@ -42,15 +42,15 @@ def fold(events: Iterable[Event], ended: Ended = COMPLETED) -> Finished:
 
 def test_a_turn_opens_with_the_response_as_it_will_stay() -> None:
     """Twice, numbered 0 and 1, with our id and our time."""
-    response = encode_response(ResponseObjectHead(id=ID, created_at=100, previous_response_id=PARENT), (), ECHO)
-    assert new_stream().open() == [
-        Event("response.created", b'{"type":"response.created","sequence_number":0,"response":' + response + b"}", 0),
+    start = encode_start(ResponseObjectHead(id=ID, created_at=100, previous_response_id=PARENT), ())
+    events = new_stream().open()
+    assert events == [
         Event(
-            "response.in_progress",
-            b'{"type":"response.in_progress","sequence_number":1,"response":' + response + b"}",
-            1,
-        ),
+            kind, b'{"type":"%b","sequence_number":%d,"response":%b' % (kind.encode(), number, start), number, b"", ECHO
+        )
+        for number, kind in enumerate(("response.created", "response.in_progress"))
     ]
+    assert all(event.echo is ECHO for event in events)
 
 
 def test_a_turn_ends_with_the_response_it_folded_to() -> None:
@@ -66,9 +66,11 @@ def test_a_turn_ends_with_the_response_it_folded_to() -> None:
         previous_response_id=PARENT,
         usage=usage(7, 5),
     )
-    response = encode_response(head, (events[-1].item,), ECHO)
-    data = b'{"type":"response.completed","sequence_number":8,"response":' + response + b"}"
-    assert finished == Finished(head, (events[-1].item,), response, Event("response.completed", data, 8))
+    start = encode_start(head, (events[-1].item,))
+    data = b'{"type":"response.completed","sequence_number":8,"response":' + start
+    terminal = Event("response.completed", data, 8, echo=ECHO)
+    assert finished == Finished(head, (events[-1].item,), terminal)
+    assert finished.terminal.echo is ECHO
     assert finished.status == "completed"
 
 
@@ -216,10 +218,10 @@ def test_every_turn_is_a_good_stream_however_it_was_numbered_and_batched(
     assert [event.sequence_number for event in sent] == list(range(len(sent)))
     checker = StreamChecker(transport)
     for event in sent:
-        checker.feed(parse_json(event.data.decode()))
+        checker.feed(parse_json(event.whole().decode()))
     checker.finish()
     assert finished.status == ended.status
-    assert checker.response == json.loads(finished.response)
+    assert checker.response == json.loads(finished.response.whole())
     assert finished.output == tuple(event.item for event in events if event.item)
 
 
@@ -244,7 +246,7 @@ def test_an_upstream_that_stops_in_an_item_has_failed(steps: list[tuple[str, lis
     finished = fold(events, ended)
     checker = StreamChecker("sse")
     for event in [*new_stream().open(), *events, finished.terminal]:
-        checker.feed(parse_json(event.data.decode()))
+        checker.feed(parse_json(event.whole().decode()))
     checker.finish()
     assert finished.status == "failed"
     assert len(finished.output) == len(steps) - 1
@@ -271,7 +273,7 @@ def test_encrypted_reasoning_is_hidden_from_whoever_did_not_ask_for_it() -> None
     finished = stream.close(COMPLETED, 104)
     assert added == Event("response.output_item.added", b'{"item":%b,"sequence_number":2}' % BARE, 2)
     assert done == Event("response.output_item.done", b'{"item":%b,"sequence_number":3}' % BARE, 3, BARE)
-    assert json.loads(finished.response)["output"] == [json.loads(BARE)]
+    assert json.loads(finished.response.whole())["output"] == [json.loads(BARE)]
     assert b"abc" not in finished.terminal.data
     assert finished.output == (SECRET,)
 
@@ -280,7 +282,7 @@ def test_encrypted_reasoning_passes_as_it_is_to_whoever_asked_for_it() -> None:
     stream = TurnStream(ID, PARENT, ECHO, 100, encrypted=True)
     events = reasoned()
     assert [id(event) for event in stream.feed(events)] == [id(event) for event in events]
-    assert json.loads(stream.close(COMPLETED, 104).response)["output"] == [json.loads(SECRET)]
+    assert json.loads(stream.close(COMPLETED, 104).response.whole())["output"] == [json.loads(SECRET)]
 
 
 @pytest.mark.parametrize(
@@ -304,8 +306,8 @@ def test_an_item_that_cannot_be_read_is_not_shown(data: bytes) -> None:
 
 def test_what_was_left_out_in_translation_is_said_in_the_response() -> None:
     told = Ended("completed", usage(7, 5), warnings=("'seed' was left out.",))
-    assert json.loads(fold([], told).response)["warnings"] == ["'seed' was left out."]
-    assert "warnings" not in json.loads(fold([]).response)
+    assert json.loads(fold([], told).response.whole())["warnings"] == ["'seed' was left out."]
+    assert "warnings" not in json.loads(fold([]).response.whole())
 
 
 def test_what_an_upstream_says_after_its_end_is_not_forwarded() -> None:

@@ -167,8 +167,8 @@ ECHO = encode_echo(Settings(model="m", instructions="be brief " * 1000), store=F
 
 
 def whole_turn(response_id: ResponseId) -> list[Event]:
-    """A turn with a large echo, which three of its events end in."""
-    stream = TurnStream(response_id, None, ECHO, 1.0)
+    """A turn with a large echo, which three of its events end in: an object of its own."""
+    stream = TurnStream(response_id, None, bytes(bytearray(ECHO)), 1.0)
     return [*stream.open(), stream.close(Ended("completed", usage(1, 1)), 2.0).terminal]
 
 
@@ -185,8 +185,13 @@ async def test_the_turns_of_a_session_keep_what_they_repeat_once() -> None:
     assert len(ECHO) < sizes[0] < len(ECHO) + 3 * KIB
     assert sizes[1] - sizes[0] < 3 * KIB
     assert sizes[2] - sizes[1] == sizes[0]
+    echoes: list[set[int]] = []
     for tenant, ident in (("a", ids[0]), ("a", ids[1]), ("b", ids[2])):
-        assert [event async for page in logs.follow(tenant, ident, -1) for event in page] == whole_turn(ident)
+        events = [event async for page in logs.follow(tenant, ident, -1) for event in page]
+        assert events == whole_turn(ident)
+        echoes.append({id(event.echo) for event in events})
+    assert echoes[0] == echoes[1] != echoes[2]
+    assert list(map(len, echoes)) == [1, 1, 1]
     await logs.drop("b", ids[2])
     await logs.drop("a", ids[0])
     assert logs.size_bytes == sizes[0]

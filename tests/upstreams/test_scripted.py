@@ -63,7 +63,7 @@ async def play(upstream: ScriptedUpstream, asked: UpstreamRequest | None = None)
     fed = stream.feed([event for event in events if isinstance(event, Event)])
     finished = stream.close(ended, 101)
     for event in [*stream.open(), *fed, finished.terminal]:
-        checker.feed(parse_json(event.data.decode()))
+        checker.feed(parse_json(event.whole().decode()))
     checker.finish()
     return finished
 

@@ -5,10 +5,13 @@ aiohttp does the HTTP and the WebSocket handshake. Not here: what is sent.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from contextlib import suppress
 
 from aiohttp import web
+
+from segue.http.blocks import BLOCK_BYTES, Pieces, cut
 
 #: A peer that acknowledges nothing for this long is gone. The kernel's timers find out; segue sends nothing for it.
 _DEAD_PEER_S = 120
@@ -44,6 +47,39 @@ async def finish(request: web.Request, response: web.StreamResponse, rest: bytes
         transport.set_write_buffer_limits(high=0)  # now "drained" means empty
         await request.writer.drain()
         transport.set_write_buffer_limits()
+
+
+async def send_whole(request: web.Request, body: Pieces, content_type: str = "application/json") -> web.StreamResponse:
+    """Answer with a body. Of a large one no more than some blocks are buffered, however slow its reader is.
+
+    A client that is gone is no error: there is nothing more to do for it.
+    """
+    size = sum(map(len, body))
+    if size <= BLOCK_BYTES:
+        response: web.StreamResponse = web.Response(body=b"".join(body), content_type=content_type)
+    else:
+        response = web.StreamResponse(headers={"Content-Type": content_type, "Content-Length": str(size)})
+    with suppress(ConnectionError):
+        await finish(
+            request, response, b"" if size <= BLOCK_BYTES else await _write_all_but_last(request, response, body)
+        )
+    return response
+
+
+async def _write_all_but_last(request: web.Request, response: web.StreamResponse, body: Pieces) -> bytes:
+    await response.prepare(request)
+    last = b""
+    for block in cut(body):
+        if last:
+            await write_block(response, last)
+        last = block
+    return last
+
+
+async def write_block(response: web.StreamResponse, block: bytes) -> None:
+    """Write a block, wait until the socket has room for more, and let others go on: it may have room at once."""
+    await response.write(block)
+    await asyncio.sleep(0)
 
 
 def abort(request: web.Request) -> None:

@@ -16,7 +16,7 @@ from segue.history.chains import History, Turn, path
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId, parse_item_id
 from segue.protocol.items import MAX_ITEM_ID, Item, given_ids, hide_encrypted
-from segue.protocol.responses import ResponseObjectHead, encode_response
+from segue.protocol.responses import EncodedResponse, ResponseObjectHead, encode_start
 
 _heads = msgspec.json.Decoder(ResponseObjectHead)
 
@@ -56,10 +56,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """Return the ids of its input by which `find_item` finds it: those that are not derived from a response's."""
         return frozenset(ident for ident in _indexed(self.input) if parse_item_id(ident) is None)
 
-    def response(self, *, encrypted: bool = False) -> bytes:
+    def response(self, *, encrypted: bool = False) -> EncodedResponse:
         """Return the response object, with the `encrypted_content` of reasoning if it was asked for."""
         output = self.output if encrypted else tuple(map(hide_encrypted, self.output))
-        return encode_response(_heads.decode(self.head), output, self.echo)
+        return EncodedResponse(encode_start(_heads.decode(self.head), output), self.echo)
 
 
 class ChainLink(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ person and a `param` for a program. Not here: what is allowed, which the type gi
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -14,6 +15,9 @@ import msgspec
 from segue.protocol.problems import Problem, invalid_json
 
 T = TypeVar("T")
+
+#: A JSON text in pieces, some of which others share.
+Pieces = Sequence[bytes | memoryview]
 
 _AT = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`(?P<path>\$[^`]*)`)?", re.DOTALL)
 _EXPECTED = re.compile(r"Expected `(?P<want>[^`]+)`, got `(?P<got>[^`]+)`")

@@ -13,29 +13,50 @@ from typing import Literal
 
 import msgspec
 
-from segue.protocol.codec import encode
+from segue.protocol.codec import Pieces, encode
 from segue.protocol.ids import ResponseId, item_id
 from segue.protocol.lanes import TAG_START
 from segue.protocol.problems import Problem
 from segue.protocol.requests import Steer
-from segue.protocol.responses import Failure, TerminalStatus, Usage
+from segue.protocol.responses import EncodedResponse, Failure, TerminalStatus, Usage
 
 #: The number of an upstream's first event: `response.created` and `response.in_progress` are always ours.
 FIRST_SEQUENCE_NUMBER = 2
 
 ItemStatus = Literal["completed", "incomplete"]
 
+#: What is before the response object in an event. No string holds it: its quotation marks are escaped.
+_RESPONSE = b',"response":'
+
 
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One event on its way to a client: `data` is one JSON object on one line, sent as it is.
 
-    `item` is the finished item of a `response.output_item.done`; of every other event it is empty.
+    `item` is the finished item of a `response.output_item.done`; of every other event it is empty. An event that
+    carries the response object ends in the `echo` of the request's settings, and `data` stops before it: the echo may
+    be as large as a request, so all events of a turn share one, and it is copied nowhere on its way to a socket.
     """
 
     type: str
     data: bytes
     sequence_number: int
     item: bytes = b""
+    echo: bytes = b""
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes the event has, but for its lane."""
+        return len(self.data) + len(self.echo)  # the brace that the echo lacks ends the event
+
+    def pieces(self, lane: bytes = b"") -> Pieces:
+        """Return the JSON object in its pieces, in a lane if it is given the tag of one (`lanes.tag`)."""
+        if not self.echo:
+            return (in_lane(self.data, lane),)
+        return self.data, memoryview(self.echo)[1:], lane or b"}"
+
+    def whole(self, lane: bytes = b"") -> bytes:
+        """Return the JSON object."""
+        return b"".join(self.pieces(lane)) if self.echo else in_lane(self.data, lane)
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -195,10 +216,13 @@ def _text_part(text: str, logprobs: Sequence[object] = ()) -> dict[str, object]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
-def response_event(kind: str, response: bytes, number: int) -> Event:
-    """Write one of the events that carry the response object, e.g. `response.created`."""
-    head = b'{"type":"%b","sequence_number":%d,"response":' % (kind.encode(), number)
-    return Event(kind, b"".join((head, response, b"}")), number)
+def response_event(kind: str, response: bytes, number: int, echo: bytes = b"") -> Event:
+    """Write one of the events that carry the response object, e.g. `response.created`.
+
+    With an `echo`, `response` is the object up to there (`responses.encode_start`).
+    """
+    head = b'{"type":"%b","sequence_number":%d%b' % (kind.encode(), number, _RESPONSE)
+    return Event(kind, b"".join((head, response, b"" if echo else b"}")), number, echo=echo)
 
 
 def in_lane(data: bytes, tag: bytes) -> bytes:
@@ -210,16 +234,10 @@ def in_lane(data: bytes, tag: bytes) -> bytes:
     return (data if data.endswith(b"}") else data.rstrip())[:-1] + tag
 
 
-class _ResponseCarrier(msgspec.Struct):
-    response: msgspec.Raw
-
-
-_carriers = msgspec.json.Decoder(_ResponseCarrier)
-
-
-def response_of(event: Event) -> bytes:
-    """Return the response object that an event of ours carries."""
-    return bytes(_carriers.decode(event.data).response)
+def response_of(event: Event) -> EncodedResponse:
+    """Return the response object that an event of a turn carries."""
+    assert event.echo, "only events with a response object have an echo"
+    return EncodedResponse(event.data[event.data.index(_RESPONSE) + len(_RESPONSE) :], event.echo)
 
 
 class _ErrorBody(msgspec.Struct, frozen=True):

@@ -1,18 +1,18 @@
 """The response object, with every key that the Open Responses schema requires.
 
 It has two halves. The head (`ResponseObjectHead`) changes during a turn: status, usage and so on. The echo of the
-request's settings does not change, so it is encoded once per turn. The finished object is made by joining bytes;
+request's settings does not change, so it is encoded once per turn. The finished object is made of their bytes;
 neither the settings nor the output items are encoded again. Not here: the events that carry the object.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from segue.protocol.codec import encode
+from segue.protocol.codec import Pieces, encode
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import Item
 from segue.protocol.requests import Settings
@@ -138,9 +138,24 @@ def encode_echo(settings: Settings, *, store: bool, background: bool = False) ->
     )
 
 
-def encode_response(head: ResponseObjectHead, output: Sequence[Item], echo: bytes) -> bytes:
-    """Join a response object from its head, its finished items and the echo of its settings."""
-    return b"".join((encode(head)[:-1], b',"output":[', b",".join(output), b"],", echo[1:]))
+class EncodedResponse(NamedTuple):
+    """A response object in two pieces: up to its echo (`encode_start`), and the echo, which others share."""
+
+    start: bytes
+    echo: bytes
+
+    def pieces(self) -> Pieces:
+        """Return the JSON object."""
+        return self.start, memoryview(self.echo)[1:]
+
+    def whole(self) -> bytes:
+        """Return the JSON object in one piece."""
+        return b"".join(self.pieces())
+
+
+def encode_start(head: ResponseObjectHead, output: Sequence[Item]) -> bytes:
+    """Join the start of a response object from its head and its finished items; its echo, without a brace, follows."""
+    return b"".join((encode(head)[:-1], b',"output":[', b",".join(output), b"],"))
 
 
 def _echo_tool(tool: dict[str, Any]) -> dict[str, Any]:

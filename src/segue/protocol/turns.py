@@ -14,15 +14,16 @@ from collections.abc import Iterable
 import msgspec
 
 from segue.protocol.codec import UNREADABLE, with_field
-from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Ended, Event, response_event
+from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Ended, Event, response_event, response_of
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import ENCRYPTED, Item, hide_encrypted
 from segue.protocol.responses import (
+    EncodedResponse,
     Failure,
     IncompleteDetails,
     ResponseObjectHead,
     TerminalStatus,
-    encode_response,
+    encode_start,
     usage,
 )
 
@@ -39,16 +40,20 @@ _carriers = msgspec.json.Decoder(_ItemCarrier)
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """The result of a turn's stream; `response` is the object that the terminal event carries.
+    """The result of a turn's stream. The terminal event carries the response object.
 
     `retry_after_s` says when a turn that failed may be worth another try, if its upstream said so.
     """
 
     head: ResponseObjectHead
     output: tuple[Item, ...]
-    response: bytes
     terminal: Event
     retry_after_s: float | None = None
+
+    @property
+    def response(self) -> EncodedResponse:
+        """The response object."""
+        return response_of(self.terminal)
 
     @property
     def status(self) -> TerminalStatus:
@@ -78,8 +83,8 @@ class TurnStream:
 
     def open(self) -> list[Event]:
         """Return the first two events of the turn."""
-        response = encode_response(self._head, (), self._echo)
-        return [response_event("response.created", response, 0), response_event("response.in_progress", response, 1)]
+        start, kinds = encode_start(self._head, ()), ("response.created", "response.in_progress")
+        return [response_event(kind, start, number, self._echo) for number, kind in enumerate(kinds)]
 
     def feed(self, batch: Iterable[Event | Ended]) -> list[Event]:
         """Return an upstream's events as the client gets them: the same bytes, numbered without a gap.
@@ -122,11 +127,10 @@ class TurnStream:
         )
         output = tuple(self._output)
         shown = output if self._encrypted else tuple(map(hide_encrypted, output))
-        response = encode_response(head, shown, self._echo)
         # The API has no event for a cancelled response; clients know the one for a response that was cut short.
         kind = "incomplete" if ended.status == "cancelled" else ended.status
-        terminal = response_event(f"response.{kind}", response, self._number)
-        return Finished(head, output, response, terminal, retry_after_s)
+        terminal = response_event(f"response.{kind}", encode_start(head, shown), self._number, self._echo)
+        return Finished(head, output, terminal, retry_after_s)
 
     def _show(self, event: Event | None) -> Event | None:
         """Return an item's event as the client may see it; None if it cannot be read."""

@@ -126,11 +126,12 @@ class MemoryEventLogs:
         log = self._logs.get((tenant, response_id))
         if log is None:
             return
-        size, known = log.events.size_bytes, bool(log.events.echo)
+        if not log.events.echo:
+            echo = next((event.echo for event in events if event.echo), b"")
+            log.events.echo = self._share(tenant, echo) if echo else b""
+        size = log.events.size_bytes
         log.events.append(events)
         self.size_bytes += log.events.size_bytes - size
-        if not known and log.events.echo:
-            log.events.echo = self._share(tenant, log.events.echo)
         log.wake()
         if self.size_bytes > self._budget_bytes:
             self._evict()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -11,13 +11,16 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from yarl import URL
 
 from segue.gateway.admin.metrics import Metrics, TransportMeter
-from segue.gateway.api.sse import DONE, _SlicedEncoder, send_events, send_in_form
-from segue.http.event_coding import preset_decoder
+from segue.gateway.api.sse import DONE, send_events, send_in_form
+from segue.http.blocks import BLOCK_BYTES
+from segue.http.event_coding import StreamCoding, preset_decoder
 from segue.protocol.events import Event
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.requests import StreamForm
+from tests.faults.gateways import settled
 from tests.gateway.parts import nothing
 
 Events = AsyncGenerator[Sequence[Event], None]
@@ -132,9 +135,24 @@ async def test_a_reader_gets_the_form_that_it_asks_for(form: StreamForm, sent: b
         assert await read(url) == (200, sent + DONE)
 
 
-async def test_a_large_event_is_compressed_in_slices() -> None:
-    """Between them, others have their turn."""
-    large, steps = Event("response.x", b'{"n":"%b"}' % (b"x" * 1_000_000), 0), 0
+LARGE = Event("response.x", b'{"n":"%b",' % (b"x" * 200_000), 0, echo=b'{"m":"%b"}' % (b"y" * 300_000))
+
+
+def slow_reader(url: str) -> socket.socket:
+    """Connect a socket whose kernel buffers hold little."""
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.connect((URL(url).host, URL(url).port))
+    return made
+
+
+@pytest.mark.parametrize("coding", [None, "gzip"])
+async def test_a_large_event_leaves_in_blocks(coding: StreamCoding | None) -> None:
+    """Between them others have their turn, and it is the same event."""
+    steps = 0
+
+    async def events() -> Events:
+        yield [event(0), LARGE, event(1)]
 
     async def others() -> None:
         nonlocal steps
@@ -142,12 +160,37 @@ async def test_a_large_event_is_compressed_in_slices() -> None:
             steps += 1
             await asyncio.sleep(0)
 
-    encoder = _SlicedEncoder("gzip")
-    beside = asyncio.create_task(others())
-    packed = await encoder.write(large.data)
-    beside.cancel()
+    async def send(request: web.Request, batches: Events, meter: TransportMeter) -> web.StreamResponse:
+        beside = asyncio.create_task(others())
+        try:
+            return await send_events(request, batches, meter, coding=coding)
+        finally:
+            beside.cancel()
+
+    async with streaming(events, send=send) as url:
+        large = b"event: response.x\ndata: " + LARGE.whole() + b"\n\n"
+        assert await read(url) == (200, frame(0) + large + frame(1) + DONE)
     assert steps >= 7
-    assert zlib.decompress(packed + await encoder.write(b"", last=True), wbits=31) == large.data
+
+
+async def test_a_slow_reader_of_a_large_event_makes_no_copy_of_it() -> None:
+    """The server buffers some blocks."""
+    taken: list[asyncio.Transport] = []
+
+    async def events() -> Events:
+        yield [LARGE, LARGE, LARGE]
+
+    async def send(request: web.Request, batches: Events, meter: TransportMeter) -> web.StreamResponse:
+        assert request.transport is not None
+        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        taken.append(request.transport)
+        return await send_events(request, batches, meter)
+
+    async with streaming(events, send=send) as url:
+        with slow_reader(url) as reader:
+            reader.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await settled(lambda: taken[0].get_write_buffer_size() if taken else 0)
+            assert taken[0].get_write_buffer_size() <= 3 * BLOCK_BYTES
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

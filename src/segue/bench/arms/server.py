@@ -218,11 +218,11 @@ async def _recorded(spec: ServerSpec, model: str, pace_s: float) -> list[list[by
     response_id = new_response_id(os.urandom(ENTROPY_BYTES))
     history = History(None, (user_message("Record this."),))
     stream = TurnStream(response_id, None, encode_echo(settings, store=False), time.time())
-    waiting = [event.data for event in stream.open()]
+    waiting = [event.whole() for event in stream.open()]
     batches: list[list[bytes]] = []
     async for batch in upstream.stream(UpstreamRequest(settings.model, response_id, "local", history, settings)):
         waiting += [event.data for event in stream.feed(one for one in batch if not isinstance(one, Ended))]
-        waiting += [stream.close(one, time.time()).terminal.data for one in batch if isinstance(one, Ended)]
+        waiting += [stream.close(one, time.time()).terminal.whole() for one in batch if isinstance(one, Ended)]
         batches.append(waiting)
         waiting = []
     return batches

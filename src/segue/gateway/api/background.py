@@ -6,7 +6,7 @@ Not here: the routes (`application`), and running kept turns (`turns.background`
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from types import MappingProxyType
 
 import msgspec
@@ -16,20 +16,25 @@ from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.api.sse import send_in_form
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
-from segue.gateway.transport import finish, watch_peer
+from segue.gateway.transport import send_whole, watch_peer
 from segue.gateway.turns.executor import Caller
 from segue.protocol.events import Event, response_of
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem, Refused, not_cancellable, response_not_found
 from segue.protocol.requests import Create, StreamForm
-from segue.protocol.responses import Failure
+from segue.protocol.responses import EncodedResponse, Failure
 
 
-class _ResponseState(msgspec.Struct):
-    """The fields of a response object that decide what a client may do with it."""
+class _ResponseEcho(msgspec.Struct):
+    """The settings of a request that decide what a client may do with its response."""
 
     store: bool
     background: bool
+
+
+class _ResponseStart(msgspec.Struct):
+    """How a response ended."""
+
     error: Failure | None = None
     output: Sequence[msgspec.Raw] = ()
 
@@ -37,7 +42,8 @@ class _ResponseState(msgspec.Struct):
 #: What a client may ask for when it resumes a stream.
 _FORMS: Mapping[str, StreamForm] = MappingProxyType({"true": "lean", "compact": "compact"})
 
-_states = msgspec.json.Decoder(_ResponseState)
+_echoes = msgspec.json.Decoder(_ResponseEcho)
+_starts = msgspec.json.Decoder(_ResponseStart)
 
 
 class BackgroundRoutes:
@@ -58,26 +64,25 @@ class BackgroundRoutes:
             if create.stream:
                 return await send_in_form(request, events, meter, form=create.form)
             response = await self._whole(create, response_id, events, caller.tenant)
-            meter.sent(1, response.content_length or 0)
-            with suppress(ConnectionError):  # the client is gone; the turn goes on
-                await finish(request, response)
-            return response
+            meter.sent(1, len(response.start) + len(response.echo) - 1)
+            return await send_whole(request, response.pieces())  # if the client is gone, the turn goes on
 
     async def _whole(
         self, create: Create, response_id: ResponseId, events: AsyncGenerator[Sequence[Event], None], tenant: str
-    ) -> web.Response:
-        """Make a reply of the response object: of a background turn as it is now, of another one when it has ended."""
+    ) -> EncodedResponse:
+        """Return the response object: of a background turn as it is now, of another one when it has ended."""
         if create.background:
             await events.aclose()
             latest = await self._services.background.latest(tenant, response_id)
         else:
             latest = await _last(events)
         assert latest is not None, "a turn that has begun has an event that shows it"
-        body = response_of(latest)
-        state = _states.decode(body)
-        if state.error is not None and not create.background:
-            raise Refused(failed_turn(state.error, has_output=bool(state.output)))
-        return web.Response(body=body, content_type="application/json")
+        response = response_of(latest)
+        if not create.background:
+            ended = _starts.decode(response.start[:-1] + b"}")
+            if ended.error is not None:
+                raise Refused(failed_turn(ended.error, has_output=bool(ended.output)))
+        return response
 
     async def resume(self, request: web.Request, tenant: str, response_id: ResponseId) -> web.StreamResponse:
         """Send the events of a turn that follow a number, and those to come."""
@@ -91,27 +96,27 @@ class BackgroundRoutes:
         with services.drain.turn_running():
             return await send_in_form(request, events, services.metrics.by_transport["sse"], form=form)
 
-    async def look(self, tenant: str, response_id: ResponseId) -> bytes | None:
+    async def look(self, tenant: str, response_id: ResponseId) -> EncodedResponse | None:
         """Return the response object of a kept turn as it is now; None if there is none that may be retrieved."""
         latest = await self._services.background.latest(tenant, response_id)
         if latest is None:
             return None
-        body = response_of(latest)
-        return body if _states.decode(body).store else None
+        response = response_of(latest)
+        return response if _echoes.decode(response.echo).store else None
 
-    async def cancel(self, tenant: str, response_id: ResponseId) -> bytes:
+    async def cancel(self, tenant: str, response_id: ResponseId) -> EncodedResponse:
         """Cancel a background turn and return its response object. A turn that has ended stays as it is."""
         services = self._services
-        body = await self.look(tenant, response_id)
-        if body is None:
+        response = await self.look(tenant, response_id)
+        if response is None:
             record = await services.store.record(tenant, response_id, services.clock())
-            body = None if record is None else record.response()
-        if body is None:
+            response = None if record is None else record.response()
+        if response is None:
             raise Refused(response_not_found(response_id))
-        if not _states.decode(body).background:
+        if not _echoes.decode(response.echo).background:
             raise Refused(not_cancellable(response_id))
         await services.background.cancel(tenant, response_id)
-        return await self.look(tenant, response_id) or body
+        return await self.look(tenant, response_id) or response
 
 
 async def _last(events: AsyncGenerator[Sequence[Event], None]) -> Event | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 import msgspec
 from aiohttp import web
@@ -21,7 +21,7 @@ from segue.gateway.api.sse import send_events, send_in_form
 from segue.gateway.drain import takes_no_turn
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
-from segue.gateway.transport import finish, watch_peer
+from segue.gateway.transport import send_whole, watch_peer
 from segue.gateway.tunnel.uploads import Uploads
 from segue.gateway.turns.executor import Caller, TurnRun
 from segue.history.records import ChainLink
@@ -102,12 +102,8 @@ class ResponseRoutes:
         if failure is not None:  # nothing was sent yet, so the status can tell: clients retry on 5xx
             has_output = bool(finished.output)
             raise Refused(failed_turn(failure, has_output=has_output, retry_after_s=finished.retry_after_s))
-        body = finished.response
-        meter.sent(1, len(body))
-        response = web.Response(body=body, content_type=_JSON)
-        with suppress(ConnectionError):  # the client is gone, and the turn is over
-            await finish(request, response)
-        return response
+        meter.sent(1, finished.terminal.size_bytes)
+        return await send_whole(request, finished.response.pieces())
 
     async def count_input(self, request: web.Request) -> web.StreamResponse:
         """Answer how many tokens the input of a create would have. What is about its answer is not looked at."""
@@ -133,17 +129,17 @@ class ResponseRoutes:
             return await self._background.resume(request, tenant, response_id)
         record = await services.store.record(tenant, response_id, services.clock())
         if record is None:
-            body = await self._background.look(tenant, response_id)
+            response = await self._background.look(tenant, response_id)
         else:
-            body = record.response(encrypted=_asks_for_encrypted(request))
-        if body is None:
+            response = record.response(encrypted=_asks_for_encrypted(request))
+        if response is None:
             raise Refused(response_not_found(response_id))
-        return web.Response(body=body, content_type=_JSON)
+        return await send_whole(request, response.pieces())
 
     async def cancel(self, request: web.Request) -> web.StreamResponse:
         """Stop a background turn, and answer with the response object that it ends in."""
-        body = await self._background.cancel(request[PRINCIPAL].tenant, _response_id(request))
-        return web.Response(body=body, content_type=_JSON)
+        response = await self._background.cancel(request[PRINCIPAL].tenant, _response_id(request))
+        return await send_whole(request, response.pieces())
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """Delete a stored response, and stop and forget a kept turn."""
@@ -170,7 +166,7 @@ class ResponseRoutes:
             body = await asyncio.to_thread(_list, chain, page, encrypted=encrypted)
         if isinstance(body, Problem):
             raise Refused(body)
-        return web.Response(body=body, content_type=_JSON)
+        return await send_whole(request, (body,))
 
 
 def _list(chain: Sequence[ChainLink], page: Page, *, encrypted: bool) -> bytes | Problem:

@@ -1,5 +1,7 @@
 """The events of a turn as server-sent events: the one writer of every stream over HTTP.
 
+A large event leaves in blocks, each when the socket has taken the one before, so a slow reader holds next to nothing.
+
 A lean stream is compressed if its client accepts that (RFC 9110, 12.5.3), each write so that it can be read at once. A
 whole stream is not: most clients say that they accept gzip, and few care. The head of a compact stream says only what
 is needed, since it may be a half of the reply. Not here: the format of one event (`segue.http.sse`), the codings
@@ -8,7 +10,6 @@ is needed, since it may be a half of the reply. Not here: the format of one even
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -18,10 +19,11 @@ from aiohttp import web
 
 from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.redacted_traceback import redacted_traceback
-from segue.gateway.transport import abort, finish
+from segue.gateway.transport import abort, finish, write_block
 from segue.gateway.turns.lean_batches import lean_batches
+from segue.http.blocks import BLOCK_BYTES, Pieces, blocks
 from segue.http.event_coding import EventEncoder, StreamCoding, stream_coding
-from segue.http.sse import write_event
+from segue.http.sse import event_pieces, write_event
 from segue.protocol.events import Event
 from segue.protocol.problems import Refused
 from segue.protocol.requests import StreamForm
@@ -33,8 +35,6 @@ SSE_HEADERS: Mapping[str, str] = MappingProxyType(
 )
 DONE = write_event("", b"[DONE]")
 
-#: How much is compressed at once.
-_SLICE_BYTES = 128 * 1024
 #: What a cache must know of a reply that it may keep. That of a POST it may not, since none says how long it is fresh
 #: (RFC 9111, 3; RFC 9110, 9.3.3).
 _FOR_CACHES = frozenset({"Cache-Control", "Vary"})
@@ -56,20 +56,20 @@ async def send_events(
     breaks later is reset. The types of compact events are in their data only.
     """
     response, done = web.StreamResponse(headers=_headers(request.method, coding, compact=compact)), False
-    encoder = None if coding is None else _SlicedEncoder(coding)
+    encoder = None if coding is None else EventEncoder(coding)
     try:
         async with aclosing(batches):
             async for batch in batches:
                 if not response.prepared:
                     await response.prepare(request)
-                # Whole events only: some parsers lose an event whose blank line comes with the next piece.
-                data = b"".join([write_event("" if compact else event.type, event.data) for event in batch])
-                meter.sent(len(batch), len(data))
+                texts = [_text_of(event, compact=compact) for event in batch]
+                meter.sent(len(batch), sum(len(piece) for text in texts for piece in text))
+                last = await _write_all_but_last(response, texts, encoder)
                 if batch[-1].type not in _LAST:
-                    await response.write(data if encoder is None else await encoder.write(data))
+                    await response.write(last if encoder is None else encoder.feed(last) + encoder.flush())
                     continue
                 done = True
-                await _end(request, response, data + DONE, encoder)
+                await _end(request, response, last + DONE, encoder)
         if not done:
             await _end(request, response, DONE, encoder)
     except Exception as error:
@@ -92,9 +92,28 @@ async def send_in_form(
     return await send_events(request, lean_batches(batches, form=form), meter, coding=coding, compact=compact)
 
 
-async def _end(request: web.Request, response: web.StreamResponse, rest: bytes, encoder: _SlicedEncoder | None) -> None:
+async def _write_all_but_last(
+    response: web.StreamResponse, texts: Sequence[Pieces], encoder: EventEncoder | None
+) -> bytes:
+    """Write the blocks of a batch; return the last one, nearly always the only one, with which something else goes."""
+    last = b""
+    for block in blocks(texts):
+        if last:
+            await write_block(response, last if encoder is None else encoder.feed(last))
+        last = block
+    return last
+
+
+async def _end(request: web.Request, response: web.StreamResponse, rest: bytes, encoder: EventEncoder | None) -> None:
     """Send the rest of a stream and its end in one write: who reads the last event can use the connection again."""
-    await finish(request, response, rest if encoder is None else await encoder.write(rest, last=True))
+    await finish(request, response, rest if encoder is None else encoder.feed(rest) + encoder.end())
+
+
+def _text_of(event: Event, *, compact: bool) -> Pieces:
+    kind = "" if compact else event.type
+    if event.echo or len(event.data) > BLOCK_BYTES:
+        return event_pieces(kind, event.pieces())
+    return (write_event(kind, event.data),)
 
 
 def _headers(method: str, coding: StreamCoding | None, *, compact: bool) -> dict[str, str]:
@@ -104,17 +123,3 @@ def _headers(method: str, coding: StreamCoding | None, *, compact: bool) -> dict
     if compact and method == "POST":
         headers = {name: value for name, value in headers.items() if name not in _FOR_CACHES}
     return headers
-
-
-class _SlicedEncoder:
-    """Encodes one stream, a large event in slices: it must not hold up everybody else."""
-
-    def __init__(self, coding: StreamCoding) -> None:
-        self._encoder = EventEncoder(coding)
-
-    async def write(self, data: bytes, *, last: bool = False) -> bytes:
-        pieces = [self._encoder.feed(data[:_SLICE_BYTES])]
-        for at in range(_SLICE_BYTES, len(data), _SLICE_BYTES):
-            await asyncio.sleep(0)
-            pieces.append(self._encoder.feed(data[at : at + _SLICE_BYTES]))
-        return b"".join((*pieces, self._encoder.end() if last else self._encoder.flush()))

@@ -16,10 +16,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import assert_never
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from segue.gateway.api.request_keys import PRINCIPAL
-from segue.gateway.api.websocket_frames import DeflatedFrames, text_frames
+from segue.gateway.api.websocket_frames import DeflatedFrames, frames
 from segue.gateway.drain import shutting_down
 from segue.gateway.error_mapping import socket_reply
 from segue.gateway.principal import Principal
@@ -28,6 +28,7 @@ from segue.gateway.services import Services
 from segue.gateway.transport import watch_peer
 from segue.gateway.turns.executor import Caller, TurnRun
 from segue.gateway.turns.lean_batches import lean_batches
+from segue.http.blocks import BLOCK_BYTES, Pieces
 from segue.protocol.capabilities import HEADER
 from segue.protocol.codec import size_of
 from segue.protocol.events import Event, in_lane, steer_failed
@@ -111,6 +112,7 @@ class WebSocketConnection:
         self._runs: dict[str, TurnRun | str] = {}  # what runs, by lane; of a kept turn its id
         self._slots = services.parents.connection(principal.tenant)
         self._order = asyncio.Lock()
+        self._writing = asyncio.Lock()
         self._room = asyncio.Event()  # set whenever the queue may have room again
         self._timer: asyncio.TimerHandle | None = None
         self._timeout: asyncio.Task[None] | None = None
@@ -137,15 +139,20 @@ class WebSocketConnection:
         while not session.closed:
             while session.saturated and not session.closed:
                 await self._wait_for_room()
-            message = await self._socket.receive()
-            if message.type is WSMsgType.TEXT:
-                self._note_received(size_of(message.data))
-                parsed = await self._services.requests.message(message.data, self._principal.tenant)
-                await self._apply(session.receive(message.data, self._loop.time(), parsed))
-            elif message.type is WSMsgType.BINARY:
-                await self._apply(session.receive_binary())
-            else:
+            if not await self._take(await self._socket.receive()):
                 return
+
+    async def _take(self, message: WSMessage) -> bool:
+        """Take a message, which is not kept any longer than that; return False at the end of the connection."""
+        if message.type is WSMsgType.TEXT:
+            self._note_received(size_of(message.data))
+            parsed = await self._services.requests.message(message.data, self._principal.tenant)
+            await self._apply(self._session.receive(message.data, self._loop.time(), parsed))
+        elif message.type is WSMsgType.BINARY:
+            await self._apply(self._session.receive_binary())
+        else:
+            return False
+        return True
 
     def _note_received(self, size: int) -> None:
         self._meter.received(size)
@@ -245,10 +252,10 @@ class WebSocketConnection:
             async with aclosing(opened if form == "whole" else lean_batches(opened, form=form)) as batches:
                 async for batch in batches:
                     last = batch[-1]
-                    payloads = [in_lane(event.data, suffix) for event in batch]
-                    await self._send(payloads)
-                    events += len(payloads)
-                    size += sum(map(len, payloads))
+                    messages = [event.pieces(suffix) for event in batch]
+                    await self._send(messages)
+                    events += len(messages)
+                    size += sum(len(piece) for message in messages for piece in message)
             if last is None and isinstance(start.request, Resume):  # otherwise its client would wait forever
                 await self._refuse(events_gone(start.request.response_id), start.lane)
         except Refused as refused:
@@ -320,7 +327,7 @@ class WebSocketConnection:
 
     async def _refuse(self, problem: Problem, lane: str) -> None:
         payload = socket_reply(problem, lane)
-        await self._send([payload])
+        await self._send([(payload,)])
         self._meter.sent(1, len(payload))
 
     async def _refuse_steer(self, steer: Steer) -> None:
@@ -329,15 +336,19 @@ class WebSocketConnection:
         running = {run if isinstance(run, str) else run.response_id: lane for lane, run in self._runs.items()}
         lane = running.get(target, DEFAULT_LANE)
         payload = in_lane(steer_failed(steer), tag(lane))
-        await self._send([payload])
+        await self._send([(payload,)])
         self._meter.sent(1, len(payload))
 
-    async def _send(self, payloads: Sequence[bytes]) -> None:
-        """Write messages in one piece; return when the socket has room for more."""
-        if self._socket.closed or self._transport.is_closing():
-            raise ConnectionResetError("the socket is closed")
-        self._transport.write(text_frames(payloads) if self._deflate is None else self._deflate.write(payloads))
-        await self._drain()
+    async def _send(self, messages: Sequence[Pieces]) -> None:
+        """Write messages, small ones in one piece; return when the socket has room for more."""
+        async with self._writing:  # between two fragments of a message, no other one may be written (RFC 6455, 5.4)
+            for data in frames(messages, self._deflate):
+                if self._socket.closed or self._transport.is_closing():
+                    raise ConnectionResetError("the socket is closed")
+                self._transport.write(data)
+                await self._drain()
+                if len(data) > BLOCK_BYTES:  # a socket may have room at once, and others are to go on
+                    await asyncio.sleep(0)
 
 
 def _deflate_of(socket: web.WebSocketResponse) -> DeflatedFrames | None:

@@ -1,16 +1,20 @@
 """The framing of WebSocket messages, so that the events of a batch leave in one write, compressed or not.
 
-aiohttp does the handshake, with permessage-deflate in it, reads messages, answers pings and closes. Only the messages
-to a client are framed here. `DeflatedFrames` keeps the state of a connection's compression, so all messages of that
-connection must go through it.
+A large message leaves in fragments: a slow reader holds one of them, and control frames go between them. aiohttp does
+the handshake, with permessage-deflate in it, reads messages, answers pings and closes. Only the messages to a client
+are framed here. `DeflatedFrames` keeps the state of a connection's compression, so all messages of that connection must
+go through it.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from segue.http.blocks import Pieces, cut
+
+_FIN = 0x80
 _TEXT = 0x81  # FIN and the opcode of a text frame (RFC 6455, 5.2)
 _COMPRESSED_TEXT = _TEXT | 0x40  # RSV1: the message is compressed (RFC 7692, 7.2.3.1)
 _SHORT = struct.Struct("!BB").pack
@@ -21,7 +25,7 @@ _LONG = struct.Struct("!BBQ").pack
 _TAIL = b"\x00\x00\xff\xff"
 #: The farthest that deflate looks back (RFC 1951, 2).
 _WINDOW = 32 * 1024
-#: How much of one write is compressed. More would hold up everybody else; the rest leaves as it is.
+#: How much of one write is compressed, and joined. More would hold up everybody else.
 _MAX_BYTES = 256 * 1024
 #: What is shorter than this gains nothing.
 _MIN_BYTES = 32
@@ -29,19 +33,50 @@ _MIN_BYTES = 32
 _LEVEL = 6
 
 
+def frames(messages: Iterable[Pieces], deflate: DeflatedFrames | None = None) -> Iterator[bytes]:
+    """Frame messages: yield what is to be written, each when the socket has taken the one before."""
+    small: list[bytes] = []
+    size = 0
+    write = text_frames if deflate is None else deflate.write
+    for message in messages:
+        length = len(message[0]) if len(message) == 1 else sum(map(len, message))
+        if small and size + length > _MAX_BYTES:
+            yield write(small)
+            small, size = [], 0
+        if length > _MAX_BYTES:
+            yield from _fragments(message)
+            continue
+        small.append(b"".join(message))
+        size += length
+    if small:
+        yield write(small)
+
+
 def text_frames(payloads: Sequence[bytes], first: int = _TEXT) -> bytes:
     """Frame messages of a server: unmasked text frames, one for each message (RFC 6455, 5.2)."""
     pieces: list[bytes] = []
     for payload in payloads:
-        size = len(payload)
-        if size < 126:  # noqa: PLR2004 - RFC 6455, 5.2: the three forms of a length
-            pieces.append(_SHORT(first, size))
-        elif size < 0x10000:  # noqa: PLR2004 - as above
-            pieces.append(_MEDIUM(first, 126, size))
-        else:
-            pieces.append(_LONG(first, 127, size))
-        pieces.append(payload)
+        pieces += (_head(first, len(payload)), payload)
     return b"".join(pieces)
+
+
+def _fragments(message: Pieces) -> Iterator[bytes]:
+    """Frame one message in fragments: a text frame without FIN, and continuation frames (RFC 6455, 5.4)."""
+    opcode, last = _TEXT & ~_FIN, b""
+    for block in cut(message):
+        if last:
+            yield _head(opcode, len(last)) + last
+            opcode = 0
+        last = block
+    yield _head(_FIN | opcode, len(last)) + last
+
+
+def _head(first: int, size: int) -> bytes:
+    if size < 126:  # noqa: PLR2004 - RFC 6455, 5.2: the three forms of a length
+        return _SHORT(first, size)
+    if size < 0x10000:  # noqa: PLR2004 - as above
+        return _MEDIUM(first, 126, size)
+    return _LONG(first, 127, size)
 
 
 class DeflatedFrames:
