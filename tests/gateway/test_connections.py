@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import os
 import socket
 import struct
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
+from segue.config import Config, KeyConfig, ServerConfig
 from segue.gateway import app
+from segue.gateway.app import Gateway
 from segue.gateway.connections import RESERVED, YOUNG_S, AcceptLimits, Connection, Connections
+from segue.gateway.user_socket import bind_socket
+from segue.peer_credentials.lookup import PeerUsers
+from segue.peer_credentials.tcp_connection import TcpConnection
 from segue.tunnel.frames import SUBPROTOCOL
+from segue.upstreams.router import Router
 from tests.faults.clients import address_of, http, opened
 from tests.faults.gateways import Local, listening, until
 
@@ -160,6 +169,71 @@ async def test_a_flood_from_one_address_leaves_room_for_others_while_it_is_young
             async with client(local, HEALTH.replace(b"/healthz", b"/v1/models"), f"127.0.0.{3 + number % 2}") as other:
                 assert (await other.reply()).startswith(b"HTTP/1.1 200")
         assert len(local.gateway.connections) <= 4 + RESERVED
+
+
+def others(asked: list[TcpConnection]) -> PeerUsers:
+    """A platform that takes every connection for another user's, once it has been tried."""
+
+    def user_of(connection: TcpConnection) -> int:
+        asked.append(connection)
+        return os.geteuid() + (len(asked) > 1)
+
+    return PeerUsers((user_of,))
+
+
+OTHERS_REQUESTS = [HEALTH.replace(b"/healthz", b"/v1/models"), upgrade("/v1/responses"), upgrade("/segue/tunnel")]
+
+
+@pytest.mark.parametrize("sent", OTHERS_REQUESTS)
+async def test_without_keys_another_user_of_the_machine_is_refused(sent: bytes) -> None:
+    asked: list[TcpConnection] = []
+    async with listening() as local:
+        async with client(local, sent) as own:
+            assert (await own.head()).split()[1] in {b"200", b"101"}
+        local.gateway.connections.users = others(asked)
+        async with client(local) as other:
+            for _ in range(2):
+                other.send(sent)
+                reply = await other.reply()
+                assert reply.startswith(b"HTTP/1.1 403 ")
+                assert b'"forbidden_peer"' in reply
+                assert b"SEGUE_SERVER_ACCESS=anyone" in reply
+            for path in (b"/healthz", b"/readyz", b"/metrics"):
+                other.send(HEALTH.replace(b"/healthz", path))
+                assert (await other.reply()).startswith(b"HTTP/1.1 200 ")
+    assert len(asked) == 2, "once to try, and once for the connection"
+
+
+async def test_another_user_is_served_if_anyone_may_or_nobody_can_be_told_apart() -> None:
+    for access, users in (("anyone", others([])), ("user", PeerUsers(()))):
+        async with listening(access=access) as local:
+            local.gateway.connections.users = users
+            async with client(local, OTHERS_REQUESTS[0]) as other:
+                assert (await other.reply()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_with_keys_it_does_not_matter_whose_a_connection_is() -> None:
+    asked: list[TcpConnection] = []
+    async with listening() as local:
+        local.gateway.connections.users = others(asked)
+        local.gateway.services.access.replace_keys([KeyConfig("k", "t", hashlib.sha256(b"sk").hexdigest())])
+        with_key = OTHERS_REQUESTS[0].replace(b"\r\n\r\n", b"\r\nAuthorization: Bearer sk\r\n\r\n")
+        async with client(local, with_key) as other:
+            assert (await other.reply()).startswith(b"HTTP/1.1 200 ")
+    assert len(asked) == 1
+
+
+async def test_on_its_own_socket_the_user_was_looked_at_before(tmp_path: Path) -> None:
+    gateway = await Gateway.open(Config(server=ServerConfig(store="memory:")), Router([]))
+    gateway.connections.users = others([])
+    try:
+        await gateway.listen_for_user(bind_socket(tmp_path / "socket"))
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "socket")
+        writer.write(OTHERS_REQUESTS[0])
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+    finally:
+        await gateway.aclose()
 
 
 async def test_when_all_are_busy_operators_are_still_answered_and_others_told() -> None:

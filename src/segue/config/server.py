@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -23,6 +23,15 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     origins: Annotated[
         list[str], Meta(description="Origins of web pages that may call, besides the gateway's own.")
     ] = []
+    access: Annotated[
+        Literal["user", "anyone"],
+        Meta(
+            description=(
+                "Without a [[key]] and a [[certificate]]: who on this machine may use the gateway, programs of its own "
+                "user, or anyone. With them it means nothing."
+            )
+        ),
+    ] = "user"
     retention_s: Annotated[Positive, Meta(description="How long a stored response lives.")] = 30 * DAY_S
     sweep_interval_s: Annotated[Positive, Meta(description="How often expired responses are removed.")] = 3600.0
     memory_budget_bytes: Annotated[Bytes, Meta(description="History held in memory, all tenants together.")] = 512 * MIB

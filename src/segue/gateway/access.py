@@ -33,6 +33,7 @@ class Access:
         self.replace_keys(config.key)
         bound = [config.server.host, *(listener.host for listener in config.listener)]
         self._has_hosts = bool(config.server.hosts)
+        self._mode = config.server.access
         self._origins = OriginPolicy((*bound, *config.server.hosts), config.server.origins)
 
     def replace_keys(self, keys: Sequence[KeyConfig]) -> None:
@@ -60,6 +61,11 @@ class Access:
                 return Problem("forbidden_origin", message)
             case never:
                 assert_never(never)
+
+    @property
+    def for_own_user(self) -> bool:
+        """Whether only programs of the gateway's own user may use it: nothing else tells who somebody is."""
+        return self._mode == "user" and not self._principals
 
     def principal(self, headers: Mapping[str, str], now: float) -> Principal | Problem:
         """Return who sends a request, by the key in its headers; `now` in unix seconds."""
@@ -112,6 +118,16 @@ class Access:
             "It is open to this machine only if there are no keys, no server.hosts and no proxy."
         )
         return Problem("forbidden_peer", message)
+
+
+def not_own_user() -> Problem:
+    """Return why a request of another user of this machine is refused."""
+    message = (
+        "This gateway has no keys, and so it serves only the programs of the user who runs it. This connection is "
+        "another user's, or comes from a container. Add a [[key]] to the configuration (segue key new), or let "
+        'everybody on this machine in: [server] access = "anyone" (SEGUE_SERVER_ACCESS=anyone).'
+    )
+    return Problem("forbidden_peer", message)
 
 
 def _principal_of(key: KeyConfig) -> Principal:

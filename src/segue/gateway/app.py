@@ -94,6 +94,10 @@ class Gateway:
     async def listen(self) -> str:
         """Open the ports and return the URL of the gateway."""
         make = await self._set_up()
+        if self.services.access.for_own_user and not self.connections.users.known:
+            _log.warning(
+                "action=listen any user of this machine may use the gateway: the platform does not tell them apart"
+            )
         scheme = "http" if self._tls is None else "https"
         addresses: list[ServerConfig | ListenerConfig] = [self.config.server, *self.config.listener]
         for address in addresses:

@@ -11,6 +11,7 @@ WebSocket mode, which have timers of their own.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, Protocol, cast
@@ -22,6 +23,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from segue.gateway.address_shares import AddressGroup, AddressShares, address_group
 from segue.http.websocket_masking import MaskCheck
+from segue.peer_credentials.lookup import PeerUsers, peer_users
 from segue.protocol.events import http_error
 from segue.protocol.problems import Problem
 
@@ -60,9 +62,10 @@ class HeldConnection(Protocol):
 
 
 class Connections:
-    """All connections of one gateway. `clock` is any clock, in seconds."""
+    """All connections of one gateway. `clock` is any clock, in seconds; `users`: whose they are."""
 
-    def __init__(self, limits: AcceptLimits, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: AcceptLimits, clock: Callable[[], float], users: PeerUsers | None = None) -> None:
+        self.users = peer_users() if users is None else users
         self._limits = limits
         self._clock = clock
         self._open: dict[HeldConnection, AddressGroup] = {}
@@ -179,7 +182,7 @@ class Connections:
 class Connection(RequestHandler):
     """One connection of a client, as aiohttp serves it."""
 
-    __slots__ = ("_before", "_connections")
+    __slots__ = ("_before", "_connections", "_own")
 
     def __init__(
         self,
@@ -191,6 +194,22 @@ class Connection(RequestHandler):
         super().__init__(server, **options)
         self._connections = connections
         self._before = before
+        self._own: bool | None = None
+
+    @property
+    def own(self) -> bool:
+        """Whether its other end is a program of the gateway's own user, as far as the platform tells; asked once."""
+        if self._own is None:
+            self._own = self._is_own()
+        return self._own
+
+    def _is_own(self) -> bool:
+        if not self._connections.users.known:
+            return True
+        end: socket.socket | None = None if self.transport is None else self.transport.get_extra_info("socket")
+        if end is not None and end.family == socket.AF_UNIX:
+            return True  # it has been looked at when it was accepted (`user_socket`)
+        return self._connections.users.is_own(end)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to serve, or say that there is no room."""

@@ -9,9 +9,9 @@ from http import HTTPStatus
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from segue.gateway.access import Access
+from segue.gateway.access import Access, not_own_user
 from segue.gateway.api.authentication import Handler
-from segue.gateway.connections import Connections, too_many_connections
+from segue.gateway.connections import Connection, Connections, too_many_connections
 from segue.gateway.drain import DrainState
 from segue.gateway.error_mapping import http_reply
 from segue.gateway.redacted_traceback import redacted_traceback
@@ -25,7 +25,7 @@ OPERATORS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def door_check(access: Access, connections: Connections) -> Middleware:
-    """Make the middleware that refuses foreign hosts and web pages, and connections that are kept for operators."""
+    """Make the middleware that refuses foreign hosts, pages and users, and connections that are kept for operators."""
 
     @web.middleware
     async def check_door(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -34,11 +34,18 @@ def door_check(access: Access, connections: Connections) -> Middleware:
             reply = http_reply(too_many_connections())
             reply.force_close()  # the next one may not be beyond the limit
             return reply
+        if problem is None and access.for_own_user and request.path not in OPERATORS and not _is_own(request):
+            problem = not_own_user()
         if problem is not None:
             raise Refused(problem)
         return await handler(request)
 
     return check_door
+
+
+def _is_own(request: web.Request) -> bool:
+    """Tell whether the gateway's own user asks. Of what comes through the tunnel, the sidecar was looked at."""
+    return not isinstance(request.protocol, Connection) or request.protocol.own
 
 
 def closes_when_draining(drain: DrainState) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
