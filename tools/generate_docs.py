@@ -260,6 +260,8 @@ _ROUTES = {
     ("POST", "/v1/responses/{id}/cancel"): "Stop a background turn.",
     ("DELETE", "/v1/responses/{id}"): "Delete a stored response. Its id resolves to nothing at once.",
     ("GET", "/v1/responses/{id}/input_items"): "Everything the response saw. Query: `limit`, `order`, `after`.",
+    ("POST", "/v1/messages"): "Run a turn as the Messages API does; see [Messages](messages.md).",
+    ("POST", "/v1/messages/count_tokens"): "How many tokens a request of that API would have.",
     ("GET", "/v1/models"): "The models that can be named: those of the configuration, and what upstreams list.",
     ("GET", "/segue/capabilities"): "What this gateway offers and its limits; see [Capabilities](capabilities.md).",
     ("GET", "/segue/tunnel"): "Upgrade to the tunnel of a sidecar.",

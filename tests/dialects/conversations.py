@@ -25,7 +25,7 @@ from segue.http.sse import SseEvent
 from segue.protocol.events import Ended
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import calls_of
-from segue.protocol.requests import Settings
+from segue.protocol.requests import NativeBody, Settings
 from segue.protocol.responses import encode_echo
 from segue.protocol.turns import Finished, TurnStream
 from segue.testing.protocol_checker import StreamChecker, parse_json
@@ -56,6 +56,7 @@ class Request(msgspec.Struct, frozen=True):
     model: str = "model-1"
     response_id: ResponseId = RESPONSE_ID
     tenant: str = "tenant"
+    native: NativeBody | None = None
 
 
 # ---------------------------------------------------------------------------------------------------- items, generated

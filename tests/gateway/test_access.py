@@ -239,7 +239,9 @@ def test_a_key_leads_to_its_tenant(authorization: str, tenant: str) -> None:
 def test_a_wrong_key_leads_nowhere(authorization: str | None) -> None:
     """Nor does a right one in the wrong scheme, or its digest."""
     keys = Access(Config(key=[key("first")]))
-    message = "Incorrect API key provided. Send a key of this gateway as 'Authorization: Bearer KEY'."
+    message = (
+        "Incorrect API key provided. Send a key of this gateway as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
+    )
     assert tenant_of(keys, authorization=authorization) == Problem("invalid_api_key", message)
 
 

@@ -17,6 +17,7 @@ from segue.protocol.codec import encode
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.items import join
 from segue.protocol.problems import Problem
+from segue.protocol.requests import NativeBody
 from segue.protocol.responses import Failure, usage
 
 END = write_event("", b'{"end":true}')
@@ -97,6 +98,11 @@ class PlainDialect:
         if request.model == "never":
             return Problem("unsupported_parameter", "This cannot be said.")
         return Rendered((b'{"model":', encode(request.model), b',"items":', join(list(request.history.items())), b"}"))
+
+    def pass_on(
+        self, request: TurnRequest, native: NativeBody, cache: RenderCache, *, without: frozenset[str] = NOTHING
+    ) -> Rendered | Problem:
+        return Rendered(native.body.changed({"model": (encode(request.model),)}))
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> PlainDecoder:
         return PlainDecoder(request)

@@ -2,8 +2,9 @@
 
 A dialect is pure: it never opens, waits, draws or raises on what a peer sent. The shell (an upstream) does, in order:
 
-1. `render` the request. A `Problem` means that the request asks for something that this API cannot do, and that leaving
-   it out would give a wrong answer: refuse the turn. `Rendered.warnings` says what was left out.
+1. `render` the request, or if it came in the same API, `pass_on` what its client wrote. A `Problem` means that the
+   request asks for something that this API cannot do, and that leaving it out would give a wrong answer: refuse the
+   turn. `Rendered.warnings` says what was left out.
 2. POST `Rendered.body` to base URL + `path`, with `headers`, and read the reply with `http.sse.SseReader`.
 3. Make one `decoder` and `feed` it each event; what it returns is what an upstream yields, numbered from
    `FIRST_SEQUENCE_NUMBER`. When an `Ended` was among it, `ended` is true and the turn is over.
@@ -28,7 +29,7 @@ from segue.protocol.codec import encode
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem
-from segue.protocol.requests import Settings
+from segue.protocol.requests import NativeBody, Settings
 from segue.protocol.responses import Failure
 
 Output = list[Event | Ended]
@@ -53,6 +54,8 @@ class TurnRequest(Protocol):
     def history(self) -> History: ...  # noqa: D102 - see UpstreamRequest
     @property
     def settings(self) -> Settings: ...  # noqa: D102 - see UpstreamRequest
+    @property
+    def native(self) -> NativeBody | None: ...  # noqa: D102 - see UpstreamRequest
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -144,6 +147,11 @@ class Dialect(Protocol):
 
         Fields in `without` are not added, unless the request itself asks for them.
         """
+
+    def pass_on(
+        self, request: TurnRequest, native: NativeBody, cache: RenderCache, *, without: frozenset[str] = NOTHING
+    ) -> Rendered | Problem:
+        """Write the body of a request that came in this API, with nothing changed but what the gateway must change."""
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply; its `Ended` carries `warnings` and its own."""

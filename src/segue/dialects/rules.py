@@ -50,7 +50,7 @@ _KEPT = ("instructions", "include", "store", "previous_response_id", "conversati
 OWN_FIELDS: Mapping[str, frozenset[str]] = {
     "responses": frozenset((*_OWN, *_KEPT, "input", "prompt_cache_key")),
     "chat": frozenset((*_OWN, "messages", "stream_options", "prompt_cache_key")),
-    "messages": frozenset((*_OWN, "messages", "system", "max_tokens")),
+    "messages": frozenset((*_OWN, "messages", "system", "max_tokens", "thread")),
 }
 
 

@@ -71,14 +71,17 @@ class Access:
         """Return who sends a request, by the key in its headers; `now` in unix seconds."""
         if not self._principals:
             return _LOCAL
-        scheme, _, secret = headers.get("Authorization", "").partition(" ")
+        scheme, secret = _presented(headers)
         digest = hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).hexdigest()
         found: Principal | None = None
         for known, principal in self._principals.items():  # all of them, even after a match: see the module
             if hmac.compare_digest(digest, known):
                 found = principal
-        if found is None or scheme.lower() != "bearer":
-            message = "Incorrect API key provided. Send a key of this gateway as 'Authorization: Bearer KEY'."
+        if found is None or scheme != "bearer":
+            message = (
+                "Incorrect API key provided. "
+                "Send a key of this gateway as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
+            )
             return Problem("invalid_api_key", message)
         return _unless_expired(found, now)
 
@@ -97,8 +100,8 @@ class Access:
         """
         own = headers.get("X-Upstream-Key", "").strip()
         if not own and not self._principals:
-            scheme, _, secret = headers.get("Authorization", "").partition(" ")
-            own = secret.strip() if scheme.lower() == "bearer" else ""
+            scheme, secret = _presented(headers)
+            own = secret if scheme == "bearer" else ""
         return Secret(own) if own and own.isascii() and own.isprintable() else None
 
     def refuse_private(self, headers: Mapping[str, str], peer: str | None, now: float) -> Problem | None:
@@ -128,6 +131,14 @@ def not_own_user() -> Problem:
         'everybody on this machine in: [server] access = "anyone" (SEGUE_SERVER_ACCESS=anyone).'
     )
     return Problem("forbidden_peer", message)
+
+
+def _presented(headers: Mapping[str, str]) -> tuple[str, str]:
+    """Return the scheme and the key of a request. Clients of the Messages API send theirs as `x-api-key`."""
+    scheme, _, secret = headers.get("Authorization", "").partition(" ")
+    if not scheme and "x-api-key" in headers:
+        return "bearer", headers["x-api-key"].strip()
+    return scheme.lower(), secret.strip()
 
 
 def _principal_of(key: KeyConfig) -> Principal:

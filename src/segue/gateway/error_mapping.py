@@ -15,6 +15,7 @@ from types import MappingProxyType
 import msgspec
 from aiohttp import web
 
+from segue.dialects.messages.errors import write_error
 from segue.dialects.provider_errors import DOCUMENTED, code_of_word
 from segue.protocol.events import error_event, http_error, in_lane
 from segue.protocol.lanes import DEFAULT_LANE, tag
@@ -50,6 +51,11 @@ REPLIES: Mapping[Code, ProblemReply] = MappingProxyType(
         "previous_response_not_found": ProblemReply(400, _INVALID),
         "tool_call_not_found": ProblemReply(400, _INVALID),
         "store_mismatch": ProblemReply(400, _INVALID),
+        "thread_not_found": ProblemReply(404, _INVALID),
+        "thread_already_continued": ProblemReply(400, _INVALID),
+        "thread_continue_in_flight": ProblemReply(400, _INVALID),
+        "thread_fingerprint_mismatch": ProblemReply(400, _INVALID),
+        "thread_unsupported_request": ProblemReply(400, _INVALID),
         "context_length_exceeded": ProblemReply(400, _INVALID),
         "model_not_found": ProblemReply(404, _INVALID),
         "response_not_found": ProblemReply(404, _INVALID),
@@ -98,6 +104,14 @@ def http_reply(problem: Problem) -> web.Response:
     body = http_error(problem, reply.kind)
     headers |= {_SPELLED.get(name, name): value for name, value in retry_headers(problem).items()}
     return web.Response(status=reply.status, body=body, content_type="application/json", headers=headers)
+
+
+def messages_reply(problem: Problem, request_id: str) -> web.Response:
+    """Return a problem as an HTTP response of the Messages API."""
+    reply = http_reply(problem)
+    reply.body = write_error(problem, reply.status, request_id)
+    reply.headers["request-id"] = request_id
+    return reply
 
 
 def is_repeatable(problem: Problem) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
+from segue.dialects.doors import Door, DoorRequest, Speaks
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import RequestLimits
 from segue.protocol.requests import ClientMessage, Create, parse_create, parse_message
@@ -36,6 +37,10 @@ class RequestParser:
     async def message(self, text: str, tenant: str) -> ClientMessage:
         """Read a message of WebSocket mode."""
         return await self._run(lambda: parse_message(text, self._limits), len(text), tenant=tenant)
+
+    async def door(self, door: Door, body: bytes, tenant: str, *, speaks: Speaks) -> DoorRequest | Problem:
+        """Read the body of a request that came through the door of another API."""
+        return await self._run(lambda: door.read(body, speaks=speaks, limits=self._limits), len(body), tenant=tenant)
 
     async def _run(self, read: Callable[[], T], size: int, *, tenant: str) -> T:
         if size < LARGE_BYTES:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 
 from aiohttp import web
 
@@ -15,6 +17,7 @@ from segue.http.blocks import BLOCK_BYTES, Pieces, cut
 
 #: A peer that acknowledges nothing for this long is gone. The kernel's timers find out; segue sends nothing for it.
 _DEAD_PEER_S = 120
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def watch_peer(request: web.Request) -> None:
@@ -49,24 +52,27 @@ async def finish(request: web.Request, response: web.StreamResponse, rest: bytes
         transport.set_write_buffer_limits()
 
 
-async def send_whole(request: web.Request, body: Pieces, content_type: str = "application/json") -> web.StreamResponse:
+async def send_whole(
+    request: web.Request, body: Pieces, content_type: str = "application/json", *, headers: Mapping[str, str] = _NONE
+) -> web.StreamResponse:
     """Answer with a body. Of a large one no more than some blocks are buffered, however slow its reader is.
 
     A client that is gone is no error: there is nothing more to do for it.
     """
     size = sum(map(len, body))
     if size <= BLOCK_BYTES:
-        response: web.StreamResponse = web.Response(body=b"".join(body), content_type=content_type)
+        response: web.StreamResponse = web.Response(body=b"".join(body), content_type=content_type, headers=headers)
     else:
-        response = web.StreamResponse(headers={"Content-Type": content_type, "Content-Length": str(size)})
+        response = web.StreamResponse(headers={**headers, "Content-Type": content_type, "Content-Length": str(size)})
     with suppress(ConnectionError):
         await finish(
-            request, response, b"" if size <= BLOCK_BYTES else await _write_all_but_last(request, response, body)
+            request, response, b"" if size <= BLOCK_BYTES else await write_all_but_last(request, response, body)
         )
     return response
 
 
-async def _write_all_but_last(request: web.Request, response: web.StreamResponse, body: Pieces) -> bytes:
+async def write_all_but_last(request: web.Request, response: web.StreamResponse, body: Pieces) -> bytes:
+    """Write the blocks of a body; return the last one, nearly always the only one, with which something else goes."""
     await response.prepare(request)
     last = b""
     for block in cut(body):

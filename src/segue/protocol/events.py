@@ -29,6 +29,10 @@ ItemStatus = Literal["completed", "incomplete"]
 _RESPONSE = b',"response":'
 
 
+#: The type of an event that is one of the provider's own, for a client that speaks its API. It has no number.
+SOURCE = "segue.source"
+
+
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One event on its way to a client: `data` is one JSON object on one line, sent as it is.
 

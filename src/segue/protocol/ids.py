@@ -21,6 +21,7 @@ FIRST_INPUT_NUMBER = 0x8000
 
 _RESPONSE_ID = re.compile(r"resp_[0-9a-f]{8}[0-9a-f]{32}")
 _ITEM_ID = re.compile(r"[a-z]{1,8}_([0-9a-f]{40})[0-9a-f]{4,8}")
+_MESSAGE_ID = re.compile(r"msg_([0-9a-f]{40})")
 _TAG = slice(5, 13)
 _TAG_AND_UNIQUE = slice(5, 45)
 
@@ -53,6 +54,17 @@ def chain_tag(response_id: ResponseId) -> str:
 def parse_response_id(text: str) -> ResponseId | None:
     """Return `text` as an id if it has the format of ours, else None: then no store needs to be asked."""
     return ResponseId(text) if _RESPONSE_ID.fullmatch(text) else None
+
+
+def message_id(response_id: ResponseId) -> str:
+    """Return the id that a response has in the Messages API, whose clients look for this beginning."""
+    return f"msg_{response_id[_TAG_AND_UNIQUE]}"
+
+
+def response_of_message(text: str) -> str:
+    """Return the id of the response that is known under this id in the Messages API; any other text as it is."""
+    found = _MESSAGE_ID.fullmatch(text)
+    return text if found is None else f"resp_{found[1]}"
 
 
 def item_id(prefix: str, response_id: ResponseId, index: int) -> str:

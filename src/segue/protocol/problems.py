@@ -7,7 +7,7 @@ Every message a client can see is written here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -24,6 +24,11 @@ Code = Literal[
     "previous_response_not_found",
     "tool_call_not_found",
     "store_mismatch",
+    "thread_not_found",
+    "thread_already_continued",
+    "thread_continue_in_flight",
+    "thread_fingerprint_mismatch",
+    "thread_unsupported_request",
     "model_not_found",
     "response_not_found",
     "item_not_found",
@@ -126,6 +131,51 @@ def previous_response_not_found(response_id: str) -> Problem:
     # The sentence is the service's own; the code is what clients act on: they resend the full input.
     message = f"Previous response with id {quoted(response_id)} not found."
     return Problem("previous_response_not_found", message, "previous_response_id")
+
+
+def thread_not_found(message_id: str) -> Problem:
+    """The message that a thread is to go on from is unknown, expired, or somebody else's: all look the same."""
+    message = (
+        f"No message thread is held for the previous_message_id {quoted(message_id)}. "
+        "Begin a new one ('create') with the whole conversation."
+    )
+    return Problem("thread_not_found", message, "thread.previous_message_id")
+
+
+def thread_continued(message_id: str) -> Problem:
+    """A message has a successor, and the tenant's threads may not fork."""
+    message = (
+        f"The thread of {quoted(message_id)} was already continued: each message can be continued once here. "
+        "Begin a new thread ('create') with the whole conversation."
+    )
+    return Problem("thread_already_continued", message, "thread.previous_message_id")
+
+
+def thread_in_flight(message_id: str) -> Problem:
+    """Another request is continuing the same message."""
+    message = (
+        f"Another request continues {quoted(message_id)} at this moment. "
+        "Wait for its reply, or begin a new thread ('create') with the whole conversation."
+    )
+    return Problem("thread_continue_in_flight", message, "thread.previous_message_id")
+
+
+def thread_mismatch(fields: Sequence[str]) -> Problem:
+    """What a thread keeps was sent again and is not the same; clients read the names out of the message."""
+    message = (
+        f"The request does not fit its thread: differing field(s): {', '.join(fields)}. "
+        "Leave them out, or begin a new thread ('create')."
+    )
+    return Problem("thread_fingerprint_mismatch", message, "thread")
+
+
+def thread_unsupported(reason: str) -> Problem:
+    """A message thread is asked for where there is none: its client goes on without, and sends whole histories."""
+    # https://platform.claude.com/docs/en/build-with-claude/message-threads; ignoring the field would lose the history.
+    message = (
+        f"This request cannot be part of a message thread: {reason}. Send the whole conversation without 'thread'."
+    )
+    return Problem("thread_unsupported_request", message, "thread")
 
 
 def response_not_found(response_id: str) -> Problem:

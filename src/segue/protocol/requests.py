@@ -18,7 +18,8 @@ from msgspec import Meta, Raw
 from segue.protocol.codec import decode, decode_value, encode, size_of, without_lone_surrogates
 from segue.protocol.items import Input, parse_input
 from segue.protocol.lanes import DEFAULT_LANE, read_stream_id
-from segue.protocol.problems import Problem, missing, unknown_type, unsupported
+from segue.protocol.object_text import ObjectText
+from segue.protocol.problems import Problem, missing, thread_unsupported, unknown_type, unsupported
 from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits, refuse_size
 
 #: Value of `include`: return reasoning that only its provider can read, for a client that sends it back later.
@@ -112,6 +113,7 @@ class _CreateBody(msgspec.Struct, kw_only=True):
     stream_id: Raw = _NULL
     conversation: Raw = _NULL
     prompt: Raw = _NULL
+    thread: Raw = _NULL
     instructions: str | None = None
     tools: Raw = _NULL
     tool_choice: Raw = _NULL
@@ -166,12 +168,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     extra: dict[str, Raw] = {}
 
 
+class NativeBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A request in the words of another API, for an upstream that speaks that API (`dialect`) and gets it unchanged.
+
+    `headers` are header lines of the client that belong to it. `opening` is a digest of what comes before the model's
+    first message, and `replayed` is true if there is such a message: they tell conversations apart.
+    """
+
+    dialect: str
+    body: ObjectText
+    headers: tuple[tuple[str, str], ...] = ()
+    opening: bytes = b""
+    replayed: bool = False
+
+
 class Create(msgspec.Struct, frozen=True, kw_only=True):
     """One request to make a response, checked as far as possible without state.
 
     `size_bytes` is the length of its message, for bounding queues. A `resumable` turn outlives its client's connection
     for a while; so does one with an `idempotency_key`, since the client may send it again. A `background` turn runs to
-    its end. With an `epoch`, it is for that run of the gateway only. `form` says what its stream leaves out.
+    its end. With an `epoch`, it is for that run of the gateway only. `form` says what its stream leaves out. With
+    `native`, the upstream must speak that API; if nothing will continue the turn, its input need not be read at all.
     """
 
     settings: Settings
@@ -185,6 +202,7 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     epoch: str | None = None
     form: StreamForm = "whole"
+    native: NativeBody | None = None
     size_bytes: int = 0
 
     @property
@@ -340,6 +358,8 @@ def _refuse(body: _CreateBody, transport: Transport) -> Problem | None:
         return unsupported("conversation", "send previous_response_id to continue a response, or the full input")
     if body.prompt != _NULL:
         return unsupported("prompt", "stored prompts do not exist here; send instructions and input")
+    if body.thread != _NULL:  # of the Messages API: its history would be lost
+        return thread_unsupported("this API has 'previous_response_id' for that")
     if transport == "http" and body.stream_id != _NULL:
         return unsupported("stream_id", "lanes are for WebSocket mode; each HTTP request is on its own anyway")
     problem = _refuse_background(body, transport) if body.background else None

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import msgspec
 
 from segue.protocol.codec import UNREADABLE, with_field
-from segue.protocol.events import FIRST_SEQUENCE_NUMBER, Ended, Event, response_event, response_of
+from segue.protocol.events import FIRST_SEQUENCE_NUMBER, SOURCE, Ended, Event, response_event, response_of
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import ENCRYPTED, Item, hide_encrypted
 from segue.protocol.responses import (
@@ -96,6 +96,9 @@ class TurnStream:
             if isinstance(event, Ended):
                 self.ended = event
                 break
+            if event.type == SOURCE:
+                forwarded.append(event)
+                continue
             own = event if event.sequence_number == self._number else _renumber(event, self._number)
             if event.type == _DONE:
                 self._output.append(event.item)

@@ -40,6 +40,8 @@ def conversation_key_of(request: TurnRequest) -> ConversationKey:
     chain = chain_tag(request.response_id)
     if request.history.parent is not None:
         return ConversationKey(request.tenant, chain)
+    if request.native is not None and not request.history.input:
+        return ConversationKey(request.tenant, chain, request.native.opening, request.native.replayed)
     prefix_digest, replayed = _digest_prefix(request.settings.instructions or "", request.history.input)
     return ConversationKey(request.tenant, chain, prefix_digest, replayed)
 

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import re
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -28,10 +28,13 @@ from segue.dialects.key_redaction import KeyRedactor
 from segue.dialects.model_list import read_model_names
 from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
+from segue.dialects.source_events import SourceDecoder
 from segue.dialects.token_counting import counting_body, read_count
 from segue.http_client.body import JsonBody
 from segue.http_client.connector import DesyncSafeConnector
+from segue.protocol.codec import encode
 from segue.protocol.problems import Code, Problem, Refused, not_counted
+from segue.protocol.requests import NativeBody
 from segue.upstreams.admission import AdmissionQueue
 from segue.upstreams.conversation_key import conversation_key_of
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, failure_without_reply, read_refusal
@@ -153,6 +156,11 @@ class HttpUpstream:
         return self._provider.name
 
     @property
+    def dialect_name(self) -> str:
+        """The API that it speaks."""
+        return self._dialect.name
+
+    @property
     def models(self) -> Sequence[str]:
         """The names it answers to."""
         return self._models
@@ -237,7 +245,10 @@ class HttpUpstream:
             raise Refused(not_counted(request.model))
         headers = _merge([*self._headers(request).items(), *_JSON_LINES])
         rendered = (await self._begin(request)).rendered
-        body = JsonBody((counting_body(rendered, endpoint),))
+        if request.native is None:
+            body = JsonBody((counting_body(rendered, endpoint),))
+        else:  # it came to count tokens, too
+            body = JsonBody(request.native.body.changed({"model": (encode(request.model),)}))
         async with self.admission.permit(request.tenant):
             reply = await self._post(endpoint.path, body, headers)
             if isinstance(reply, FailedAttempt):
@@ -290,13 +301,18 @@ class HttpUpstream:
         if _is_large(request):
             staged = cache.staged()
             async with self._large.permit(request.tenant):
-                rendered = await asyncio.to_thread(self._dialect.render, request, staged, without=without)
+                rendered = await asyncio.to_thread(self._render, request, staged, without)
             staged.commit()
         else:
-            rendered = self._dialect.render(request, cache, without=without)
+            rendered = self._render(request, cache, without)
         if isinstance(rendered, Problem):
             raise Refused(rendered)
         return _AttemptedTurn(request, rendered, without)
+
+    def _render(self, request: UpstreamRequest, cache: RenderCache, without: frozenset[str]) -> Rendered | Problem:
+        if request.native is not None:
+            return self._dialect.pass_on(request, request.native, cache, without=without)
+        return self._dialect.render(request, cache, without=without)
 
     async def _open(
         self, turn: _AttemptedTurn, headers: Mapping[str, str], slot: Mapping[str, int]
@@ -310,6 +326,8 @@ class HttpUpstream:
         redactor = self._redactor_for(request)
         if response.status == _OK and response.content_type == _STREAM:
             decoder = self._dialect.decoder(request, rendered.warnings)
+            if request.native is not None:
+                decoder = SourceDecoder(decoder)
             return ProviderStream(
                 response,
                 body,
@@ -428,7 +446,7 @@ class HttpUpstream:
         if not refused_fields:
             return False
         without = turn.without | refused_fields
-        rendered = self._dialect.render(turn.request, self.runtime.render_cache, without=without)
+        rendered = self._render(turn.request, self.runtime.render_cache, without)
         if isinstance(rendered, Problem):
             return False
         turn.rendered, turn.without = rendered, without
@@ -446,7 +464,8 @@ class HttpUpstream:
         _log.warning("action=learn upstream=%s model=%r left_out=%s", self.name, model[:80], ",".join(sorted(fields)))
 
     def _headers(self, request: UpstreamRequest) -> Mapping[str, str]:
-        lines = [*_LINES, *self._dialect.headers(self._key_for(request)), *self._provider.headers]
+        lines = [*_LINES, *self._dialect.headers(self._key_for(request))]
+        lines += self._provider.headers if request.native is None else _joined(request.native, self._provider.headers)
         if self._affinity is not None:
             lines.append(self._affinity.header_line(conversation_key_of(request)))
         return _merge(lines)
@@ -472,6 +491,14 @@ class HttpUpstream:
 def _merge(lines: Iterable[tuple[str, str]]) -> Mapping[str, str]:
     """Return header lines by name; the last line of a name wins."""
     return dict({name.lower(): (name, value) for name, value in lines}.values())
+
+
+def _joined(native: NativeBody, configured: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield the header lines of a client and those of the configuration; of lists, all elements."""
+    own = {name.lower(): value for name, value in configured}
+    yield from configured
+    for name, value in native.headers:
+        yield name, f"{own[name]},{value}" if name in own else value
 
 
 def _keys_in(headers: Sequence[tuple[str, str]], key: str | None) -> Sequence[str]:

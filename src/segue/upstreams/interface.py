@@ -15,7 +15,7 @@ Not here: the upstreams themselves.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -24,7 +24,7 @@ from segue.history.chains import History
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Refused
-from segue.protocol.requests import Settings
+from segue.protocol.requests import NativeBody, Settings
 from segue.protocol.responses import Usage
 from segue.upstreams.retries import FailedAttempt
 
@@ -54,7 +54,8 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     state of a turn that will not be stored must stay in memory. `held` is true if other turns can continue the response
     by its id, from its successful end until `Forgetting.forget` names it. A response that is not held is never
     continued by its id, but its client may send the whole history again. `standby` is true if another upstream can run
-    the turn: a failure that proves that nothing was generated is then raised at once, as `UpstreamFailed`.
+    the turn: a failure that proves that nothing was generated is then raised at once, as `UpstreamFailed`. `native` is
+    the request as its client wrote it in the API that this upstream speaks: it is sent instead of the items.
     """
 
     model: str
@@ -66,6 +67,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     store: bool = False
     held: bool = False
     standby: bool = False
+    native: NativeBody | None = None
 
 
 class UpstreamFailed(Refused):
@@ -134,6 +136,20 @@ class Counting(Protocol):
 
         Nothing is kept of it. It may raise `Refused`, as `stream` may before it yields.
         """
+
+
+@runtime_checkable
+class SpeaksNatively(Protocol):
+    """An upstream that can be sent a request as its client wrote it, if the client speaks its API."""
+
+    @property
+    def dialect_name(self) -> str:
+        """The name of that API, as in the configuration."""
+
+
+def is_native(upstreams: Iterable[Upstream], dialect: str) -> bool:
+    """Tell whether each of these upstreams can be sent a request that came in this API as its client wrote it."""
+    return all(isinstance(one, SpeaksNatively) and one.dialect_name == dialect for one in upstreams)
 
 
 @runtime_checkable

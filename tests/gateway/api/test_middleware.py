@@ -31,7 +31,7 @@ async def reply_to(error: Exception) -> tuple[web.StreamResponse, dict[str, obje
     async def fail(_: web.Request) -> web.StreamResponse:
         raise error
 
-    reply = await error_replies(LIMIT)(request("PUT"), fail)
+    reply = await error_replies(LIMIT, bytes)(request("PUT"), fail)
     assert isinstance(reply, web.Response)
     assert isinstance(reply.body, bytes)
     return reply, json.loads(reply.body)["error"]
@@ -68,7 +68,7 @@ async def test_a_client_that_leaves_while_its_reply_begins_is_no_fault_of_the_ga
         raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
 
     asked = make_mocked_request("GET", "/where", headers={"Host": "127.0.0.1"}, transport=transport)
-    assert (await error_replies(LIMIT)(asked, fail)).status == 500
+    assert (await error_replies(LIMIT, bytes)(asked, fail)).status == 500
     assert ("action=handle" in caplog.text) is not gone
 
 
@@ -115,7 +115,7 @@ async def test_an_answer_passes_as_it_is() -> None:
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.Response(text="x")
 
-    for middleware in (error_replies(LIMIT), door_check(Access(Config()), NOBODY)):
+    for middleware in (error_replies(LIMIT, bytes), door_check(Access(Config()), NOBODY)):
         reply = await middleware(request(), answer)
         assert isinstance(reply, web.Response)
         assert reply.text == "x"

@@ -24,6 +24,7 @@ from segue.dialects.interface import NOTHING, CountingEndpoint, Rendered, ReplyD
 from segue.dialects.item_renderer import NO_OUTPUT, ItemRenderer, late_output_note, system_note
 from segue.dialects.items import image_url
 from segue.dialects.loss_warnings import FOREIGN_REASONING, LATE_OUTPUT, UNANSWERED_CALL
+from segue.dialects.passed_on import passed_on
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
@@ -32,6 +33,7 @@ from segue.dialects.tools import custom_names, wire_name
 from segue.protocol.codec import encode
 from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
 from segue.protocol.problems import Problem
+from segue.protocol.requests import NativeBody
 
 _returned = msgspec.json.Decoder(ReturnedReasoning)
 
@@ -111,6 +113,19 @@ class ChatDialect:
         lost = (loss for loss in state.open.losses if loss not in state.warnings)
         warnings = (*builder.warnings, *state.warnings, *lost)
         return Rendered(close_list(pieces, b"]}"), warnings, frozenset(builder.own_fields))
+
+    def pass_on(
+        self,
+        request: TurnRequest,
+        native: NativeBody,
+        cache: RenderCache,  # noqa: ARG002 - others render what they have kept
+        *,
+        without: frozenset[str] = NOTHING,
+    ) -> Rendered | Problem:
+        """Write the body of a request that came in this API."""
+        return passed_on(
+            native.body, {"model": encode(request.model), "stream": b"true"}, preset=self._preset, without=without
+        )
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""

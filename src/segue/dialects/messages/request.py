@@ -32,6 +32,7 @@ from segue.dialects.loss_warnings import (
 from segue.dialects.messages.settings import MESSAGES_FIELDS, NAME_LENGTH, finish_settings, replaced_names
 from segue.dialects.messages.stream import MessagesDecoder, Thought
 from segue.dialects.messages.thinking import ToolLoop
+from segue.dialects.passed_on import passed_on
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
@@ -41,12 +42,23 @@ from segue.dialects.tools import custom_names, wire_name
 from segue.protocol.codec import encode
 from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
 from segue.protocol.problems import Problem
+from segue.protocol.requests import NativeBody
 
 #: This API demands `max_tokens`. All models since Claude 4 can write this many.
 MAX_TOKENS = 32_000
 #: The limit for a model that has refused ours: all that speak this API can write this many.
 _LEAST_LIMIT = 4096
 VERSION = "2023-06-01"
+
+#: The fields that clients of this API set, over those of an upstream's configuration.
+_KNOWN = frozenset(
+    {
+        *("system", "max_tokens", "tools", "tool_choice", "thinking", "output_config", "metadata", "service_tier"),
+        *("stop_sequences", "temperature", "top_k", "top_p"),
+    }
+)
+#: The field that is only for the gateway.
+_OURS = frozenset({"thread"})
 
 _MARK = b',"cache_control":{"type":"ephemeral"}'
 #: What follows the last block of a message, before which a mark can stand.
@@ -129,6 +141,18 @@ class MessagesDialect:
         lost = (loss for loss in state.open.losses if loss not in state.warnings)
         warnings = (*builder.warnings, *state.warnings, *lost)
         return Rendered(close_list(pieces, b"]}"), warnings, frozenset(builder.own_fields))
+
+    def pass_on(
+        self,
+        request: TurnRequest,
+        native: NativeBody,
+        cache: RenderCache,  # noqa: ARG002 - others render what they have kept
+        *,
+        without: frozenset[str] = NOTHING,
+    ) -> Rendered | Problem:
+        """Write the body of a request that came in this API."""
+        fields = {"model": encode(request.model), "stream": b"true"}
+        return passed_on(native.body, fields, preset=self._preset, known=_KNOWN, without=_OURS | without)
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""

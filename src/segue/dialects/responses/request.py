@@ -34,6 +34,7 @@ from segue.dialects.loss_warnings import (
     UNANSWERED_CALL,
     reasoning_left_out,
 )
+from segue.dialects.passed_on import passed_on
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
@@ -58,7 +59,7 @@ from segue.protocol.codec import UNREADABLE, encode, with_field
 from segue.protocol.item_types import ReasoningItem
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
-from segue.protocol.requests import ENCRYPTED_REASONING
+from segue.protocol.requests import ENCRYPTED_REASONING, NativeBody
 
 
 class ResponsesDialect:
@@ -116,6 +117,19 @@ class ResponsesDialect:
         lost = (loss for loss in state.open.losses if loss not in state.warnings)
         warnings = (*builder.warnings, *state.warnings, *lost)
         return Rendered(close_list(pieces, b"]}"), warnings, frozenset(builder.own_fields))
+
+    def pass_on(
+        self,
+        request: TurnRequest,
+        native: NativeBody,
+        cache: RenderCache,  # noqa: ARG002 - others render what they have kept
+        *,
+        without: frozenset[str] = NOTHING,
+    ) -> Rendered | Problem:
+        """Write the body of a request that came in this API."""
+        return passed_on(
+            native.body, {"model": encode(request.model), "stream": b"true"}, preset=self._preset, without=without
+        )
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""

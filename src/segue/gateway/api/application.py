@@ -6,12 +6,15 @@ from functools import partial
 
 from aiohttp import web
 
+from segue.dialects.messages.door import MessagesDoor
 from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.admin.usage import UsageRoutes
 from segue.gateway.api.authentication import audited, keyed, private
-from segue.gateway.api.middleware import closes_when_draining, door_check, error_replies, say_no_server
+from segue.gateway.api.doors import DoorRoutes
+from segue.gateway.api.middleware import MESSAGES, closes_when_draining, door_check, error_replies, say_no_server
 from segue.gateway.api.models import ModelRoutes
+from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.responses import ResponseRoutes
 from segue.gateway.api.websocket import serve_websocket
@@ -33,8 +36,11 @@ def build_application(
 ) -> web.Application:
     """Build the HTTP and WebSocket surface of a gateway."""
     access, limit = services.access, services.server.max_message_bytes
+    bodies = RequestBodies(services)
+    messages = DoorRoutes(services, MessagesDoor(), bodies, id_header="request-id")
+    counted = DoorRoutes(services, MessagesDoor(counting=True), bodies, id_header="request-id")
     responses, models, capabilities = (
-        ResponseRoutes(services),
+        ResponseRoutes(services, bodies),
         ModelRoutes(services),
         CapabilityRoutes(services.profiles),
     )
@@ -60,7 +66,7 @@ def build_application(
     with_key = partial(keyed, services.rules, services.audit)
     reads, deletes, cancels = (partial(audited, services.audit, action) for action in _ACTIONS)
     for_operators = partial(private, access, services.clock)
-    middlewares = [error_replies(limit), door_check(access, connections)]
+    middlewares = [error_replies(limit, services.executor.entropy), door_check(access, connections)]
     application = web.Application(middlewares=middlewares, client_max_size=limit)
     application.on_response_prepare.extend((closes_when_draining(services.drain), say_no_server))
     application.add_routes(
@@ -72,6 +78,8 @@ def build_application(
             web.delete(_RESPONSE, with_key(deletes(responses.delete))),
             web.post(f"{_RESPONSE}/cancel", with_key(cancels(responses.cancel))),
             web.get(f"{_RESPONSE}/input_items", with_key(reads(responses.input_items)), allow_head=False),
+            web.post(MESSAGES, with_key(messages.create)),
+            web.post(f"{MESSAGES}/count_tokens", with_key(counted.count_input)),
             web.get("/v1/models", with_key(models.list)),
             web.get("/segue/tunnel", with_key(serve_tunnel), allow_head=False),
             web.get("/segue/capabilities", with_key(capabilities.show)),

@@ -11,15 +11,18 @@ from aiohttp.typedefs import Middleware
 
 from segue.gateway.access import Access, not_own_user
 from segue.gateway.api.authentication import Handler
+from segue.gateway.api.request_keys import REQUEST_ID
 from segue.gateway.connections import Connection, Connections, too_many_connections
 from segue.gateway.drain import DrainState
-from segue.gateway.error_mapping import http_reply
+from segue.gateway.error_mapping import http_reply, messages_reply
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.protocol.problems import Problem, Refused, quoted
 from segue.stores.interface import StoreError
 
 _log = logging.getLogger("segue.gateway")
 
+#: What is below this path is answered as the Messages API answers.
+MESSAGES = "/v1/messages"
 #: What operators ask, also when there are too many connections for anything else.
 OPERATORS = frozenset({"/healthz", "/readyz", "/metrics"})
 
@@ -66,25 +69,34 @@ async def say_no_server(request: web.Request, response: web.StreamResponse) -> N
     response.headers.popall("Server", None)
 
 
-def error_replies(max_message_bytes: int) -> Middleware:
-    """Make the middleware that turns what a handler raises into an error reply."""
+def error_replies(max_message_bytes: int, entropy: Callable[[int], bytes]) -> Middleware:
+    """Make the middleware that turns what a handler raises into an error reply, in the shape of the path's API."""
 
     @web.middleware
     async def reply_with_error(request: web.Request, handler: Handler) -> web.StreamResponse:
+        request[REQUEST_ID] = f"req_{entropy(12).hex()}"
         try:
             return await handler(request)
         except web.HTTPMethodNotAllowed as error:
             allowed = ", ".join(sorted(error.allowed_methods))
-            reply = http_reply(Problem("method_not_allowed", f"{request.method} is not allowed here; {allowed} is."))
+            reply = _reply(
+                request, Problem("method_not_allowed", f"{request.method} is not allowed here; {allowed} is.")
+            )
             reply.headers["Allow"] = allowed
             return reply
         except web.HTTPRequestEntityTooLarge:
             message = f"The body is larger than {max_message_bytes} bytes."
-            return http_reply(Problem("message_too_large", message))
+            return _reply(request, Problem("message_too_large", message))
         except Exception as error:  # noqa: BLE001 - the outermost seam: a bug of ours gets a reply like every problem
-            return http_reply(_problem_of(error, request))
+            return _reply(request, _problem_of(error, request))
 
     return reply_with_error
+
+
+def _reply(request: web.Request, problem: Problem) -> web.Response:
+    if request.path == MESSAGES or request.path.startswith(f"{MESSAGES}/"):
+        return messages_reply(problem, request[REQUEST_ID])
+    return http_reply(problem)
 
 
 def _problem_of(error: Exception, request: web.Request) -> Problem:

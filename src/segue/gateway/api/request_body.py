@@ -9,6 +9,8 @@ import asyncio
 
 from aiohttp import web
 
+from segue.gateway.api.request_keys import PRINCIPAL
+from segue.gateway.services import Services
 from segue.gateway.tunnel.uploads import Uploads
 from segue.protocol.problems import Problem, Refused
 
@@ -62,6 +64,27 @@ class BodyReader:
         upload.room.clear()
         self._uploads.hold(upload, size)
         return upload.room.is_set()
+
+
+class RequestBodies:
+    """The bodies of requests for turns: who is over a limit is refused before that, and what is read is counted."""
+
+    def __init__(self, services: Services) -> None:
+        server = services.server
+        uploads = Uploads(server.uploads_bytes)
+        self._reader = BodyReader(server.max_message_bytes, stall_s=server.body_timeout_s, uploads=uploads)
+        self._rules = services.rules
+
+    async def read(self, request: web.Request) -> bytes:
+        """Return the body of a request. Raises `Refused`, or what `BodyReader.read` raises."""
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            message = "Compressed request bodies are not accepted. Send the body as it is, without Content-Encoding."
+            raise Refused(Problem("unsupported_content_encoding", message))
+        principal = request[PRINCIPAL]
+        self._rules.check(principal)  # before its body is read
+        body = await self._reader.read(request, principal.tenant)
+        self._rules.note_upload(principal, len(body))
+        return body
 
 
 class _BodyUpload:

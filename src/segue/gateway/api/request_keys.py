@@ -8,3 +8,5 @@ from segue.gateway.principal import Principal
 
 #: Who sent a request that came through `authentication.keyed`.
 PRINCIPAL = web.RequestKey("principal", Principal)
+#: What a request is called in a reply, if its API has a header line for that.
+REQUEST_ID = web.RequestKey("request_id", str)

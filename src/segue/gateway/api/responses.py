@@ -15,14 +15,13 @@ from aiohttp import web
 
 from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.api.background import BackgroundRoutes
-from segue.gateway.api.request_body import BodyReader
+from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.sse import send_events, send_in_form
 from segue.gateway.drain import takes_no_turn
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import send_whole, watch_peer
-from segue.gateway.tunnel.uploads import Uploads
 from segue.gateway.turns.executor import Caller, TurnRun
 from segue.history.records import ChainLink
 from segue.protocol.codec import encode
@@ -39,15 +38,12 @@ _MANY_ITEMS = 2000
 class ResponseRoutes:
     """The handlers of `/v1/responses` and of what is below it."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, bodies: RequestBodies) -> None:
         self._services = services
+        self._bodies = bodies
         self._streamed = services.metrics.by_transport["sse"]
         self._plain = services.metrics.by_transport["http"]
         self._background = BackgroundRoutes(services)
-        server = services.server
-        self._bodies = BodyReader(
-            server.max_message_bytes, stall_s=server.body_timeout_s, uploads=Uploads(server.uploads_bytes)
-        )
 
     # --- turns -------------------------------------------------------------------------------------------------------
 
@@ -77,19 +73,8 @@ class ResponseRoutes:
             return await self._reply(request, run, meter)
 
     async def _read_create(self, request: web.Request) -> Create | Problem:
-        self._check_upload(request)
-        rules, principal = self._services.rules, request[PRINCIPAL]
-        rules.check(principal)  # before its body is read
-        body = await self._bodies.read(request, principal.tenant)
-        rules.note_upload(principal, len(body))
+        body = await self._bodies.read(request)
         return await self._services.requests.create(body, request[PRINCIPAL].tenant)
-
-    @staticmethod
-    def _check_upload(request: web.Request) -> None:
-        """Refuse a body that need not be read for that."""
-        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-            message = "Compressed request bodies are not accepted. Send the body as it is, without Content-Encoding."
-            raise Refused(Problem("unsupported_content_encoding", message))
 
     @staticmethod
     async def _reply(request: web.Request, run: TurnRun, meter: TransportMeter) -> web.StreamResponse:
@@ -107,7 +92,6 @@ class ResponseRoutes:
 
     async def count_input(self, request: web.Request) -> web.StreamResponse:
         """Answer how many tokens the input of a create would have. What is about its answer is not looked at."""
-        self._check_upload(request)
         if self._services.drain.draining:
             raise Refused(takes_no_turn())
         create = await self._read_create(request)

@@ -43,7 +43,16 @@ from segue.protocol.requests import ENCRYPTED_REASONING, Create
 from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import Finished, TurnStream
 from segue.stores.interface import ParentGone, Store, StoreError
-from segue.upstreams.interface import Batch, Counting, Prefilling, Secret, Streaming, Upstream, UpstreamRequest
+from segue.upstreams.interface import (
+    Batch,
+    Counting,
+    Prefilling,
+    Secret,
+    Streaming,
+    Upstream,
+    UpstreamRequest,
+    is_native,
+)
 from segue.upstreams.router import Found, Router
 
 _log = logging.getLogger("segue.gateway")
@@ -137,6 +146,11 @@ class Executor:
         parent = None if wanted is None else parse_response_id(wanted)
         return new_response_id(self.entropy(ENTROPY_BYTES), parent)
 
+    def is_native(self, model: str, tenant: str, dialect: str) -> bool:
+        """Tell whether what runs a model can be sent a request of this API as its client wrote it."""
+        found = self.router.find(model, tenant)
+        return found is not None and is_native(found.upstreams, dialect)
+
     async def count_input(self, create: Create, caller: Caller) -> int:
         """Return how many tokens the input of a turn would have. Nothing is run or kept.
 
@@ -151,6 +165,7 @@ class Executor:
         request = UpstreamRequest(
             model, response_id, caller.tenant, resolved.history, create.settings, caller.credential
         )
+        request = msgspec.structs.replace(request, native=create.native)
         self.upstream_use.begin(upstreams)
         try:
             return await runs.count_input(request)
@@ -175,7 +190,11 @@ class Executor:
         orphan = history.find_orphan(new.answers)
         if orphan is not None:
             raise Refused(tool_call_not_found(*orphan))
-        return ResolvedCreate(self._find(create, caller), history, new)  # anew: it may have been replaced meanwhile
+        found = self._find(create, caller)  # anew: it may have been replaced meanwhile
+        if create.native is not None and not is_native(found.upstreams, create.native.dialect):
+            message = "The model has another upstream since the request came. Send it again."
+            raise Refused(Problem("server_overloaded", message))
+        return ResolvedCreate(found, history, new)
 
     def _find(self, create: Create, caller: Caller) -> Found:
         """Find what runs the model of a create. One that is not for the caller looks like none."""
@@ -323,6 +342,7 @@ class TurnRun:
             caller.credential,
             create.store,
             self._continuable,
+            native=create.native,
         )
         self._upstreams = resolved.found.upstreams
         executor.upstream_use.begin(self._upstreams)  # no await since they were found

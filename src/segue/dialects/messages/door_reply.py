@@ -1,0 +1,268 @@
+"""The door of the Messages API: writing the reply, as events or as one message.
+
+Messages have one block at a time, in the order of the output; what comes of a later item waits until those before it
+are whole. Where the upstream speaks this API, its own events are sent: only the id of the message is another, and its
+last event waits until the turn is committed. Not here: requests (`door_request`), and what a message is whole
+(`message_fold`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from segue.dialects.messages.errors import write_error
+from segue.dialects.messages.message_fold import MessageFold
+from segue.http.sse import write_event
+from segue.protocol.codec import encode, with_field
+from segue.protocol.events import SOURCE, Event
+from segue.protocol.ids import ResponseId, message_id
+from segue.protocol.problems import Problem
+from segue.protocol.responses import Usage
+from segue.protocol.turns import Finished
+
+Json = dict[str, Any]
+
+#: Why a message ended that was cut short (`incomplete_details.reason`).
+_CUT: Mapping[str, str] = MappingProxyType({"max_output_tokens": "max_tokens", "content_filter": "refusal"})
+_STOP = b'{"type":"message_stop"}'
+_PING = b'{"type":"ping"}'
+_CALLS = frozenset({"function_call", "custom_tool_call"})
+#: What separates the parts of a summary, which are one text here.
+_BETWEEN = "\n\n"
+
+
+class _ReplyItem(msgspec.Struct):
+    type: str = "message"
+    call_id: str = ""
+    name: str = ""
+    arguments: str = ""
+    input: str = ""
+    content: list[Json] = []
+    summary: list[Json] = []
+    encrypted_content: str | None = None
+
+
+class _TurnEvent(msgspec.Struct):
+    output_index: int = 0
+    content_index: int = 0
+    summary_index: int = 0
+    delta: str = ""
+    item: _ReplyItem | None = None
+
+
+class _SourceEvent(msgspec.Struct):
+    type: str = ""
+    message: msgspec.Raw = msgspec.Raw(b"")
+
+
+_events = msgspec.json.Decoder(_TurnEvent)
+_sources = msgspec.json.Decoder(_SourceEvent)
+
+
+class _OpenReplyBlock:
+    """The block that is being written: what it is of, and whether anything of it was said."""
+
+    def __init__(self, kind: str, place: tuple[int, int]) -> None:
+        self.kind = kind
+        self.place = place
+
+
+class MessagesWriter:
+    """Writes one reply. `streamed` is false if it is wanted whole."""
+
+    def __init__(self, response_id: ResponseId, model: str, *, streamed: bool) -> None:
+        self._id = message_id(response_id)
+        self._model = model
+        self._fold = None if streamed else MessageFold()
+        self._passes = False  # the provider's own events come
+        self._started = False
+        self._index = -1
+        self._open: _OpenReplyBlock | None = None
+        self._said: set[tuple[int, int]] = set()  # the parts of which something was written
+        self._next = 0  # the item whose turn it is
+        self._waiting: dict[int, list[Event]] = {}  # of later items
+        self._done: set[int] = set()
+        self._called = False
+        self._writers: Mapping[str, Callable[[_TurnEvent], list[bytes]]] = {
+            "response.output_item.added": self._on_added,
+            "response.output_text.delta": lambda event: self._text(event, event.delta),
+            "response.refusal.delta": lambda event: self._text(event, event.delta),
+            "response.reasoning_summary_text.delta": lambda event: self._think(event.summary_index, event),
+            "response.reasoning_text.delta": lambda event: self._think(event.content_index, event),
+            "response.function_call_arguments.delta": lambda event: self._delta(
+                {"type": "input_json_delta", "partial_json": event.delta}
+            ),
+            "response.output_item.done": self._on_done,
+        }
+
+    def feed(self, events: Sequence[Event]) -> bytes:
+        """Return a batch of events as events of this API."""
+        written: list[bytes] = []
+        for event in events:
+            if event.type == SOURCE:
+                written += self._pass(event.data)
+            elif not self._passes:
+                written += self._take(event)
+        return self._write(written)
+
+    def finish(self, finished: Finished) -> bytes:
+        """Return the end of the stream."""
+        return self._write([*([] if self._passes else self._end(finished)), _STOP])
+
+    def failed(self, problem: Problem, *, kind: str, status: int) -> bytes:  # noqa: ARG002 - the type is this API's own
+        """Return the end of the stream of a turn that failed."""
+        return write_event("error", write_error(problem, status))
+
+    def whole(self, finished: Finished) -> bytes:
+        """Return the message."""
+        self.finish(finished)
+        assert self._fold is not None, "it was asked for as a stream"
+        return self._fold.message()
+
+    def _write(self, written: Sequence[bytes]) -> bytes:
+        if self._fold is None:
+            return b"".join(write_event(_kind_of(data), data) for data in written)
+        for data in written:
+            self._fold.feed(data)
+        return b""
+
+    # --- events of a provider of this API
+
+    def _pass(self, data: bytes) -> list[bytes]:
+        self._passes = True
+        try:
+            event = _sources.decode(data)
+        except msgspec.DecodeError:
+            return []  # the turn has failed, or can do without
+        if event.type in ("message_stop", "error", ""):
+            return []  # it comes when the turn is committed, or says why it failed
+        if event.type != "message_start":
+            return [data]
+        return [with_field(data, "message", msgspec.Raw(with_field(bytes(event.message), "id", self._id)))]
+
+    # --- events of any other
+
+    def _take(self, event: Event) -> list[bytes]:
+        if event.type not in self._writers:
+            return []
+        if not self._started:  # with the first that is said: until then, a turn that fails can get a status
+            self._started = True
+            return [self._message_start(), _PING, *self._take(event)]
+        read = _events.decode(event.data)
+        if read.output_index != self._next:
+            self._waiting.setdefault(read.output_index, []).append(event)
+            return []
+        written = self._writers[event.type](read)
+        while self._next in self._waiting:  # what came too early
+            written += [data for early in self._waiting.pop(self._next) for data in self._take(early)]
+        return written
+
+    def _message_start(self) -> bytes:
+        message: Json = {"id": self._id, "type": "message", "role": "assistant", "model": self._model, "content": []}
+        message |= {"stop_reason": None, "stop_sequence": None, "usage": _usage(None)}
+        return encode({"type": "message_start", "message": message})
+
+    def _on_added(self, event: _TurnEvent) -> list[bytes]:
+        item = event.item
+        if item is None or item.type not in _CALLS:
+            return []
+        self._called = True
+        block = {"type": "tool_use", "id": item.call_id, "name": item.name, "input": {}}
+        return self._begin("tool_use", (event.output_index, 0), block)
+
+    def _text(self, event: _TurnEvent, delta: str) -> list[bytes]:
+        place = (event.output_index, event.content_index)
+        return [
+            *self._begin("text", place, {"type": "text", "text": ""}),
+            *self._delta({"type": "text_delta", "text": delta}),
+        ]
+
+    def _think(self, part: int, event: _TurnEvent) -> list[bytes]:
+        opening = self._begin(
+            "thinking", (event.output_index, 0), {"type": "thinking", "thinking": "", "signature": ""}
+        )
+        place = (event.output_index, part)
+        text = f"{_BETWEEN}{event.delta}" if part and place not in self._said else event.delta
+        self._said.add(place)
+        return [*opening, *self._delta({"type": "thinking_delta", "thinking": text})]
+
+    def _on_done(self, event: _TurnEvent) -> list[bytes]:
+        item = event.item
+        assert item is not None, "an item that is done is in its event"
+        index, written = event.output_index, list[bytes]()
+        if item.type == "message":
+            for number, part in enumerate(item.content):
+                if (index, number) not in self._said:
+                    text = part.get("text") or part.get("refusal") or ""
+                    written += self._text(_TurnEvent(index, number), str(text)) if text else []
+        elif item.type == "reasoning":
+            written += self._end_thinking(index, item)
+        elif item.type == "custom_tool_call":
+            written += self._delta({"type": "input_json_delta", "partial_json": encode({"input": item.input}).decode()})
+        self._next = index + 1
+        return [*written, *self._stop()]
+
+    def _end_thinking(self, index: int, item: _ReplyItem) -> list[bytes]:
+        texts = [str(part.get("text") or "") for part in (*item.summary, *item.content)]
+        sealed, written = item.encrypted_content, list[bytes]()
+        if self._open is None and not any(texts):
+            if sealed is None:
+                return []
+            return self._begin("redacted_thinking", (index, 0), {"type": "redacted_thinking", "data": sealed})
+        if self._open is None:
+            written = self._think(0, _TurnEvent(index, delta=_BETWEEN.join(texts)))
+        if sealed is not None:
+            written += self._delta({"type": "signature_delta", "signature": sealed})
+        return written
+
+    def _begin(self, kind: str, place: tuple[int, int], block: Json) -> list[bytes]:
+        """Start a block, unless it is the open one."""
+        if self._open is not None and self._open.kind == kind and self._open.place == place:
+            return []
+        written = self._stop()
+        self._index += 1
+        self._open = _OpenReplyBlock(kind, place)
+        self._said.add(place)
+        return [*written, encode({"type": "content_block_start", "index": self._index, "content_block": block})]
+
+    def _delta(self, delta: Json) -> list[bytes]:
+        return [encode({"type": "content_block_delta", "index": self._index, "delta": delta})]
+
+    def _stop(self) -> list[bytes]:
+        if self._open is None:
+            return []
+        self._open = None
+        return [encode({"type": "content_block_stop", "index": self._index})]
+
+    def _end(self, finished: Finished) -> list[bytes]:
+        started = [] if self._started else [self._message_start()]
+        details = finished.head.incomplete_details
+        reason = "tool_use" if self._called else "end_turn"
+        if details is not None:
+            reason = _CUT.get(details.reason, "max_tokens")
+        delta = {"stop_reason": reason, "stop_sequence": None}
+        end: Json = {"type": "message_delta", "delta": delta, "usage": _usage(finished.head.usage)}
+        if finished.head.warnings:
+            end["warnings"] = finished.head.warnings
+        return [*started, *self._stop(), encode(end)]
+
+
+def _kind_of(data: bytes) -> str:
+    return _sources.decode(data).type
+
+
+def _usage(usage: Usage | None) -> Json:
+    """Return the tokens of a turn. What a cache held, or wrote, is no `input_tokens` here."""
+    if usage is None:
+        return {"input_tokens": 0, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 0}
+    read, written = usage.input_tokens_details.cached_tokens, usage.input_tokens_details.cache_write_tokens
+    return {
+        "input_tokens": max(0, usage.input_tokens - read - written),
+        "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": read,
+        "output_tokens": usage.output_tokens,
+    }

@@ -1,0 +1,153 @@
+"""The doors of other APIs to the same turns: one handler for all of them.
+
+A streamed reply is what the door's writer makes of the turn's events as they come. A reply that is not streamed is made
+of the same events. Not here: what a request or a reply looks like in an API (`segue.dialects.doors`), and what a turn
+does (`turns`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import aclosing
+from functools import partial
+
+import msgspec
+from aiohttp import web
+
+from segue.dialects.doors import Door, DoorRequest, DoorWriter
+from segue.gateway.admin.metrics import TransportMeter
+from segue.gateway.api.request_body import RequestBodies
+from segue.gateway.api.request_keys import PRINCIPAL, REQUEST_ID
+from segue.gateway.api.sse import SSE_HEADERS
+from segue.gateway.drain import takes_no_turn
+from segue.gateway.error_mapping import REPLIES, failed_turn
+from segue.gateway.redacted_traceback import redacted_traceback
+from segue.gateway.services import Services
+from segue.gateway.transport import abort, finish, send_whole, watch_peer, write_all_but_last
+from segue.gateway.turns.executor import Caller, TurnRun
+from segue.protocol.codec import encode
+from segue.protocol.problems import Problem, Refused
+from segue.protocol.turns import Finished
+
+_log = logging.getLogger("segue.gateway")
+
+_JSON = "application/json"
+
+
+class DoorRoutes:
+    """The handlers of one door. `id_header` is the header line that names a request in its API."""
+
+    def __init__(self, services: Services, door: Door, bodies: RequestBodies, *, id_header: str) -> None:
+        self._services = services
+        self._door = door
+        self._bodies = bodies
+        self._id_header = id_header
+        self._streamed = services.metrics.by_transport["sse"]
+        self._plain = services.metrics.by_transport["http"]
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """Run a turn, and answer as the door's API does."""
+        services = self._services
+        asked = await self._read(request)
+        create = asked.create
+        meter = self._streamed if create.stream else self._plain
+        meter.received(create.size_bytes)
+        run = services.executor.run(create, self._caller(request, meter), services.executor.new_id(create))
+        assert run.response_id is not None, "it was just made"
+        writer = self._door.writer(asked, run.response_id, int(services.clock()))
+        watch_peer(request)
+        with services.drain.turn_running():
+            if create.stream:
+                return await self._stream(request, run, writer, meter=meter)
+            return await self._reply(request, run, writer, meter=meter)
+
+    async def count_input(self, request: web.Request) -> web.StreamResponse:
+        """Answer how many tokens the input of a request would have."""
+        asked = await self._read(request)
+        watch_peer(request)
+        create = msgspec.structs.replace(asked.create, store=False)  # nothing is stored
+        count = await self._services.executor.count_input(create, self._caller(request, self._plain))
+        return web.Response(body=encode({"input_tokens": count}), content_type=_JSON, headers=self._headers(request))
+
+    async def _read(self, request: web.Request) -> DoorRequest:
+        services, principal = self._services, request[PRINCIPAL]
+        body = await self._bodies.read(request)
+        speaks = partial(services.executor.is_native, tenant=principal.tenant, dialect=self._door.name)
+        asked = await services.requests.door(self._door, body, principal.tenant, speaks=speaks)
+        if services.drain.draining:
+            raise Refused(takes_no_turn())
+        if isinstance(asked, Problem):
+            raise Refused(asked)
+        if asked.create.native is None:
+            return asked
+        headers = self._door.passed_headers(tuple(request.headers.items()))
+        native = msgspec.structs.replace(asked.create.native, headers=headers)
+        return msgspec.structs.replace(asked, create=msgspec.structs.replace(asked.create, native=native))
+
+    def _caller(self, request: web.Request, meter: TransportMeter) -> Caller:
+        return Caller(request[PRINCIPAL], meter, credential=self._services.access.credential(request.headers))
+
+    def _headers(self, request: web.Request) -> Mapping[str, str]:
+        return {self._id_header: request[REQUEST_ID]}
+
+    async def _stream(
+        self, request: web.Request, run: TurnRun, writer: DoorWriter, *, meter: TransportMeter
+    ) -> web.StreamResponse:
+        """Send a turn as it comes, one write for each batch. A stream that breaks is reset.
+
+        It begins with the first bytes of an answer: a turn that fails before gets a status, and may be asked for again.
+        """
+        response = web.StreamResponse(headers={**SSE_HEADERS, **self._headers(request)})
+        try:
+            async with aclosing(run.events()) as batches:
+                async for batch in batches:
+                    finished = run.finished
+                    data = writer.feed(batch if finished is None else batch[:-1])
+                    if finished is not None:
+                        data += _end(writer, finished, begun=response.prepared or bool(data))
+                    meter.sent(len(batch), len(data))
+                    last = await write_all_but_last(request, response, (data,)) if data else b""
+                    if finished is not None:
+                        await finish(request, response, last)
+                    elif last:
+                        await response.write(last)
+        except Exception as error:
+            if not response.prepared:
+                raise
+            if not isinstance(error, ConnectionError | Refused):
+                _log.error("action=stream error=%s", redacted_traceback(error))
+            abort(request)
+        return response
+
+    async def _reply(
+        self, request: web.Request, run: TurnRun, writer: DoorWriter, *, meter: TransportMeter
+    ) -> web.StreamResponse:
+        async with aclosing(run.events()) as batches:
+            async for batch in batches:
+                writer.feed(batch if run.finished is None else batch[:-1])
+        finished = run.finished
+        assert finished is not None, "a turn that was not refused ends in a terminal event"
+        problem = _problem_of(finished)
+        if problem is not None:  # nothing was sent yet, so the status can tell
+            raise Refused(problem)
+        body = writer.whole(finished)
+        meter.sent(1, len(body))
+        return await send_whole(request, (body,), headers=self._headers(request))
+
+
+def _end(writer: DoorWriter, finished: Finished, *, begun: bool) -> bytes:
+    problem = _problem_of(finished)
+    if problem is None:
+        return writer.finish(finished)
+    if not begun:
+        raise Refused(problem)
+    reply = REPLIES[problem.code]
+    return writer.failed(problem, kind=reply.kind, status=reply.status)
+
+
+def _problem_of(finished: Finished) -> Problem | None:
+    failure = finished.head.error
+    if failure is None:
+        return None
+    return failed_turn(failure, has_output=bool(finished.output), retry_after_s=finished.retry_after_s)
