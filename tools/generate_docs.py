@@ -266,6 +266,11 @@ _ROUTES = {
     ("GET", "/segue/capabilities"): "What this gateway offers and its limits; see [Capabilities](capabilities.md).",
     ("GET", "/segue/tunnel"): "Upgrade to the tunnel of a sidecar.",
     ("GET", "/segue/usage"): "What the key and its tenant have used, and what is left of their limits. See below.",
+    ("GET", "/segue/conversations/{id}"): "The stored conversation that ends in a response, as a "
+    "[file](../spec/conversation.md); with `as=responses`, `as=chat` or `as=messages`, the request that made the last "
+    "answer, for that API: `path`, `body`, and `warnings` of what was left out.",
+    ("POST", "/segue/conversations"): "Takes such a file in. Answers with the `id` to continue, how many `turns` the "
+    "file has, and how many of them were `imported`: the others were there.",
     ("GET", "/segue/diagnostics"): "Where the routes lead, and which providers this gateway reaches. See below.",
     ("POST", "/segue/diagnostics/transfer"): "Bytes to time: reads a body, and answers with `bytes` random ones.",
     ("GET", "/healthz"): "Whether the process answers.",

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segue.protocol.problems import Problem
 from segue.protocol.requests import Create, Settings, parse_create
 from segue.protocol.responses import (
     EncodedResponse,
@@ -20,6 +21,8 @@ from segue.protocol.responses import (
     Usage,
     encode_echo,
     encode_start,
+    parse_echo,
+    settings_of,
     usage,
 )
 from segue.testing.protocol_checker import check_response, parse_json
@@ -253,3 +256,30 @@ def test_the_echo_of_every_setting_that_was_sent() -> None:
     }
     echo = encode_echo(Settings(**sent), store=False, background=True)
     assert msgspec.json.decode(echo) == sent | {"store": False, "background": True}
+    assert settings_of(echo) == Settings(**sent)
+
+
+def test_settings_come_back_from_an_echo_without_its_defaults() -> None:
+    """Nobody sent those."""
+    tool = {"type": "function", "name": "look"}
+    for sent in (Settings(model="m"), Settings(model="m", tools=[tool], reasoning={"effort": "low"})):
+        assert settings_of(encode_echo(sent, store=True)) == sent
+
+
+def test_an_echo_that_somebody_sent_is_checked() -> None:
+    """Ours is as it was; keys that are not known are kept, and those of the response itself are refused."""
+    ours = encode_echo(Settings(model="m", metadata={"a": "b"}), store=True)
+    assert parse_echo(ours, "settings[0]") == ours
+    more = ours[:-1] + b', "new": 1.50}'
+    found = parse_echo(more, "settings[0]")
+    assert isinstance(found, bytes)
+    assert msgspec.json.decode(found) == msgspec.json.decode(more)
+    for raw, param in (
+        (ours[:-1] + b',"output":[]}', "settings[0].output"),
+        (ours.replace(b'"m"', b"1"), "settings[0].model"),
+        (ours[:-1] + b',"deep":' + b"[" * 600 + b"]" * 600 + b"}", None),
+        (b"[]", "settings[0]"),
+    ):
+        refused = parse_echo(raw, "settings[0]")
+        assert isinstance(refused, Problem)
+        assert refused.param == param

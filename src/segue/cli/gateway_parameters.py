@@ -42,3 +42,13 @@ CaFile: TypeAlias = Annotated[Path | None, Parameter(help="Certificates to verif
 Cache: TypeAlias = Annotated[
     bool | None, Parameter(help="Keep a few request bodies on disk, for a new start [default: yes].")
 ]
+#: For commands that agents run under: their working folder may be somebody else's.
+UserConfigFile: TypeAlias = Annotated[
+    Path | None,
+    Parameter(
+        name=["--config", "-c"],
+        help="TOML file; default: segue/segue.toml in your folder for settings (~/.config), if it exists. "
+        "segue.toml of this folder is not read.",
+    ),
+]
+AsJson: TypeAlias = Annotated[bool, Parameter(help="Print one JSON object.", negative="")]

@@ -14,7 +14,18 @@ from segue.cli import agent_parameters as parameters
 from segue.cli import server_benchmarks
 from segue.cli.bench_commands import FlightEvents, airplane, spectrum, times
 from segue.cli.closed_pipe import PIPE_CLOSED_STATUS, drop_output, is_pipe_closed
-from segue.cli.gateway_parameters import Access, Cache, CaFile, Direct, GatewayKey, Gateways, Install
+from segue.cli.conversation_commands import export, import_conversation, usage
+from segue.cli.gateway_parameters import (
+    Access,
+    AsJson,
+    Cache,
+    CaFile,
+    Direct,
+    GatewayKey,
+    Gateways,
+    Install,
+    UserConfigFile,
+)
 from segue.cli.key_commands import key_commands
 from segue.cli.output_file import NO_FILES, HtmlFile, JsonFile, MarkdownFile, PlotFile, ReportFileOptions, ReportFiles
 
@@ -33,22 +44,14 @@ bench.command(times)
 config_commands = App(name="config", help="The settings of segue sidecar and segue run, and where they come from.")
 app.command(config_commands)
 app.command(key_commands)
+app.command(usage)
+app.command(export)
+app.command(import_conversation, name="import")
 app.register_install_completion_command()
 
 ConfigFile = Annotated[
     Path | None, Parameter(name=["--config", "-c"], help="TOML file; default: segue.toml in this folder, if it exists.")
 ]
-#: For commands that agents run under: their working folder may be somebody else's.
-UserConfigFile = Annotated[
-    Path | None,
-    Parameter(
-        name=["--config", "-c"],
-        help="TOML file; default: segue/segue.toml in your folder for settings (~/.config), if it exists. "
-        "segue.toml of this folder is not read.",
-    ),
-]
-
-AsJson = Annotated[bool, Parameter(help="Print one JSON object.", negative="")]
 
 
 @app.command
@@ -209,20 +212,6 @@ def show(*, config: UserConfigFile = None, json: AsJson = False) -> int:
     from segue.cli.config import run_config_show
 
     return run_config_show(config, as_json=json)
-
-
-@app.command
-def usage(
-    *,
-    base_url: parameters.BaseUrl = None,
-    key: parameters.Key = None,
-    config: UserConfigFile = None,
-    json: AsJson = False,
-) -> int:
-    """Show what your key and its tenant have used of a gateway, and what is left of their limits."""
-    from segue.cli.usage import run_usage
-
-    return run_usage(config, base_url=base_url, key=key, as_json=json)
 
 
 @app.command

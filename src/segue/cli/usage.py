@@ -5,24 +5,20 @@ Not here: counting (`segue.gateway.quotas`).
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
-from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from segue.cli.gateway_api import GatewayApi, find_gateway
 from segue.cli.loop import run
-from segue.config import ConfigError, agent_key, choose_file, load
+from segue.config import ConfigError
 from segue.gateway.admin.usage import ScopeUsage, UsageReport
 
 _PATH = "/segue/usage"
-_TIMEOUT_S = 15.0
 _MAX_ANSWER_BYTES = 1024 * 1024
 
 _COUNTS = {
@@ -43,13 +39,7 @@ _LIMITS = {
 
 def run_usage(path: Path | None, *, base_url: str | None, key: str | None, as_json: bool) -> int:
     """Show the usage of the key that `segue agent` would send to this gateway."""
-    chosen = choose_file(path)
-    for notice in chosen.notices:
-        print(f"segue: {notice}", file=sys.stderr)
-    given = {"base_url": base_url, "key": key}
-    agent = load(chosen.path, relative_to=chosen.relative_to, agent=given).agent
-    parts = urlsplit(agent.base_url)
-    found = run(_fetch(f"{parts.scheme}://{parts.netloc}{_PATH}", agent_key(agent)))
+    found = run(_fetch(find_gateway(path, base_url=base_url, key=key)))
     if as_json:
         print(msgspec.json.encode(found).decode())
         return 0
@@ -57,27 +47,14 @@ def run_usage(path: Path | None, *, base_url: str | None, key: str | None, as_js
     return 0
 
 
-async def _fetch(url: str, key: str | None) -> UsageReport:
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+async def _fetch(gateway: GatewayApi) -> UsageReport:
+    body = await gateway.ask("GET", _PATH, most_bytes=_MAX_ANSWER_BYTES)
     try:
-        async with (
-            aiohttp.ClientSession(headers=headers, timeout=timeout, trust_env=True) as client,
-            client.get(url, allow_redirects=False) as reply,
-        ):
-            body = await reply.content.read(_MAX_ANSWER_BYTES)
-            status = reply.status
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise ConfigError(f"no gateway answers at {url}: {str(error) or 'it takes too long'}") from None
-    if status == HTTPStatus.UNAUTHORIZED:
-        raise ConfigError(f"the gateway at {url} does not know this key: set SEGUE_AGENT_KEY to one that it knows")
-    try:
-        report = msgspec.json.decode(body, type=UsageReport)
+        return msgspec.json.decode(body, type=UsageReport)
     except msgspec.MsgspecError:
-        report = None
-    if status != HTTPStatus.OK or report is None:
-        raise ConfigError(f"what answers at {url} is no segue gateway, or an old one (status {status})")
-    return report
+        raise ConfigError(
+            f"what answers at {gateway.origin}{_PATH} is no segue gateway, or an old one (status 200)"
+        ) from None
 
 
 def _lines(report: UsageReport) -> list[Text | Table]:

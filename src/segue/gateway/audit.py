@@ -1,4 +1,4 @@
-"""The audit log: who read, deleted and stopped which response, which keys were refused, and reloads. JSON lines.
+"""The audit log: who did what to which response, which keys were refused, and reloads. JSON lines.
 
 A line says when, what, who (tenant and name of the key) and from which address; never a key and never content. Lines
 are written in a thread, so that no turn waits for a disk. If the disk is too slow, or somebody tries keys without end,
@@ -20,7 +20,7 @@ import msgspec
 from segue.gateway.principal import Principal
 from segue.gateway.quotas.rate_bucket import RateBucket
 
-Action = Literal["read", "delete", "cancel", "refused_key", "reload", "refused_reload"]
+Action = Literal["read", "delete", "cancel", "export", "import", "refused_key", "reload", "refused_reload"]
 
 #: The setting that means the stream of errors, not a file.
 STDERR: Final = "stderr"

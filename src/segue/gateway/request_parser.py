@@ -27,20 +27,20 @@ class RequestParser:
     """What all connections of a gateway read requests with."""
 
     def __init__(self, limits: RequestLimits) -> None:
-        self._limits = limits
+        self.limits = limits
         self._queue = AdmissionQueue("large requests", limit=1, max_waiting=_MOST_WAITING, timeout_s=None)
 
     async def create(self, body: bytes, tenant: str) -> Create | Problem:
         """Read the body of a create over HTTP."""
-        return await self._run(lambda: parse_create(body, "http", self._limits), len(body), tenant=tenant)
+        return await self._run(lambda: parse_create(body, "http", self.limits), len(body), tenant=tenant)
 
     async def message(self, text: str, tenant: str) -> ClientMessage:
         """Read a message of WebSocket mode."""
-        return await self._run(lambda: parse_message(text, self._limits), len(text), tenant=tenant)
+        return await self._run(lambda: parse_message(text, self.limits), len(text), tenant=tenant)
 
     async def door(self, door: Door, body: bytes, tenant: str, *, speaks: Speaks) -> DoorRequest | Problem:
         """Read the body of a request that came through the door of another API."""
-        return await self._run(lambda: door.read(body, speaks=speaks, limits=self._limits), len(body), tenant=tenant)
+        return await self._run(lambda: door.read(body, speaks=speaks, limits=self.limits), len(body), tenant=tenant)
 
     async def _run(self, read: Callable[[], T], size: int, *, tenant: str) -> T:
         if size < LARGE_BYTES:

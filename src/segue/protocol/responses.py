@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from segue.protocol.codec import Pieces, encode
+from segue.protocol.codec import Pieces, decode, decode_value, encode
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import Item
+from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
 
 Status = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
@@ -138,6 +139,47 @@ def encode_echo(settings: Settings, *, store: bool, background: bool = False) ->
     )
 
 
+_echoes = msgspec.json.Decoder(_SettingsEcho)
+
+
+def parse_echo(raw: bytes | msgspec.Raw, where: str) -> bytes | Problem:
+    """Read an echo that somebody sent, at `where` in a document. Keys that are not known are kept."""
+    known = decode(raw, _echoes, where)
+    if isinstance(known, Problem):
+        return known
+    value = decode_value(msgspec.Raw(raw), where)
+    if isinstance(value, Problem):
+        return value
+    foreign = sorted(value.keys() & _OTHER_KEYS)
+    if foreign:
+        field = f"{where}.{foreign[0]}"
+        return Problem("invalid_value", f"Invalid value for '{field}': it is no setting of a request.", field)
+    return encode(value)
+
+
+def settings_of(echo: bytes) -> Settings:
+    """Return the settings of the request whose echo this is, as far as it tells: defaults were not sent."""
+    known = _echoes.decode(echo)
+    fields = {name: getattr(known, name) for name in _ECHOED}
+    fields |= {name: None for name in ("temperature", "top_p") if fields[name] == 1.0}
+    form = _sent(known.text.get("format") or {})
+    text = {name: value for name, value in known.text.items() if name != "format"}
+    return Settings(
+        **{
+            **fields,
+            "service_tier": None if known.service_tier == "default" else known.service_tier,
+            "tools": [_sent(tool) for tool in known.tools],
+            "text": text if form == {"type": "text"} else {**text, "format": form},
+            "reasoning": None if known.reasoning is None else _sent(known.reasoning),
+        }
+    )
+
+
+def _sent(fields: dict[str, Any]) -> dict[str, Any]:
+    """Take out what an echo adds."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 class EncodedResponse(NamedTuple):
     """A response object in two pieces: up to its echo (`encode_start`), and the echo, which others share."""
 
@@ -175,3 +217,9 @@ def _echo_text(text: dict[str, Any]) -> dict[str, Any]:
 
 def _echo_reasoning(reasoning: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if reasoning is None else {"effort": None, "summary": None, **reasoning}
+
+
+#: The settings that an echo has as they were sent, or with their defaults.
+_ECHOED = tuple(name for name in _SettingsEcho.__struct_fields__ if name in Settings.__struct_fields__)
+#: The keys of a response object that are not of its echo.
+_OTHER_KEYS = frozenset({*ResponseObjectHead.__struct_fields__, "output"})

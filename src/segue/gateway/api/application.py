@@ -11,6 +11,7 @@ from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.admin.usage import UsageRoutes
 from segue.gateway.api.authentication import audited, keyed, private
+from segue.gateway.api.conversations import ConversationRoutes
 from segue.gateway.api.doors import DoorRoutes
 from segue.gateway.api.middleware import MESSAGES, closes_when_draining, door_check, error_replies, say_no_server
 from segue.gateway.api.models import ModelRoutes
@@ -28,7 +29,7 @@ from segue.gateway.tunnel.endpoint import SidecarSessions
 _RESPONSE = "/v1/responses/{id:(?!compact$)[^/]+}"
 
 
-_ACTIONS: tuple[Action, ...] = ("read", "delete", "cancel")
+_ACTIONS: tuple[Action, ...] = ("read", "delete", "cancel", "export")
 
 
 def build_application(
@@ -44,14 +45,9 @@ def build_application(
         ModelRoutes(services),
         CapabilityRoutes(services.profiles),
     )
-    health = HealthRoutes(
-        store=services.store,
-        router=services.router,
-        cache=services.cache,
-        metrics=services.metrics,
-        drain=services.drain,
-    )
+    health = _health_routes(services)
 
+    conversations = ConversationRoutes(services, bodies)
     usage_routes = UsageRoutes(services.rules.quotas, services.clock, services.started_at)
 
     async def serve_tunnel(request: web.Request) -> web.StreamResponse:
@@ -64,7 +60,7 @@ def build_application(
         return await diagnostics.transfer(request, request[PRINCIPAL].tenant)
 
     with_key = partial(keyed, services.rules, services.audit)
-    reads, deletes, cancels = (partial(audited, services.audit, action) for action in _ACTIONS)
+    reads, deletes, cancels, exports = (partial(audited, services.audit, action) for action in _ACTIONS)
     for_operators = partial(private, access, services.clock)
     middlewares = [error_replies(limit, services.executor.entropy), door_check(access, connections)]
     application = web.Application(middlewares=middlewares, client_max_size=limit)
@@ -84,6 +80,8 @@ def build_application(
             web.get("/segue/tunnel", with_key(serve_tunnel), allow_head=False),
             web.get("/segue/capabilities", with_key(capabilities.show)),
             web.get("/segue/usage", with_key(usage), allow_head=False),
+            web.get("/segue/conversations/{id}", with_key(exports(conversations.export)), allow_head=False),
+            web.post("/segue/conversations", with_key(conversations.take_in)),
             web.get("/segue/diagnostics", with_key(diagnostics.show), allow_head=False),
             web.post("/segue/diagnostics/transfer", with_key(transfer)),
             web.get("/healthz", health.healthz),
@@ -92,3 +90,13 @@ def build_application(
         ]
     )
     return application
+
+
+def _health_routes(services: Services) -> HealthRoutes:
+    return HealthRoutes(
+        store=services.store,
+        router=services.router,
+        cache=services.cache,
+        metrics=services.metrics,
+        drain=services.drain,
+    )

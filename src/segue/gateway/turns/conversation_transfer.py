@@ -1,0 +1,126 @@
+"""Export and import of stored conversations: one leaves this gateway as a file, and another gateway goes on with it.
+
+Turns keep their ids, so that a client continues at the other gateway as if nothing had happened. An import changes
+nothing of what is stored here already: if a turn of the file is here, its history must be the same, and the import goes
+on behind it. So the same import can be repeated. Not here: the file (`segue.history.conversation_file`), and HTTP
+(`api.conversations`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from segue.config import ProviderDialect
+from segue.gateway.quotas.storage_quota import StorageQuota
+from segue.gateway.request_parser import LARGE_BYTES
+from segue.gateway.turns.stateless_request import StatelessRequest, write_request
+from segue.history.conversation_file import Imported, living, read_conversation, write_conversation
+from segue.history.records import ChainLink, Record
+from segue.protocol.ids import ResponseId
+from segue.protocol.items import Item
+from segue.protocol.problems import Problem, Refused, response_not_found
+from segue.protocol.request_size import RequestLimits
+from segue.stores.interface import Store
+from segue.upstreams.admission import AdmissionQueue
+
+_MOST_WAITING = 1024
+
+
+class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a file: the id to continue, how many turns it has, and how many of them were not here before."""
+
+    id: ResponseId
+    object: str = "segue.conversation.imported"
+    turns: int
+    imported: int
+
+
+class ConversationTransfer:
+    """Exports and imports the conversations of one store. `clock` gives unix seconds."""
+
+    def __init__(
+        self,
+        store: Store,
+        storage_quota: StorageQuota,
+        *,
+        limits: RequestLimits,
+        retention_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._storage_quota = storage_quota
+        self._limits = limits
+        self._retention_s = retention_s
+        self._clock = clock
+        # One at a time, for tenants in turn: a thread beside the event loop slows it too.
+        self._queue = AdmissionQueue("transfers", limit=1, max_waiting=_MOST_WAITING, timeout_s=None)
+
+    async def export(self, tenant: str, response_id: ResponseId) -> bytes:
+        """Return the file of the conversation that ends in a response. Raises `Refused` if there is none."""
+        async with self._queue.permit(tenant):
+            records = await self._read(tenant, response_id)
+            return await asyncio.to_thread(write_conversation, records, self._clock())
+
+    async def stateless_request(
+        self, tenant: str, response_id: ResponseId, dialect: ProviderDialect
+    ) -> StatelessRequest:
+        """Return the request that made a response as one that needs no gateway. Raises `Refused`."""
+        async with self._queue.permit(tenant):
+            records = await self._read(tenant, response_id)
+            written = await asyncio.to_thread(write_request, records, dialect)
+        if isinstance(written, Problem):
+            raise Refused(written)
+        return written
+
+    async def take_in(self, tenant: str, file: bytes) -> ImportReport:
+        """Store the turns of a file that are not here yet. Raises `Refused`."""
+        now = self._clock()
+        importer = Imported(tenant, now, now + self._retention_s)
+        async with self._queue.permit(tenant):
+            if len(file) < LARGE_BYTES:
+                records = read_conversation(file, importer, self._limits)
+            else:
+                records = await asyncio.to_thread(read_conversation, file, importer, self._limits)
+            if isinstance(records, Problem):
+                raise Refused(records)
+            here = await self._count_here(tenant, records)
+            for record in records[here:]:
+                await self._storage_quota.check(tenant, now)
+                await self._store.append(record)
+                self._storage_quota.note_stored(tenant, record.size_bytes)
+        return ImportReport(id=records[-1].id, turns=len(records), imported=len(records) - here)
+
+    async def _read(self, tenant: str, response_id: ResponseId) -> list[Record]:
+        """Return the records of a conversation, those of living turns only."""
+        now = self._clock()
+        links = await self._store.chain(tenant, response_id, now)
+        if links is None:
+            raise Refused(response_not_found(response_id))
+        records: dict[ResponseId, Record] = {}
+        for link in links:
+            record = await self._store.record(tenant, link.id, now) if link.alive else None
+            if record is not None:
+                records[link.id] = record
+        if response_id not in records:  # it was deleted just now
+            raise Refused(response_not_found(response_id))
+        return living(links, records)
+
+    async def _count_here(self, tenant: str, records: Sequence[Record]) -> int:
+        """Return how many of the first turns are stored here. Raises `Refused` if they are not the same."""
+        for count in range(len(records), 0, -1):
+            links = await self._store.chain(tenant, records[count - 1].id, self._clock())
+            if links is None:
+                continue
+            if _items(links) != _items(records[:count]):
+                field = f"turns[{count - 1}].response.id"
+                message = f"Invalid value for '{field}': there is a response with this id here, and it is another one."
+                raise Refused(Problem("invalid_value", message, field))
+            return count
+        return 0
+
+
+def _items(turns: Sequence[Record | ChainLink]) -> list[Item]:
+    return [item for turn in turns for item in (*turn.input, *turn.output)]

@@ -1,0 +1,211 @@
+"""A conversation as one JSON file: it leaves one gateway with it, and goes on at another one. Pure.
+
+The file has the turns from the first to the last: of each its items, byte for byte, the head of its response object,
+and the number of its settings, of which each distinct value is there once. A turn that was deleted and is still needed
+is part of the one behind it: its id is gone for good. What is read is checked as a request is. Not here: the format in
+words (docs/spec/conversation.md), and where turns are kept (`stores`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import Raw
+
+from segue.history.records import ChainLink, Record, encode_head
+from segue.protocol.codec import decode, encode
+from segue.protocol.ids import ResponseId, chain_tag, parse_response_id
+from segue.protocol.items import Input, join, parse_input
+from segue.protocol.problems import Problem
+from segue.protocol.request_size import RequestLimits, refuse_size
+from segue.protocol.responses import ResponseObjectHead, parse_echo
+
+FORMAT = "segue.conversation"
+VERSION = 1
+
+#: A warning of a dialect is a sentence.
+_MAX_WARNINGS = 1000
+
+
+class _FileTurn(msgspec.Struct):
+    response: ResponseObjectHead
+    settings: int
+    input: Raw
+    output: Raw
+
+
+class _FileHead(msgspec.Struct):
+    format: Literal["segue.conversation"]
+    version: int
+
+
+class _File(msgspec.Struct):
+    settings: list[Raw]
+    turns: list[_FileTurn]
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """Who imports a file, and until when what it holds is kept. Times are unix seconds."""
+
+    tenant: str
+    now: float
+    expires_at: float
+
+
+_file_heads = msgspec.json.Decoder(_FileHead)
+_files = msgspec.json.Decoder(_File)
+
+
+def living(links: Sequence[ChainLink], records: Mapping[ResponseId, Record]) -> list[Record]:
+    """Return the records of a chain. The items of turns that were deleted go to the next that has a record."""
+    kept: list[Record] = []
+    before: list[bytes] = []
+    calls: frozenset[str] = frozenset()
+    for link in links:
+        record = records.get(link.id)
+        if record is None:
+            before += (*link.input, *link.output)
+            calls |= link.calls
+            continue
+        parent_id = kept[-1].id if kept else None
+        given = (*before, *record.input)
+        kept.append(msgspec.structs.replace(record, parent_id=parent_id, input=given, calls=calls | record.calls))
+        before, calls = [], frozenset()
+    return kept
+
+
+def write_conversation(records: Sequence[Record], exported_at: float) -> bytes:
+    """Write the file of a conversation, whose turns are the records from the first to the last."""
+    numbers: dict[bytes, int] = {}
+    turns = []
+    for record in records:
+        number = numbers.setdefault(record.echo, len(numbers))
+        fields = (record.head, number, join(record.input), join(record.output))
+        turns.append(b'{"response":%b,"settings":%d,"input":%b,"output":%b}' % fields)
+    return b"".join(
+        (
+            b'{"format":"%b","version":%d,' % (FORMAT.encode(), VERSION),
+            b'"exported_at":%d,"id":%b,"settings":[' % (exported_at, encode(records[-1].id)),
+            b",".join(numbers),
+            b'],"turns":[\n',
+            b",\n".join(turns),
+            b"\n]}\n",
+        )
+    )
+
+
+def read_conversation(data: bytes, importer: Imported, limits: RequestLimits) -> list[Record] | Problem:
+    """Read a file into records, the parent before its child; the file is whatever somebody sent."""
+    problem = refuse_size(data, limits)
+    if problem is not None:
+        return problem
+    head = decode(data, _file_heads)
+    if isinstance(head, Problem):
+        return head
+    if head.version != VERSION:
+        return _invalid("version", f"this gateway reads version {VERSION} of the format")
+    file = decode(data, _files)
+    if isinstance(file, Problem):
+        return file
+    if not file.turns:
+        return _invalid("turns", "there is none")
+    return _FileReader(importer, limits).read(file)
+
+
+class _FileReader:
+    """Reads the turns of one file."""
+
+    def __init__(self, importer: Imported, limits: RequestLimits) -> None:
+        self._importer = importer
+        self._limits = limits
+        self._echoes: list[bytes] = []
+        self._records: dict[ResponseId, Record] = {}
+        self._calls: set[str] = set()
+        self._items = 0
+
+    def read(self, file: _File) -> list[Record] | Problem:
+        for number, raw in enumerate(file.settings):
+            echo = parse_echo(raw, f"settings[{number}]")
+            if isinstance(echo, Problem):
+                return echo
+            self._echoes.append(echo)
+        for number, turn in enumerate(file.turns):
+            problem = self._add(turn, f"turns[{number}]")
+            if problem is not None:
+                return problem
+        return list(self._records.values())
+
+    def _add(self, turn: _FileTurn, where: str) -> Problem | None:
+        """Add the record of the next turn, or say what is wrong with it."""
+        ident = parse_response_id(turn.response.id)
+        problem = self._refuse(turn, ident, where)
+        if problem is not None or ident is None:
+            return problem
+        given, output = self._items_of(turn.input, f"{where}.input"), self._items_of(turn.output, f"{where}.output")
+        if isinstance(given, Problem):
+            return given
+        if isinstance(output, Problem):
+            return output
+        self._items += len(given.items) + len(output.items)
+        if self._items > self._limits.items:
+            return _invalid(where, f"a file may have {self._limits.items} items")
+        orphan = next((call_id for call_id, _ in given.answers if call_id not in self._calls), None)
+        if orphan is not None:
+            return _invalid(f"{where}.input", "it has the output of a tool call that was not made before")
+        calls = given.calls | output.calls
+        self._calls |= calls
+        self._records[ident] = self._record(ident, turn, given.items, output.items, calls=calls)
+        return None
+
+    def _refuse(self, turn: _FileTurn, ident: ResponseId | None, where: str) -> Problem | None:
+        head, first = turn.response, next(iter(self._records), None)
+        if ident is None or ident in self._records or chain_tag(ident) != chain_tag(first or ident):
+            return _invalid(f"{where}.response.id", "it must be an id of this chain, and no other turn may have it")
+        if head.status not in {"completed", "incomplete"} or head.error is not None:
+            return _invalid(f"{where}.response.status", "only a turn that is completed or incomplete can be continued")
+        previous = head.previous_response_id
+        if (previous is not None and parse_response_id(previous) is None) or head.object != "response":
+            return _invalid(f"{where}.response", "it is not the head of a response object")
+        if head.warnings and len(head.warnings) > _MAX_WARNINGS:
+            return _invalid(f"{where}.response.warnings", "there are too many")
+        if not 0 <= turn.settings < len(self._echoes):
+            return _invalid(f"{where}.settings", "it must be the place of an entry in 'settings'")
+        return None
+
+    def _items_of(self, raw: Raw, where: str) -> Input | Problem:
+        """Read a list of items as that of a request, in which nothing stands for anything else."""
+        found = parse_input(raw, self._limits)
+        if isinstance(found, Problem):
+            return msgspec.structs.replace(found, message=f"In '{where}': {found.message}", param=where)
+        if found.references or not bytes(raw).lstrip().startswith(b"["):
+            return _invalid(where, "it must be a list of items, without references to others")
+        return found
+
+    def _record(
+        self,
+        ident: ResponseId,
+        turn: _FileTurn,
+        given: tuple[bytes, ...],
+        output: tuple[bytes, ...],
+        *,
+        calls: frozenset[str],
+    ) -> Record:
+        importer = self._importer
+        return Record(
+            tenant=importer.tenant,
+            id=ident,
+            parent_id=next(reversed(self._records), None),
+            created_at=min(float(turn.response.created_at), importer.now),
+            expires_at=importer.expires_at,
+            head=encode_head(turn.response),
+            echo=self._echoes[turn.settings],
+            input=given,
+            output=output,
+            calls=calls,
+        )
+
+
+def _invalid(param: str, reason: str) -> Problem:
+    return Problem("invalid_value", f"Invalid value for '{param}': {reason}.", param)

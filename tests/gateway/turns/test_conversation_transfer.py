@@ -1,0 +1,123 @@
+"""Conversations are exported and taken in under their tenant, and nothing that is stored is changed by it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from segue.config import Config, LimitsConfig
+from segue.gateway.services import Services
+from segue.gateway.turns.conversation_transfer import ConversationTransfer, ImportReport
+from segue.protocol.ids import ResponseId
+from segue.protocol.problems import Problem, Refused
+from segue.protocol.request_size import DEFAULT_LIMITS
+from tests.gateway.parts import TENANT, create, ident, parts, respond
+
+
+def transfer(services: Services) -> ConversationTransfer:
+    executor = services.executor
+    return ConversationTransfer(
+        services.store, executor.storage_quota, limits=DEFAULT_LIMITS, retention_s=100.0, clock=services.clock
+    )
+
+
+async def chain(services: Services, length: int = 3) -> list[ResponseId]:
+    """Have a conversation of so many turns."""
+    made: list[ResponseId] = []
+    for number in range(length):
+        more = {"previous_response_id": made[-1]} if made else {}
+        made.append(ident(await respond(services, create(f"turn {number}", **more))))
+    return made
+
+
+async def refusal(services: Services, file: bytes, tenant: str = TENANT) -> Problem:
+    with pytest.raises(Refused) as caught:
+        await transfer(services).take_in(tenant, file)
+    return caught.value.problem
+
+
+async def test_a_conversation_is_there_after_an_import() -> None:
+    """For the tenant that imported it, and to be continued; a repeat changes nothing."""
+    async with parts() as one, parts() as other:
+        made = await chain(one)
+        file = await transfer(one).export(TENANT, made[-1])
+        assert await transfer(other).take_in("bob", file) == ImportReport(id=made[-1], turns=3, imported=3)
+        assert await transfer(other).take_in("bob", file) == ImportReport(id=made[-1], turns=3, imported=0)
+        found = await other.store.record("bob", made[-1], other.clock())
+        assert found is not None
+        assert (found.expires_at, found.parent_id) == (other.clock() + 100.0, made[1])
+        assert await other.store.record(TENANT, made[-1], other.clock()) is None
+        file_again = await transfer(other).export("bob", made[-1])
+        assert json.loads(file_again)["turns"] == json.loads(file)["turns"]
+
+
+async def test_a_longer_one_is_added_behind_what_is_there() -> None:
+    async with parts() as one, parts() as other:
+        made = await chain(one)
+        await transfer(other).take_in(TENANT, await transfer(one).export(TENANT, made[0]))
+        report = await transfer(other).take_in(TENANT, await transfer(one).export(TENANT, made[2]))
+        assert (report.turns, report.imported) == (3, 2)
+
+
+async def test_another_history_under_a_known_id_is_refused() -> None:
+    """Nothing of it is stored."""
+    async with parts() as services:
+        made = await chain(services, 2)
+        file = await transfer(services).export(TENANT, made[1])
+        forged = file.replace(b"turn 1", b"turn X")
+        assert (await refusal(services, forged)).param == "turns[1].response.id"
+        longer = json.loads(forged)
+        longer["turns"].append(
+            json.loads(forged.replace(made[1].encode(), made[1][:13].encode() + b"0" * 32))["turns"][1]
+        )
+        assert (await refusal(services, json.dumps(longer).encode())).param == "turns[1].response.id"
+        assert (await services.store.size()).records == 2
+
+
+async def test_a_deleted_turn_is_exported_within_the_next_and_not_by_its_id() -> None:
+    async with parts() as services, parts() as other:
+        made = await chain(services)
+        await services.executor.delete(TENANT, made[0])
+        with pytest.raises(Refused):
+            await transfer(services).export(TENANT, made[0])
+        file = await transfer(services).export(TENANT, made[2])
+        assert (await transfer(other).take_in(TENANT, file)).turns == 2
+        assert made[0].encode() not in file.replace(b'"previous_response_id":"%b"' % made[0].encode(), b"")
+        assert b"turn 0" in file
+
+
+async def test_nobody_exports_what_is_anothers() -> None:
+    async with parts() as services:
+        made = await chain(services, 1)
+        for tenant, wanted in (("bob", made[0]), (TENANT, ResponseId("resp_" + "0" * 40))):
+            with pytest.raises(Refused) as caught:
+                await transfer(services).export(tenant, wanted)
+            assert caught.value.problem.code == "response_not_found"
+
+
+async def test_what_a_tenant_may_store_holds_for_an_import() -> None:
+    async with parts() as services:
+        made = await chain(services)
+        file = await transfer(services).export(TENANT, made[2])
+        services.rules.quotas.replace(Config(limits=LimitsConfig(stored_responses=2)))
+        problem = await refusal(services, file, "bob")
+        assert problem.code == "insufficient_quota"
+        assert (await services.store.tenant_size("bob")).records == 2
+
+
+async def test_a_large_file_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.gateway.turns.conversation_transfer.LARGE_BYTES", 0)
+    async with parts() as services:
+        made = await chain(services, 1)
+        file = await transfer(services).export(TENANT, made[0])
+        assert (await transfer(services).take_in("bob", file)).imported == 1
+        assert (await refusal(services, b"{}")).code == "missing_required_parameter"
+
+
+async def test_a_turn_is_written_as_a_request() -> None:
+    async with parts() as services:
+        made = await chain(services)
+        written = await transfer(services).stateless_request(TENANT, made[2], "chat")
+        said = [one["content"] for one in json.loads(bytes(written.body))["messages"] if one["role"] == "user"]
+        assert said == ["turn 0", "turn 1", "turn 2"]
