@@ -34,6 +34,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "egress": ("one outbound connection,", "byte for byte"),
     "http_client": ("aiohttp's client,", "made safe"),
     "listening": ("how a server", "stops listening"),
+    "packet_writer": ("sends the packets", "of a tunnel's end"),
     "network_changes": ("notices another", "network"),
     "peer_credentials": ("who is at the", "other end"),
     "config": ("one frozen object, from", "a file and the environment"),

@@ -8,8 +8,9 @@ import random
 
 import pytest
 
+from segue import packet_writer
 from segue.http.heads import Line
-from segue.sidecar import connector, session
+from segue.sidecar import connector
 from segue.testing.link import EmulatedLink, LinkProfile
 from segue.testing.provider import Answer, ReceivedRequest
 from segue.tunnel import link as tunnel_link
@@ -134,17 +135,22 @@ async def test_a_long_upload_over_a_thin_link_needs_no_second_connection(
 async def test_a_socket_that_takes_nothing_any_more_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel's buffer of a connection whose other end has vanished is full for many minutes."""
     stuck = asyncio.Event()
-    send = connector.TunnelSocket.send
+    write = connector.TunnelSocket.write
 
-    async def send_or_hang(self: connector.TunnelSocket, packet: bytes) -> None:
-        await send(self, packet)
+    def write_and_fill(self: connector.TunnelSocket, packet: bytes) -> None:
+        write(self, packet)
         if len(packet) > 1000 and not stuck.is_set():
             stuck.set()
-            await asyncio.Event().wait()
+            full.append(self)
 
-    monkeypatch.setattr(connector.TunnelSocket, "send", send_or_hang)
-    monkeypatch.setattr(connector.TunnelSocket, "has_room", False)
-    monkeypatch.setattr(session, "STUCK_S", 0.05)
+    async def hang(_: connector.TunnelSocket) -> None:
+        await asyncio.Event().wait()
+
+    full: list[connector.TunnelSocket] = []
+    monkeypatch.setattr(connector.TunnelSocket, "write", write_and_fill)
+    monkeypatch.setattr(connector.TunnelSocket, "wait_for_room", hang)
+    monkeypatch.setattr(connector.TunnelSocket, "has_room", property(lambda self: self not in full))
+    monkeypatch.setattr(packet_writer, "STUCK_S", 0.05)
     monkeypatch.setattr(tunnel_link, "DEAD_S", 0.5)
     async with tunnelled(stream) as way:
         asking = asyncio.create_task(way.post(BODY))

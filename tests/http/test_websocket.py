@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import BytesMessage
 
 from segue.http.heads import Line
-from segue.http.websocket import accept_value, handshake_lines, is_accepted
+from segue.http.websocket import accept_value, binary_frame, handshake_lines, is_accepted
 
 #: The example of RFC 6455, 1.3.
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -63,3 +67,13 @@ def test_an_answer_that_lacks_a_line_or_says_something_else_does_not_accept(line
 
 def test_the_answer_to_another_key_does_not_accept() -> None:
     assert not is_accepted(b"AAAAAAAAAAAAAAAAAAAAAA==", ACCEPTED)
+
+
+@given(st.sampled_from([0, 1, 3, 125, 126, 1000, 65_535, 65_536]), st.none() | st.binary(min_size=4, max_size=4))
+def test_a_binary_message_is_one_frame(size: int, mask: bytes | None) -> None:
+    payload = bytes(number % 251 for number in range(size))
+    reader = Connection(ConnectionType.CLIENT if mask is None else ConnectionType.SERVER)
+    reader.receive_data(binary_frame(payload, mask))
+    [message] = reader.events()
+    assert isinstance(message, BytesMessage)
+    assert (bytes(message.data), message.message_finished) == (payload, True)

@@ -177,15 +177,15 @@ async def test_a_first_packet_that_was_corrupted_on_the_way_is_waited_out() -> N
 async def test_a_fault_of_ours_costs_a_link_and_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    send, failed = TunnelSocket.send, asyncio.Event()
+    write, failed = TunnelSocket.write, asyncio.Event()
 
-    async def fail_once(self: TunnelSocket, packet: bytes) -> None:
+    def fail_once(self: TunnelSocket, packet: bytes) -> None:
         if not failed.is_set():
             failed.set()
             raise RuntimeError("a bug")
-        await send(self, packet)
+        write(self, packet)
 
-    monkeypatch.setattr(TunnelSocket, "send", fail_once)
+    monkeypatch.setattr(TunnelSocket, "write", fail_once)
     async with fake_gateway() as gateway, running(gateway.url, settings=PATIENT) as sidecar:
         await asyncio.wait_for(failed.wait(), 20)
         await sidecar.linked()

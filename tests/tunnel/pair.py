@@ -122,10 +122,18 @@ class Pair:
 
     def pump(self) -> None:
         """Put all that the ends have to send on the link."""
-        for packet in packets(self.sidecar, self.now):
+        for packet in self._packets(self.sidecar):
             self._carry(packet, self.up, self._to_gateway)
-        for packet in packets(self.gateway, self.now):
+        for packet in self._packets(self.gateway):
             self._carry(packet, self.down, self._to_sidecar)
+
+    def _packets(self, end: TunnelClient | TunnelServer) -> list[bytes]:
+        """Take all packets of an end: there is none if it neither has to send nor is at its deadline."""
+        deadline = end.next_deadline()
+        is_told = end.has_to_send or (deadline is not None and deadline <= self.now)
+        taken = packets(end, self.now)
+        assert is_told or not taken
+        return taken
 
     def _carry(self, packet: bytes, traffic: Traffic, arrive: Callable[[bytes], None]) -> None:
         traffic.packets.append(packet)

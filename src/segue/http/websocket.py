@@ -1,7 +1,7 @@
 """A WebSocket as its two ends see it (RFC 6455): whole messages, the close, and the header lines of the handshake.
 
 Each hop makes its own handshake, offers no extension, and passes on the subprotocol, the messages and the close. Not
-here: frames (wsproto reads and writes them), and when an upgrade is accepted (`request_rules`).
+here: frames in general (wsproto and aiohttp read and write them), and when an upgrade is accepted (`request_rules`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from segue.http.heads import Line, connection_options, values
 #: The code that stands for a connection that was cut without a close frame (RFC 6455, 7.1.5). No frame carries it.
 ABNORMAL_CLOSURE: Final = 1006
 
+_BINARY: Final = 0x82  # FIN and the opcode of a binary frame (RFC 6455, 5.2)
+_MASKED: Final = 0x80
+_SHORT: Final = 126
+_MEDIUM: Final = 0x10000
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -60,3 +64,19 @@ def accept_value(key: bytes) -> bytes:
     """Return the Sec-WebSocket-Accept that answers this key (RFC 6455, 4.2.2)."""
     # The protocol names SHA-1; it protects no secret.
     return base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+
+
+def binary_frame(payload: bytes, mask: bytes | None = None) -> bytes:
+    """Return a binary message as one frame (RFC 6455, 5.2); `mask`: 4 random bytes, if a client sends it."""
+    size, masked = len(payload), 0 if mask is None else _MASKED
+    if size < _SHORT:
+        head = bytes((_BINARY, masked | size))
+    elif size < _MEDIUM:
+        head = bytes((_BINARY, masked | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((_BINARY, masked | 127)) + size.to_bytes(8, "big")
+    if mask is None:
+        return head + payload
+    stream = (mask * (size // 4 + 1))[:size]
+    hidden = int.from_bytes(payload, "big") ^ int.from_bytes(stream, "big")
+    return head + mask + hidden.to_bytes(size, "big")

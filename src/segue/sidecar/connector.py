@@ -22,6 +22,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 
 from segue.http.error_replies import FailureCode
+from segue.packet_writer import PacketSocket
 from segue.sidecar.proxy import Proxy
 from segue.sidecar.upgrade_answer import UpgradeReply, explain, read_answer
 from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL
@@ -42,8 +43,6 @@ _PATH = "/segue/tunnel"
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _SWITCHING_PROTOCOLS = 101
 _MAX_ANSWER_BYTES = 64 * 1024
-#: How much may wait in the socket's buffer in this process: a heartbeat cannot overtake what is there.
-_UNSENT_BYTES = 2 * MAX_PACKET_BYTES
 _CLOSE_S = 1.0
 _LONGEST_CLOSE_S = 10.0
 
@@ -98,28 +97,27 @@ class _Acceptance(NamedTuple):
     took_hello: bool
 
 
-class TunnelSocket:
+class TunnelSocket(PacketSocket):
     """One open WebSocket to a gateway. `accepted`: how the gateway has accepted it."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse[bool], accepted: _Acceptance) -> None:
-        transport = accepted.transport
+        super().__init__(socket, accepted.transport, masked=True)
         self.answer = accepted.answer
         self.took_hello = accepted.took_hello
         """The gateway has taken the link's first packet from the upgrade request."""
-        self._socket = socket
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_UNSENT_BYTES)
+        self._client = socket
 
     async def receive(self) -> bytes | None:
         """Return the next packet; None when there will be none."""
-        message = await self._socket.receive()
+        message = await self._client.receive()
         if message.type is aiohttp.WSMsgType.TEXT:
-            await self._socket.close(code=aiohttp.WSCloseCode.UNSUPPORTED_DATA, message=b"a packet is a binary message")
+            await self._client.close(code=aiohttp.WSCloseCode.UNSUPPORTED_DATA, message=b"a packet is a binary message")
         return message.data if message.type is aiohttp.WSMsgType.BINARY else None
 
     async def send(self, packet: bytes) -> None:
         """Send a packet; returns when the socket has room. `ConnectionError`: it is closed."""
-        await self._socket.send_bytes(packet)
+        self.write(packet)
+        await self.wait_for_room()
 
     @property
     def tls(self) -> ssl.SSLObject | None:
@@ -127,24 +125,10 @@ class TunnelSocket:
         connection: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
         return connection
 
-    @property
-    def has_room(self) -> bool:
-        """A packet can be sent without waiting."""
-        return not self._transport.get_write_buffer_size()
-
-    @property
-    def closed(self) -> bool:
-        """Nothing can be sent any more."""
-        return self._socket.closed
-
     async def close(self, reason: str = "", *, within_s: float = _CLOSE_S) -> bool:
         """Close in good order; tell whether the peer has done so too within this time, and so has read everything."""
         code = aiohttp.WSCloseCode.PROTOCOL_ERROR if reason else aiohttp.WSCloseCode.OK
-        return await _close(self._socket, code, reason.encode()[:120], within_s=within_s)
-
-    def abort(self) -> None:
-        """Drop the connection without a close handshake."""
-        self._transport.abort()
+        return await _close(self._client, code, reason.encode()[:120], within_s=within_s)
 
 
 def tunnel_url(gateway: str) -> str:

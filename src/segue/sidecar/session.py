@@ -24,6 +24,7 @@ import msgspec
 
 from segue.http.heads import ReplyHead
 from segue.network_changes.watch import NetworkChange
+from segue.packet_writer import PacketWriter
 from segue.sidecar.connector import (
     GatewayRefusedError,
     GatewayUnreachableError,
@@ -60,8 +61,6 @@ _log = logging.getLogger("segue.sidecar")
 
 #: A session with exchanges under way looks for so long only for the node that has them.
 OWNER_ONLY_S = 3.0
-#: The writer waits for so long for a full socket before it checks whether the link is dead.
-STUCK_S = 5.0
 #: An agent that hangs up when its link has been silent for this long has probably hung up because of that.
 QUIET_S = 5.0
 
@@ -158,6 +157,8 @@ class GatewaySession:
         self._farewell = Farewell(self._tunnel, stats)
         self._link_was_good = False
         self._wake = asyncio.Event()
+        self._writer: PacketWriter | None = None
+        """Of the present link."""
         self._task: asyncio.Task[None] | None = None
         self._patience = PatienceTimers(timeouts, self._review_exchanges)
 
@@ -176,7 +177,7 @@ class GatewaySession:
     def leave(self) -> None:
         """Take nothing new, and end when everything under way has ended."""
         self._leaving = True
-        self._wake.set()
+        self._stir()
 
     def take_rejected(self) -> list[AgentExchange]:
         """Return what this session could not have forwarded; the owner opens it once more."""
@@ -230,7 +231,7 @@ class GatewaySession:
     def ask_for_link(self) -> asyncio.Event:
         """Look for the gateway soon, for a request. The event is set when there is a link, or the attempt failed."""
         self._search.ask()
-        self._wake.set()
+        self._stir()
         return self._attempted
 
     def network_changed(self, change: NetworkChange) -> None:
@@ -239,7 +240,7 @@ class GatewaySession:
             self._search.network_changed()
         elif change == "moved":
             self._successors.network_moved()
-        self._wake.set()
+        self._stir()
 
     # --- what whoever answers an agent asks for ----------------------------------------------------------------------
 
@@ -248,7 +249,7 @@ class GatewaySession:
         exchange.session = self
         exchange.handle = self._tunnel.open(exchange.request)
         self._exchanges[exchange.handle] = exchange
-        self._wake.set()
+        self._stir()
         self._successors.look()
         self._end_if_hopeless(exchange)
 
@@ -256,14 +257,14 @@ class GatewaySession:
         """Answer a missed base with a document that needs none."""
         exchange.request = msgspec.structs.replace(exchange.request, document=document)
         self._tunnel.upload_again(exchange.handle, document)
-        self._wake.set()
+        self._stir()
 
     def consume_to(self, exchange: AgentExchange, offset: int) -> None:
         """Record that the reply has gone on up to this offset, so that the gateway may send more."""
         if offset > exchange.consumed:
             self._tunnel.consume(exchange.handle, offset - exchange.consumed)
             exchange.consumed = offset
-            self._wake.set()
+            self._stir()
 
     def send(self, exchange: AgentExchange, data: bytes, *, asks: bool = False) -> None:
         """Send bytes of a WebSocket's messages. `asks`: they end with one that needs a base; `answered` tells more."""
@@ -271,12 +272,12 @@ class GatewaySession:
             exchange.base_missed = False
             exchange.answered.clear()
         self._tunnel.send(exchange.handle, data, asks=asks)
-        self._wake.set()
+        self._stir()
 
     def finish(self, exchange: AgentExchange) -> None:
         """End what the agent's side of a WebSocket sends."""
         self._tunnel.finish(exchange.handle)
-        self._wake.set()
+        self._stir()
 
     def has_room(self, exchange: AgentExchange) -> bool:
         """Tell whether more may be sent now; if not, `exchange.writable` is set when it may."""
@@ -307,7 +308,7 @@ class GatewaySession:
     def _drop(self, exchange: AgentExchange) -> None:
         self._tunnel.cancel(exchange.handle)
         self._exchanges.pop(exchange.handle, None)
-        self._wake.set()
+        self._stir()
 
     def _end_if_hopeless(self, exchange: AgentExchange) -> None:
         """End an exchange that need not wait for the link any more."""
@@ -423,7 +424,9 @@ class GatewaySession:
             link = self._dialer.link(gateway, self._name, introduce, is_wanted=self._is_wanted)
             socket = await links.enter_async_context(link)
             if not socket.took_hello:
-                await self._send_packet(socket, hello, within_s=STUCK_S)
+                self._count_sent(len(hello))
+                with suppress(ConnectionError):  # the reader notices it too
+                    socket.write(hello)
             await self._carry(socket, gateway)
             while (successor := self._successors.take()) is not None:
                 await links.aclose()
@@ -439,7 +442,8 @@ class GatewaySession:
     async def _carry(self, socket: TunnelSocket, gateway: str) -> None:
         """Exchange packets until the link is lost, or another connection takes its place."""
         opened_at = self._loop.time()
-        writer = self._loop.create_task(self._write(socket))
+        self._writer = PacketWriter(self._tunnel, socket, is_over=self._is_leaving_link, count=self._count_sent)
+        writer = self._loop.create_task(self._write(self._writer, socket))
         writer.add_done_callback(lambda _: self._end_without_writer(socket))
         try:
             async with self._successors.watching(gateway, socket.abort):
@@ -448,7 +452,7 @@ class GatewaySession:
             await self._farewell.say(socket)
             raise
         finally:
-            was_up = self._status.up
+            was_up, self._writer = self._status.up, None
             self._tunnel.link_lost()
             self._note_lost()
             if not self._farewell.under_way:
@@ -477,43 +481,35 @@ class GatewaySession:
             if packet is None:
                 return None
             self._stats.tunnel_bytes_down += frame_bytes(len(packet), masked=False)
-            events = self._tunnel.receive(packet, self._loop.time())
-            self._wake.set()
-            for event in events:
+            for event in self._tunnel.receive(packet, self._loop.time()):
                 if isinstance(event, LinkFailed):
                     _log.warning("action=link gateway=%s failed: %s", gateway, event.reason)
                     await socket.close(event.reason)
                     return event.reason
                 self._apply(event, gateway)
+            if self._writer is not None and not self._leaving:
+                self._writer.note_received()
+            else:
+                self._stir()
 
-    async def _write(self, socket: TunnelSocket) -> None:
-        """Send packets, and wait for the next one or for the next deadline of the tunnel."""
+    async def _write(self, writer: PacketWriter, socket: TunnelSocket) -> None:
+        """Send packets until the link is over, or until the session is, and then say goodbye."""
         with suppress(ConnectionError):
-            while not socket.closed:
-                self._wake.clear()
-                now = self._loop.time()
-                if self._tunnel.handle_timeout(now):
-                    socket.abort()  # nobody is there to close with
-                    return
-                packet = self._tunnel.next_packet(now)
-                if packet is not None:
-                    await self._send_packet(socket, packet, within_s=STUCK_S)
-                    continue
-                if self._has_ended() and self._tunnel.ready:
-                    await self._farewell.say(socket)
-                    return
-                with suppress(TimeoutError):
-                    async with asyncio.timeout_at(self._tunnel.next_deadline()):
-                        await self._wake.wait()
+            await writer.run()
+            if not socket.closed and self._is_leaving_link():
+                await self._farewell.say(socket)
 
-    async def _send_packet(self, socket: TunnelSocket, packet: bytes, *, within_s: float) -> None:
-        self._stats.tunnel_bytes_up += frame_bytes(len(packet), masked=True)
-        if socket.has_room:
-            await socket.send(packet)
-            return
-        with suppress(TimeoutError):  # a socket that takes nothing must not keep us from noticing it
-            async with asyncio.timeout(within_s):
-                await socket.send(packet)
+    def _is_leaving_link(self) -> bool:
+        return self._has_ended() and self._tunnel.ready
+
+    def _stir(self) -> None:
+        """Let whoever waits look again: there may be something to send, or a link to look for."""
+        self._wake.set()
+        if self._writer is not None:
+            self._writer.wake()
+
+    def _count_sent(self, size: int) -> None:
+        self._stats.tunnel_bytes_up += frame_bytes(size, masked=True)
 
     # --- events ------------------------------------------------------------------------------------------------------
 

@@ -145,6 +145,12 @@ class Endpoint(ABC, Generic[X, V]):
             return self._fail("the other end does not take what it asks for")
         return self._take_events()
 
+    @property
+    def has_to_send(self) -> bool:
+        """Call `next_packet` soon: before the next deadline there may be something."""
+        link = self._link
+        return link is not None and (bool(self._turns) or link.has_to_send)
+
     def next_packet(self, now: float) -> bytes | None:
         """Return the next message to send, or None if there is none that may be sent now."""
         return None if self._link is None else self._link.compose(now, self._take_data)

@@ -187,6 +187,12 @@ class TunnelLink:
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
+    @property
+    def has_to_send(self) -> bool:
+        """There are control frames, or what was received is to be answered without a delay."""
+        owed_bytes = self._received_total - self._acked_to_peer
+        return bool(self._control) or owed_bytes >= ACK_BYTES or self._pong_due is not None or self._ping_wanted
+
     def queue(
         self, frame: Frame, *, taken: Callable[[], None] | None = None, delivered: Callable[[], None] | None = None
     ) -> None:

@@ -35,8 +35,6 @@ from segue.tunnel.upgrade_headers import (
 )
 
 _SESSION = re.compile(r"[0-9a-f]{32}")
-#: How much may wait in the socket's own buffer: a heartbeat cannot overtake what is there.
-_SOCKET_BUFFER_BYTES = 2 * MAX_PACKET_BYTES
 
 
 class SidecarSessions:
@@ -95,8 +93,6 @@ class SidecarSessions:
         try:
             await socket.prepare(request)
             watch_peer(request)
-            if request.transport is not None:
-                request.transport.set_write_buffer_limits(high=_SOCKET_BUFFER_BYTES)
             await session.serve(socket, hello)
         finally:
             key = (principal.tenant, name)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -18,6 +17,7 @@ from segue.gateway.principal import Principal
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.tunnel.exchange import ForwardedExchange
 from segue.gateway.tunnel.resources import TunnelResources
+from segue.packet_writer import PacketSocket, PacketWriter
 from segue.protocol.problems import Problem, Refused
 from segue.tunnel.events import Cancelled, LinkFailed, Opened, ServerEvent, UploadData, UploadEnded, Writable
 from segue.tunnel.server import TunnelServer
@@ -27,8 +27,6 @@ _log = logging.getLogger("segue.gateway")
 
 #: The name under which a connection within this process carries whose sidecar it is of.
 PRINCIPAL = "segue_principal"
-#: How long a full socket may take nothing before the link is checked.
-STUCK_S = 5.0
 
 
 class SidecarSession:
@@ -51,9 +49,8 @@ class SidecarSession:
         self.greeted = False
         """A packet has come: until then there is nothing that the sidecar could come back for."""
         self._link_number = 0
-        self._wake = asyncio.Event()
-        self._alarm: asyncio.TimerHandle | None = None
-        """Wakes the writer; one for each wait would cost more than the rest of the wait."""
+        self._writer: PacketWriter | None = None
+        """Of the present socket."""
         self._progress = asyncio.Event()
 
     @property
@@ -104,12 +101,18 @@ class SidecarSession:
 
         `hello`: the first packet, if it came with the upgrade request.
         """
+        transport = _transport_of(socket)
+        if transport is None:
+            return  # it is lost already
         before, self._socket = self._socket, socket
         self.end.link_opened(self._loop.time())
         self._resources.meter.links.inc()
         if before is not None:
             _abort(before)
-        writer = self._loop.create_task(self._write(socket))
+        packets = PacketSocket(socket, transport, masked=False)
+        count = self._resources.meter.sent_bytes.inc
+        self._writer = PacketWriter(self.end, packets, before_packet=self._flush, count=count)
+        writer = self._loop.create_task(self._writer.run())
         try:
             if hello is None or await self._take(socket, hello):
                 await self._read(socket)
@@ -117,8 +120,8 @@ class SidecarSession:
             if self._socket is socket:
                 self._socket = None
                 self._left_at = self._loop.time()
+                self._writer = None
                 self.end.link_lost()
-                self._silence_alarm()  # a later socket has set it for itself
                 self._progress.set()
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
@@ -143,52 +146,10 @@ class SidecarSession:
                 return False
             self._apply(event)
         self.greeted = True
-        self._wake.set()
+        if self._writer is not None:
+            self._writer.note_received()
         self._progress.set()
         return True
-
-    async def _write(self, socket: web.WebSocketResponse) -> None:
-        """Send what there is to send; wait for more, or for the next deadline."""
-        meter = self._resources.meter
-        with suppress(ConnectionError):
-            while self._socket is socket and not socket.closed:
-                self._wake.clear()
-                self._flush()
-                now = self._loop.time()
-                if self.end.handle_timeout(now):
-                    _abort(socket)  # the peer is gone: it would not answer a close
-                    return
-                packet = self.end.next_packet(now)
-                if packet is None:
-                    await self._wait(self.end.next_deadline())
-                    continue
-                meter.sent_bytes.inc(len(packet))
-                await self._send(socket, packet)
-
-    async def _send(self, socket: web.WebSocketResponse, packet: bytes) -> None:
-        transport = _transport_of(socket)
-        if transport is not None and not transport.get_write_buffer_size():
-            await socket.send_bytes(packet)  # it has room
-            return
-        with suppress(TimeoutError):  # a socket that takes nothing must not block the check for a dead link
-            async with asyncio.timeout(STUCK_S):
-                await socket.send_bytes(packet)
-
-    async def _wait(self, deadline: float | None) -> None:
-        """Wait until there is something to do, at this time at the latest. It may be earlier: look again."""
-        if deadline is not None and (self._alarm is None or deadline < self._alarm.when()):
-            self._silence_alarm()
-            self._alarm = self._loop.call_at(deadline, self._ring)
-        await self._wake.wait()
-
-    def _ring(self) -> None:
-        self._alarm = None
-        self._wake.set()
-
-    def _silence_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
 
     def _flush(self) -> None:
         """Let the peer read what was compressed so far, unless earlier bytes of the exchange still wait to be sent.
@@ -204,12 +165,13 @@ class SidecarSession:
 
     def wake(self) -> None:
         """Let the writer look again: there is something to send."""
-        self._wake.set()
+        if self._writer is not None:
+            self._writer.wake()
 
     def flush_later(self, exchange: ForwardedExchange) -> None:
         """Note that an exchange holds compressed bytes that its peer cannot read yet."""
         self._unflushed.add(exchange)
-        self._wake.set()
+        self.wake()
 
     def _apply(self, event: ServerEvent) -> None:
         if isinstance(event, Opened):
@@ -264,14 +226,14 @@ class SidecarSession:
             self._loop.time() - started_at,
         )
         self._progress.set()
-        self._wake.set()
+        self.wake()
 
     # --- the way out -------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
         """Open nothing more."""
         self.end.drain()
-        self._wake.set()
+        self.wake()
 
     def cancel(self) -> None:
         """Give the session up: cancel every exchange."""
