@@ -131,7 +131,7 @@ class Pair:
         """Take all packets of an end: there is none if it neither has to send nor is at its deadline."""
         deadline = end.next_deadline()
         is_told = end.has_to_send or (deadline is not None and deadline <= self.now)
-        taken = packets(end, self.now)
+        taken = list(packets(end, self.now))
         assert is_told or not taken
         return taken
 
