@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from segue.dialects.chat.door_request import DOOR_FIELDS
 from segue.dialects.chat.request import CHAT_ITEMS
 from segue.dialects.chat.settings import chat_fields
 from segue.dialects.chat.stream import FINISH
@@ -57,6 +58,12 @@ def items() -> str:
         for name in CHAT_ITEMS
     ]
     return table(("item or part", "`chat`", "`messages`", "`responses`"), rows)
+
+
+def chat_door() -> str:
+    """Write what becomes of each field of a request of Chat Completions."""
+    rows = [(name if name == OTHERS else f"`{name}`", _cell(rule)) for name, rule in DOOR_FIELDS.items()]
+    return table(("field", "what becomes of it"), rows)
 
 
 def stops() -> str:

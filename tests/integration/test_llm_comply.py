@@ -84,9 +84,10 @@ def reasoning(ident: str, text: str) -> list[Event]:
     return events
 
 
-async def run_suite(url: str) -> Json:
+async def run_suite(url: str, api: str = "open-responses") -> Json:
     """Run the command, and return its report."""
     command = [sys.executable, "-m", "llm_comply.cli", "-u", f"{url}/v1", "-k", "x", "-m", MODEL, "--json"]
+    command += ["--format", api]
     suite = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     told, _ = await suite.communicate()
     report: Json = json.loads(told)

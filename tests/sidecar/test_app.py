@@ -130,8 +130,11 @@ async def test_the_gateways_own_api_is_reached_through_the_tunnel() -> None:
         reply = await sidecar.ask(
             post(body, target="/own/v1/responses").replace(b"X-Api-Key", b"Content-Type: application/json\r\nX-Api-Key")
         )
+        chat = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "stream": True}).encode()
+        streamed = await sidecar.ask(post(chat, target="/own/v1/chat/completions"))
     assert reply.startswith(b"HTTP/1.1 200 OK\r\n")
     assert json.loads(dechunked_pieces(reply))["status"] == "completed"
+    assert dechunked_pieces(streamed).endswith(b"data: [DONE]\n\n")
 
 
 async def test_stats_are_told_and_are_nobodys_request() -> None:

@@ -193,6 +193,14 @@ def parse_input(raw: bytes | msgspec.Raw, limits: RequestLimits = DEFAULT_LIMITS
     return builder.build(references)
 
 
+def input_of(items: Sequence[Item]) -> Input:
+    """Return the input of items that are sound, since they were written here. None of them is a reference."""
+    builder = _InputBuilder()
+    for index, item in enumerate(items):
+        builder.add(_heads.decode(item), item, index)
+    return builder.build()
+
+
 def resolve_references(given: Input, found: Mapping[str, Item]) -> Input:
     """Return the input with the items that its references stand for, each of them once, where it stands first.
 

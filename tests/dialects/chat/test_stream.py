@@ -513,3 +513,10 @@ def test_an_error_in_the_stream_fails_the_turn(error: SseEvent) -> None:
 )
 def test_usage(told: Json, counted: object) -> None:
     assert read_usage(told) == counted
+
+
+def test_a_call_of_a_custom_tool_is_read_as_that_of_a_function() -> None:
+    """Only a client of this API asks for one, and gets the provider's own chunks."""
+    pieces = [{"index": 0, "id": "a", "custom": {"name": "say", "input": "he"}}, {"index": 0, "custom": {"input": "y"}}]
+    output = run(decoder(), [*map(calls, pieces), finished("tool_calls"), DONE])
+    assert [outline(item) for item in response(output)["output"]] == [{"call": ["a", "say", "hey"]}]

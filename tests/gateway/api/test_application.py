@@ -29,6 +29,7 @@ ROUTES = [
     ("POST", f"{NO_ID}/cancel", 404, 401),
     ("GET", f"{NO_ID}/input_items", 404, 401),
     ("GET", "/v1/models", 200, 401),
+    ("GET", "/v1/models/org/one", 200, 401),
     ("GET", "/segue/tunnel", 426, 401),
     ("GET", "/segue/capabilities", 200, 401),
     ("GET", "/segue/usage", 200, 401),

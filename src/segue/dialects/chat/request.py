@@ -16,6 +16,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from segue.dialects.call_ids import CHAT_CALL_IDS, CallIdForm
+from segue.dialects.chat.passed_request import pass_request
 from segue.dialects.chat.settings import chat_fields
 from segue.dialects.chat.stream import ChatDecoder, ReturnedReasoning
 from segue.dialects.headers import HeaderLines, bearer_headers
@@ -24,7 +25,6 @@ from segue.dialects.interface import NOTHING, CountingEndpoint, Rendered, ReplyD
 from segue.dialects.item_renderer import NO_OUTPUT, ItemRenderer, late_output_note, system_note
 from segue.dialects.items import image_url
 from segue.dialects.loss_warnings import FOREIGN_REASONING, LATE_OUTPUT, UNANSWERED_CALL
-from segue.dialects.passed_on import passed_on
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
@@ -123,9 +123,7 @@ class ChatDialect:
         without: frozenset[str] = NOTHING,
     ) -> Rendered | Problem:
         """Write the body of a request that came in this API."""
-        return passed_on(
-            native.body, {"model": encode(request.model), "stream": b"true"}, preset=self._preset, without=without
-        )
+        return pass_request(native.body, request.model, self._profile, preset=self._preset, without=without)
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""

@@ -84,10 +84,16 @@ class _FunctionDelta(msgspec.Struct):
     arguments: Any = None
 
 
+class _CustomDelta(msgspec.Struct):
+    name: str | None = None
+    input: Any = None
+
+
 class _ToolCallDelta(msgspec.Struct):
     index: int | None = None
     id: str | None = None
     function: _FunctionDelta | None = None
+    custom: _CustomDelta | None = None  # only a client of this API can have asked for it
     extra_content: _Raw = _NULL
 
 
@@ -103,7 +109,7 @@ _details = msgspec.json.Decoder(list[dict[str, Any]])
 #: The fields of a chunk that hold the answer, and what a field of a delta is called when it is read alone.
 _ANSWER = frozenset(
     {
-        *("choices", "delta", "message", "content", "text", "refusal", "function", "arguments"),
+        *("choices", "delta", "message", "content", "text", "refusal", "function", "arguments", "custom", "input"),
         *("thinking", "reasoning", "reasoning_content", ""),
     }
 )
@@ -372,7 +378,7 @@ class ChatDecoder(TranslatingDecoder):
         return self._on_call(_ToolCallDelta(0, None, function))
 
     def _on_call(self, delta: _ToolCallDelta) -> list[Event]:
-        function = delta.function or _FunctionDelta()
+        function = delta.function or _function(delta.custom)
         text = _arguments(function.arguments)
         call = self._calls.find(CallPiece(delta.index, delta.id or "", function.name or "", text))
         if call is None:
@@ -441,6 +447,11 @@ def read_usage(usage: dict[str, Any]) -> Usage:
         cached=count(sent, "cached_tokens") or count(usage, "prompt_cache_hit_tokens"),
         reasoning=count(made, "reasoning_tokens"),
     )
+
+
+def _function(custom: _CustomDelta | None) -> _FunctionDelta:
+    """Return a piece of a custom tool's call as one of a function's, whose arguments are no JSON."""
+    return _FunctionDelta() if custom is None else _FunctionDelta(custom.name, custom.input)
 
 
 def _arguments(value: object) -> str:

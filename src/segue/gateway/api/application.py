@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from aiohttp import web
 
+from segue.dialects.chat.door import ChatDoor
 from segue.dialects.messages.door import MessagesDoor
 from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.admin.usage import UsageRoutes
-from segue.gateway.api.authentication import audited, keyed, private
+from segue.gateway.api.authentication import Handler, audited, keyed, private
+from segue.gateway.api.client_api import MESSAGES, MODELS
 from segue.gateway.api.conversations import ConversationRoutes
 from segue.gateway.api.doors import DoorRoutes
-from segue.gateway.api.middleware import MESSAGES, closes_when_draining, door_check, error_replies, say_no_server
+from segue.gateway.api.middleware import closes_when_draining, door_check, error_replies, say_no_server
 from segue.gateway.api.models import ModelRoutes
 from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
@@ -29,7 +32,7 @@ from segue.gateway.tunnel.endpoint import SidecarSessions
 _RESPONSE = "/v1/responses/{id:(?!compact$)[^/]+}"
 
 
-_ACTIONS: tuple[Action, ...] = ("read", "delete", "cancel", "export")
+_ACTIONS: tuple[Action, ...] = ("read", "delete", "cancel")
 
 
 def build_application(
@@ -37,14 +40,7 @@ def build_application(
 ) -> web.Application:
     """Build the HTTP and WebSocket surface of a gateway."""
     access, limit = services.access, services.server.max_message_bytes
-    bodies = RequestBodies(services)
-    messages = DoorRoutes(services, MessagesDoor(), bodies, id_header="request-id")
-    counted = DoorRoutes(services, MessagesDoor(counting=True), bodies, id_header="request-id")
-    responses, models, capabilities = (
-        ResponseRoutes(services, bodies),
-        ModelRoutes(services),
-        CapabilityRoutes(services.profiles),
-    )
+    bodies, capabilities = RequestBodies(services), CapabilityRoutes(services.profiles)
     health = _health_routes(services)
 
     conversations = ConversationRoutes(services, bodies)
@@ -60,23 +56,14 @@ def build_application(
         return await diagnostics.transfer(request, request[PRINCIPAL].tenant)
 
     with_key = partial(keyed, services.rules, services.audit)
-    reads, deletes, cancels, exports = (partial(audited, services.audit, action) for action in _ACTIONS)
+    exports = partial(audited, services.audit, "export")
     for_operators = partial(private, access, services.clock)
     middlewares = [error_replies(limit, services.executor.entropy), door_check(access, connections)]
     application = web.Application(middlewares=middlewares, client_max_size=limit)
     application.on_response_prepare.extend((closes_when_draining(services.drain), say_no_server))
     application.add_routes(
         [
-            web.post("/v1/responses", with_key(responses.create)),
-            web.get("/v1/responses", with_key(partial(serve_websocket, services)), allow_head=False),
-            web.post("/v1/responses/input_tokens", with_key(responses.count_input)),
-            web.get(_RESPONSE, with_key(reads(responses.retrieve)), allow_head=False),
-            web.delete(_RESPONSE, with_key(deletes(responses.delete))),
-            web.post(f"{_RESPONSE}/cancel", with_key(cancels(responses.cancel))),
-            web.get(f"{_RESPONSE}/input_items", with_key(reads(responses.input_items)), allow_head=False),
-            web.post(MESSAGES, with_key(messages.create)),
-            web.post(f"{MESSAGES}/count_tokens", with_key(counted.count_input)),
-            web.get("/v1/models", with_key(models.list)),
+            *_model_routes(services, bodies, with_key),
             web.get("/segue/tunnel", with_key(serve_tunnel), allow_head=False),
             web.get("/segue/capabilities", with_key(capabilities.show)),
             web.get("/segue/usage", with_key(usage), allow_head=False),
@@ -100,3 +87,28 @@ def _health_routes(services: Services) -> HealthRoutes:
         metrics=services.metrics,
         drain=services.drain,
     )
+
+
+def _model_routes(
+    services: Services, bodies: RequestBodies, with_key: Callable[[Handler], Handler]
+) -> list[web.RouteDef]:
+    """Return the routes of the APIs in which a model is asked."""
+    responses, models = ResponseRoutes(services, bodies), ModelRoutes(services)
+    messages = DoorRoutes(services, MessagesDoor(), bodies, id_header="request-id")
+    counted = DoorRoutes(services, MessagesDoor(counting=True), bodies, id_header="request-id")
+    chat = DoorRoutes(services, ChatDoor(), bodies, id_header="x-request-id")
+    reads, deletes, cancels = (partial(audited, services.audit, action) for action in _ACTIONS)
+    return [
+        web.post("/v1/responses", with_key(responses.create)),
+        web.get("/v1/responses", with_key(partial(serve_websocket, services)), allow_head=False),
+        web.post("/v1/responses/input_tokens", with_key(responses.count_input)),
+        web.get(_RESPONSE, with_key(reads(responses.retrieve)), allow_head=False),
+        web.delete(_RESPONSE, with_key(deletes(responses.delete))),
+        web.post(f"{_RESPONSE}/cancel", with_key(cancels(responses.cancel))),
+        web.get(f"{_RESPONSE}/input_items", with_key(reads(responses.input_items)), allow_head=False),
+        web.post(MESSAGES, with_key(messages.create)),
+        web.post(f"{MESSAGES}/count_tokens", with_key(counted.count_input)),
+        web.post("/v1/chat/completions", with_key(chat.create)),
+        web.get(MODELS, with_key(models.list)),
+        web.get(f"{MODELS}/{{id:.+}}", with_key(models.retrieve)),
+    ]

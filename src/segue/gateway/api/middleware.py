@@ -11,6 +11,7 @@ from aiohttp.typedefs import Middleware
 
 from segue.gateway.access import Access, not_own_user
 from segue.gateway.api.authentication import Handler
+from segue.gateway.api.client_api import is_of_messages_api
 from segue.gateway.api.request_keys import REQUEST_ID
 from segue.gateway.connections import Connection, Connections, too_many_connections
 from segue.gateway.drain import DrainState
@@ -21,8 +22,6 @@ from segue.stores.interface import StoreError
 
 _log = logging.getLogger("segue.gateway")
 
-#: What is below this path is answered as the Messages API answers.
-MESSAGES = "/v1/messages"
 #: What operators ask, also when there are too many connections for anything else.
 OPERATORS = frozenset({"/healthz", "/readyz", "/metrics"})
 
@@ -94,7 +93,7 @@ def error_replies(max_message_bytes: int, entropy: Callable[[int], bytes]) -> Mi
 
 
 def _reply(request: web.Request, problem: Problem) -> web.Response:
-    if request.path == MESSAGES or request.path.startswith(f"{MESSAGES}/"):
+    if is_of_messages_api(request.path, request.headers):
         return messages_reply(problem, request[REQUEST_ID])
     return http_reply(problem)
 
