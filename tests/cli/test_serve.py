@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
@@ -55,6 +55,19 @@ async def serving(provider_url: str) -> AsyncIterator[tuple[asyncio.Task[int], s
         finally:
             command.cancel()
             await asyncio.gather(command, return_exceptions=True)
+
+
+@pytest.fixture
+def own_switch_interval() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("own_switch_interval")
+async def test_threads_let_the_loop_go_on_soon() -> None:
+    async with provided(lambda _: Answer()) as provider, serving(provider.url):
+        assert sys.getswitchinterval() == pytest.approx(serve.SWITCH_S)
 
 
 async def draining(url: str) -> None:

@@ -10,7 +10,7 @@ from segue.history.chains import Turn
 from segue.history.item_references import ReferencedItems, identified_items
 from segue.protocol.ids import item_id
 from segue.protocol.items import Input, Item, ItemReference, parse_input
-from segue.protocol.listing import Page, numbered, paginate
+from segue.protocol.listing import ItemRun, Page, paginate
 from segue.testing.store_conformance import sample_id
 
 USER = b'{"role":"user","content":"hi"}'
@@ -40,7 +40,7 @@ def missing(items: ReferencedItems) -> str | None:
 def test_items_have_the_ids_under_which_they_are_listed() -> None:
     """Their author's, or those that are derived: of the input and of the output apart."""
     of = turn("a", (USER, ANSWER), (THOUGHT, CALL))
-    page = paginate([*numbered(of.output, of.id, first=0), *numbered(of.input, of.id)], Page(order="asc"))
+    page = paginate([ItemRun(of.output, of.id, first=0), ItemRun(of.input, of.id)], Page(order="asc"))
     assert isinstance(page, bytes)
     listed = json.loads(page)["data"]
     assert [ident for ident, _ in identified_items(of)] == [item["id"] for item in listed]

@@ -215,6 +215,11 @@ def test_a_document_without_lone_surrogates_has_nothing_to_replace(document: byt
     assert without_lone_surrogates(document) is None
 
 
+def test_very_many_lone_surrogates_are_no_accident() -> None:
+    assert without_lone_surrogates(rb'"' + rb"\ud800" * 1000 + b'"') is not None
+    assert without_lone_surrogates(rb'"' + rb"\ud800" * 1001 + b'"') is None
+
+
 @given(text=st.text(st.characters(exclude_categories=()), max_size=6), escaped=st.booleans())
 def test_what_python_writes_can_be_read_once_it_is_repaired(text: str, *, escaped: bool) -> None:
     document = json.dumps({text: [text, json.dumps(text)]}, ensure_ascii=escaped)

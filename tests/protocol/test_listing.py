@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from segue.protocol.ids import FIRST_INPUT_NUMBER
 from segue.protocol.items import parse_input
-from segue.protocol.listing import MAX_LIMIT, Order, Page, Shown, numbered, paginate, parse_page
+from segue.protocol.listing import MAX_LIMIT, ItemRun, Order, Page, paginate, parse_page
 from segue.protocol.problems import Problem
 from segue.testing.store_conformance import sample_id
 from tests.strategies import any_text, examples, items
@@ -26,7 +26,7 @@ def shown(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def show(items: list[bytes], *, first: int = FIRST_INPUT_NUMBER, encrypted: bool = False) -> list[dict[str, Any]]:
-    found = list(numbered(items, ID, first))
+    found = [ItemRun(items, ID, first)]
     shown: list[dict[str, Any]] = listed(paginate(found, Page(100, "asc"), encrypted=encrypted))["data"]
     return shown
 
@@ -167,7 +167,7 @@ def test_every_item_that_is_accepted_can_be_listed(values: list[dict[str, Any]])
     """Each with a type and an id, and nothing of its own lost."""
     parsed = parse_input(json.dumps(values).encode())
     assert not isinstance(parsed, Problem), parsed
-    found = listed(paginate(list(numbered(parsed.items, ID)), Page(order="asc")))["data"]
+    found = listed(paginate([ItemRun(parsed.items, ID)], Page(order="asc")))["data"]
     assert [bool(item["type"] and item["id"]) for item in found] == [True] * len(values)
     for item, value in zip(found, values, strict=True):
         kept = {name: field for name, field in value.items() if field is not None and name not in {"content", "id"}}
@@ -185,8 +185,8 @@ def test_the_ids_of_a_turns_input_are_not_those_of_its_output() -> None:
 # ------------------------------------------------------------------------------------------------------------- paging
 
 
-def some(count: int) -> list[Shown]:
-    return list(numbered([b'{"id":"i%d","type":"x"}' % number for number in range(count)], ID))
+def some(count: int) -> list[ItemRun]:
+    return [ItemRun([b'{"id":"i%d","type":"x"}' % number for number in range(count)], ID)]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_page_follows_the_item_it_names(page: Page, ids: list[str], has_more: 
 def test_what_is_not_on_the_page_is_not_decoded(after: str | None) -> None:
     """Of a long history, a page costs what is on it: what comes behind it is no JSON here."""
     items = [b'{"role":"user","content":"x"}'] * 6 + [b"never read"] * 300_000
-    page = listed(paginate(list(numbered(items, ID)), Page(1, "asc", after)))
+    page = listed(paginate([ItemRun(items, ID)], Page(1, "asc", after)))
     assert page["data"][0]["id"] == f"msg_{UNIQUE}8000" if after is None else f"msg_{UNIQUE}8005"
     assert page["has_more"]
 

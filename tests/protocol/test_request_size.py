@@ -107,3 +107,24 @@ def test_what_real_agents_send_is_far_below() -> None:
     body = {"model": "m", "input": [call, output] * 2000, "tools": [tool] * 150}
     assert isinstance(parse_create(json.dumps(body).encode(), "http"), Create)
     assert DEFAULT_LIMITS.items >= 4000 * 5
+
+
+def test_a_request_has_only_so_many_tools() -> None:
+    tool = {"type": "function", "name": "f"}
+    body = {"model": "m", "input": "x", "tools": [tool] * 2000}
+    assert isinstance(parse_create(json.dumps(body).encode(), "http"), Create)
+    refused = parse_create(json.dumps(body | {"tools": [tool] * 2001}).encode(), "http")
+    assert isinstance(refused, Problem)
+    assert (refused.code, refused.param) == ("invalid_value", "tools")
+
+
+def test_numbers_and_texts_are_told_apart_wherever_a_window_ends() -> None:
+    """Backslashes and quotes at the border of what is looked at together."""
+    for pad in range(16):
+        text = "x" * (2**15 - 12 - pad) + '\\\\\\"' + "," * 5000 + "\\\\"
+        document = f'{{"a":"{text}","b":[{"1," * 400}1]}}'
+        assert json.loads(document)["b"][-1] == 1
+        assert refuse_size(document, FEW) is None
+        assert refuse_size(document, RequestLimits(values=400)) == Problem(
+            "message_too_large", "The request holds more than 400 JSON values."
+        )

@@ -23,6 +23,9 @@ from segue.stores.interface import StoreError
 _log = logging.getLogger("segue.gateway")
 
 DEFAULT_FILE = Path(FILE_NAME)
+#: How soon a thread that reads something large lets the event loop go on: Python's 5 ms, again and again in one turn,
+#: would be felt by everybody.
+SWITCH_S = 0.0005
 #: How often a watched configuration file is looked at.
 WATCH_S = 1.0
 
@@ -77,6 +80,7 @@ async def run_until_signal(config: Config, read: Callable[[], Config], *, watche
         loop.add_signal_handler(number, on_signal)
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     before, now = raise_descriptor_limit()
+    sys.setswitchinterval(SWITCH_S)
     gateway = await Gateway.open(config)
     try:
         if now != before:

@@ -41,7 +41,7 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     max_message_bytes: Annotated[Bytes, Meta(description="Largest request body or WebSocket message.")] = 16 * MIB
     max_items: Annotated[int, Meta(ge=1, description="Items in the input of one request.")] = 20_000
     max_values: Annotated[int, Meta(ge=1, description="JSON values in one request, within each other or not.")] = (
-        250_000
+        100_000
     )
     uploads_bytes: Annotated[
         Bytes, Meta(description="Bodies of requests that are not whole yet, which tenants share evenly.")

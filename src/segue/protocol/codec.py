@@ -7,7 +7,8 @@ person and a `param` for a program. Not here: what is allowed, which the type gi
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,10 +26,12 @@ _MISSING = re.compile(r"Object missing required field `(?P<field>[^`]+)`")
 _TOO_DEEP = "it is nested too deeply"
 _NAMES = {"str": "a string", "int": "an integer", "float": "a number", "bool": "a boolean", "null": "null"}
 
-#: One escape in a text, or the two of a surrogate pair; the group is half of one that stands alone.
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
-)
+#: The escape of half a surrogate pair, if it has an odd number of backslashes: an even one is of texts about such.
+_SURROGATE = re.compile(rb"(\\+)u([dD][89a-fA-F][0-9a-fA-F]{2})")
+_ESCAPE_BYTES = 6
+_LOW_HALF = b"cdefCDEF"
+#: More lone halves than these are no accident.
+_MOST_LONE = 1000
 
 #: Longer messages of msgspec are cut: they quote a wrong value in full, and a client can send megabytes of it.
 _LONG = 400
@@ -60,14 +63,40 @@ def decode(data: bytes | str, decoder: msgspec.json.Decoder[T], where: str = "")
 
 
 def without_lone_surrogates(document: bytes | str) -> bytes | None:
-    """Return a document with U+FFFD in place of each lone surrogate; None if it has none.
+    """Return a document with U+FFFD in place of each lone surrogate; None if it has none, or very many.
 
     JSON lets an escape name half of a pair (RFC 8259, 8.2), and a program that counts in UTF-16 writes one where it
-    cuts a text. No UTF-8 says that, so a decoder refuses the document. Call this when one has: it reads every escape.
+    cuts a text. No UTF-8 says that, so a decoder refuses the document. Call this when one has: it looks at every escape
+    of a surrogate.
     """
     data = document if isinstance(document, bytes) else document.encode("utf-8", "replace")
-    repaired = _ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], data)
-    return None if repaired == data else repaired
+    found = list(islice(_lone_surrogates(data), _MOST_LONE + 1))
+    if not 1 <= len(found) <= _MOST_LONE:
+        return None
+    ends = [0, *(at + _ESCAPE_BYTES for at in found)]
+    return rb"\ufffd".join(data[begin:end] for begin, end in zip(ends, [*found, len(data)], strict=True))
+
+
+def _lone_surrogates(data: bytes) -> Iterator[int]:
+    """Yield where the escapes of lone surrogates are."""
+    if rb"\ud" not in data and rb"\uD" not in data:
+        return
+    high: int | None = None  # one whose other half may follow
+    for escape in _SURROGATE.finditer(data):
+        if len(escape[1]) % 2 == 0:
+            continue
+        at = escape.end() - _ESCAPE_BYTES
+        is_low = escape[2][1] in _LOW_HALF
+        if is_low and high == at - _ESCAPE_BYTES:
+            high = None
+            continue
+        if high is not None:
+            yield high
+        high = None if is_low else at
+        if is_low:
+            yield at
+    if high is not None:
+        yield high
 
 
 def is_utf8(data: bytes) -> bool:

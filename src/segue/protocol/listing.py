@@ -65,26 +65,26 @@ def parse_page(query: dict[str, str]) -> Page | Problem:
     return Page(wanted.limit, wanted.order, wanted.after)
 
 
-class Shown(NamedTuple):
-    """An item of a listing as it is kept, the response that it belongs to, and its number in that."""
+class ItemRun(NamedTuple):
+    """Items that a turn took in, or with `first=0` made; `first` is the number of the first of them."""
 
+    items: Sequence[Item]
+    response_id: ResponseId
+    first: int = FIRST_INPUT_NUMBER
+
+
+class _Shown(NamedTuple):
     item: Item
     response_id: ResponseId
     number: int
 
 
-def numbered(items: Sequence[Item], response_id: ResponseId, first: int = FIRST_INPUT_NUMBER) -> Iterator[Shown]:
-    """Yield the items that a turn took in, or with `first=0` made."""
-    return (Shown(item, response_id, number) for number, item in enumerate(items, first))
-
-
-def paginate(items: Sequence[Shown], page: Page, *, encrypted: bool = False) -> bytes | Problem:
-    """Cut the page out of all items (oldest first) and encode the list object. What is not on it is not decoded.
+def paginate(runs: Sequence[ItemRun], page: Page, *, encrypted: bool = False) -> bytes | Problem:
+    """Cut the page out of all items (oldest first) and encode the list object. What is behind it is not looked at.
 
     `encrypted_content` is shown if the client asked for it.
     """
-    step = 1 if page.order == "asc" else -1
-    rest: Iterator[Shown] = iter(items[::step])
+    rest = _in_order(runs, page.order)
     if page.after is not None and not any(_ident(one) == page.after for one in rest):
         return Problem("item_not_found", f"No item with id {quoted(page.after)} in this list.", "after")
     data = [_complete(one, encrypted=encrypted) for one in islice(rest, page.limit)]
@@ -92,16 +92,23 @@ def paginate(items: Sequence[Shown], page: Page, *, encrypted: bool = False) -> 
     return encode(_Listing(data, first, last, next(rest, None) is not None))
 
 
+def _in_order(runs: Sequence[ItemRun], order: Order) -> Iterator[_Shown]:
+    step = 1 if order == "asc" else -1
+    for run in runs[::step]:
+        for at in range(len(run.items))[::step]:
+            yield _Shown(run.items[at], run.response_id, run.first + at)
+
+
 def _invalid(detail: str, param: str | None = None) -> Problem:
     return Problem("invalid_value", f"Invalid query parameter: {detail}", param)
 
 
-def _ident(one: Shown) -> str:
+def _ident(one: _Shown) -> str:
     key = key_of(one.item)
     return key.id or derived_item_id(key.kind or "message", one.response_id, one.number)
 
 
-def _complete(one: Shown, *, encrypted: bool) -> dict[str, Any]:
+def _complete(one: _Shown, *, encrypted: bool) -> dict[str, Any]:
     item: dict[str, Any] = msgspec.json.decode(one.item)
     kind = item.get("type") or "message"
     ident = item.get("id") or derived_item_id(kind, one.response_id, one.number)

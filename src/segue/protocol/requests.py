@@ -33,6 +33,9 @@ LeanForm = bool | Literal["compact"]
 #: How much of a turn its stream says: all of it, or what its client does not know; the latter as objects or as arrays.
 StreamForm = Literal["whole", "lean", "compact"]
 
+#: Each tool is written into the response, and for the provider. No model takes a tenth of these.
+MOST_TOOLS = 2000
+
 _NULL = Raw(b"null")
 
 Count = Annotated[int, Meta(ge=1)]
@@ -442,7 +445,7 @@ def _shaped(raw: Raw, name: str) -> Any | Problem:  # noqa: ANN401 - a JSON valu
 def _find_gap(known: object) -> Problem | None:
     """Find a missing field of a tool, a choice or a format of a known type; the upstream judges other types."""
     if isinstance(known, list):
-        return _find_nameless(known, "tools")
+        return _too_many_tools(len(known)) if len(known) > MOST_TOOLS else _find_nameless(known, "tools")
     if isinstance(known, _ToolChoice):
         return _find_gap_of_choice(known)
     if isinstance(known, _TextOptions) and known.format is not None and known.format.type == "json_schema":
@@ -451,6 +454,10 @@ def _find_gap(known: object) -> Problem | None:
         if known.format.schema is None:
             return missing("text.format.schema")
     return None
+
+
+def _too_many_tools(count: int) -> Problem:
+    return Problem("invalid_value", f"'tools' has {count} tools; a request may have {MOST_TOOLS}.", "tools")
 
 
 def _find_gap_of_choice(choice: _ToolChoice) -> Problem | None:

@@ -33,6 +33,8 @@ MODEL = "scripted"
 
 #: The conversation of a task is read anew in each turn, so it is bounded; none of the tasks needs a tenth of this.
 MAX_TASK_BYTES = 1024 * 1024
+#: A turn of a task has fewer new items.
+MAX_TASK_ITEMS = 1000
 
 _MARKER = MARKER.encode()
 _CALL = CALL_PREFIX.encode()
@@ -253,9 +255,12 @@ class ScriptedUpstream:
 
 
 def _may_be_about_a_task(history: History) -> bool:
-    """Tell whether the newest items have a task's marker or its calls. The rest of a long history is not looked at."""
+    """Tell whether the newest items have a task's marker or its calls. What no turn of a task has is not looked at."""
     answered = () if history.parent is None else history.parent.output
-    return any(_MARKER in item or _CALL in item for item in (*history.input, *answered))
+    newest = (*history.input, *answered)
+    if len(newest) > MAX_TASK_ITEMS:
+        return False
+    return any(_MARKER in item or _CALL in item for item in newest)
 
 
 def check_calls(request: UpstreamRequest) -> None:

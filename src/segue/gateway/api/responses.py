@@ -26,12 +26,12 @@ from segue.gateway.turns.executor import Caller, TurnRun
 from segue.history.records import ChainLink
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId, parse_response_id
-from segue.protocol.listing import Page, Shown, numbered, paginate, parse_page
+from segue.protocol.listing import ItemRun, Page, paginate, parse_page
 from segue.protocol.problems import Problem, Refused, response_not_found
 from segue.protocol.requests import ENCRYPTED_REASONING, Create
 
 _JSON = "application/json"
-#: So many are listed in another thread.
+#: Among so many, one is looked for in another thread.
 _MANY_ITEMS = 2000
 
 
@@ -144,7 +144,7 @@ class ResponseRoutes:
         if chain is None:
             raise Refused(response_not_found(response_id))
         encrypted = _asks_for_encrypted(request)
-        if sum(len(link.input) for link in chain) < _MANY_ITEMS:
+        if page.after is None or sum(len(link.input) for link in chain) < _MANY_ITEMS:
             body = _list(chain, page, encrypted=encrypted)
         else:
             body = await asyncio.to_thread(_list, chain, page, encrypted=encrypted)
@@ -155,12 +155,12 @@ class ResponseRoutes:
 
 def _list(chain: Sequence[ChainLink], page: Page, *, encrypted: bool) -> bytes | Problem:
     """Write the page of the items of a chain, without the last answer."""
-    items: list[Shown] = []
+    runs: list[ItemRun] = []
     for link in chain:
-        items += numbered(link.input, link.id)
+        runs.append(ItemRun(link.input, link.id))
         if link is not chain[-1]:
-            items += numbered(link.output, link.id, first=0)
-    return paginate(items, page, encrypted=encrypted)
+            runs.append(ItemRun(link.output, link.id, first=0))
+    return paginate(runs, page, encrypted=encrypted)
 
 
 def _response_id(request: web.Request) -> ResponseId:

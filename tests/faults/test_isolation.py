@@ -1,0 +1,75 @@
+"""Nobody can stop the service for another: hostile tenants beside others, judged by what those feel.
+
+A gateway, the hostile tenant, and its neighbours are processes of their own. The same turns are timed without the
+attack and beside it, in phases that alternate. The attacks are in `tests.faults.isolation`, each with its case.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segue.testing.tiny_model import write_tiny_model
+from tests.faults.isolation.hostile import BY_NAME
+from tests.faults.isolation.neighbours import Neighbour, Way
+from tests.faults.isolation.trial import Outcome, trial
+
+WAYS: tuple[Way, ...] = ("http", "http", "http", "sse", "sse", "websocket", "websocket", "tunnel", "tunnel")
+#: How much longer a neighbour's turn may take beside an attack.
+MOST = 2.0
+#: A stall of less is the machine's: two cores carry the gateway, its clients and whatever else runs.
+NOISE_S = 0.02
+MIB = 1 << 20
+QUICK = ("half heads", "fields and items", "upgrades that are given up", "kept turns")
+OF_THE_MODEL = [name for name, one in BY_NAME.items() if one.case in {"A1", "A5"}]
+OTHERS = [name for name in BY_NAME if name not in OF_THE_MODEL]
+
+
+def neighbours(*ways: Way, interval_s: float) -> list[Neighbour]:
+    return [Neighbour(f"sk-neighbour{number}", way, interval_s) for number, way in enumerate(ways)]
+
+
+def judge(outcome: Outcome, *, most_mib: int, of: float = 0.99, noise_s: float = NOISE_S) -> None:
+    print(outcome.table())  # noqa: T201 - pytest shows it if the test fails
+    assert not outcome.faults
+    assert outcome.slowdown(of, noise_s) <= MOST
+    assert outcome.after.descriptors <= outcome.before.descriptors
+    assert outcome.after.tasks <= outcome.before.tasks
+    assert outcome.peak_bytes <= most_mib * MIB
+    assert outcome.ended
+
+
+async def test_neighbours_of_a_hostile_tenant_feel_nothing(tmp_path: Path) -> None:
+    """Four attacks at once, for a moment, on a machine that runs other tests as well."""
+    others = neighbours("http", "websocket", "tunnel", interval_s=0.05)
+    async with trial(tmp_path, others) as run:
+        judge(await run.run(QUICK, rounds=1, alone_s=1.0, attacked_s=1.5), most_mib=300, of=0.5, noise_s=0.25)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("attack", OTHERS)
+async def test_neighbours_feel_no_attack(attack: str, tmp_path: Path) -> None:
+    async with trial(tmp_path, neighbours(*WAYS, interval_s=0.1)) as run:
+        judge(await run.run([attack], rounds=2, alone_s=4.0, attacked_s=4.0), most_mib=600)
+
+
+@pytest.mark.deep
+@pytest.mark.local_engine
+@pytest.mark.parametrize("attack", OF_THE_MODEL)
+async def test_neighbours_at_the_model_feel_no_attack_on_it(attack: str, tmp_path: Path) -> None:
+    model = tmp_path / "tiny.gguf"
+    write_tiny_model(model)
+    others = [Neighbour(f"sk-neighbour{number}", "http", 0.3, "tiny", 4) for number in range(3)]
+    async with trial(tmp_path, others, model=model) as run:
+        judge(await run.run([attack], rounds=2, alone_s=6.0, attacked_s=8.0), most_mib=800)
+
+
+@pytest.mark.deep
+@pytest.mark.local_engine
+async def test_neighbours_feel_nothing_of_all_attacks_at_once_for_three_minutes(tmp_path: Path) -> None:
+    model = tmp_path / "tiny.gguf"
+    write_tiny_model(model)
+    others = neighbours(*WAYS, interval_s=0.1)
+    async with trial(tmp_path, others, model=model) as run:
+        judge(await run.run([*BY_NAME], rounds=9, alone_s=10.0, attacked_s=20.0), most_mib=1500)
