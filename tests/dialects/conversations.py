@@ -25,7 +25,7 @@ from segue.http.sse import SseEvent
 from segue.protocol.events import Ended
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import calls_of
-from segue.protocol.requests import NativeBody, Settings
+from segue.protocol.requests import NativeBody, Settings, json_text
 from segue.protocol.responses import encode_echo
 from segue.protocol.turns import Finished, TurnStream
 from segue.testing.protocol_checker import StreamChecker, parse_json
@@ -263,6 +263,8 @@ LOOK: Json = {
 
 def settings(**fields: Any) -> Settings:  # noqa: ANN401 - any setting
     """Return settings that differ from the defaults in these fields."""
+    if "instructions" in fields:
+        fields["instructions"] = json_text(fields["instructions"])
     return Settings(model="m", **fields)
 
 

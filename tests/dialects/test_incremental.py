@@ -19,14 +19,14 @@ from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import ResponsesDialect
 from segue.history.chains import History
 from segue.protocol.problems import Problem
-from segue.protocol.requests import Settings
+from segue.protocol.requests import Settings, json_text
 from segue.testing.protocol_checker import parse_json
 from tests.dialects.conversations import CHAT, DIALECTS, Request, encode_items, grow, render, replay, thought, turns
 from tests.strategies import examples
 
 Turns = list[tuple[list[bytes], list[bytes]]]
 
-INSTRUCTED = Settings(model="m", instructions="Be brief.", tools=[{"type": "function", "name": "look"}])
+INSTRUCTED = Settings(model="m", instructions=json_text("Be brief."), tools=[{"type": "function", "name": "look"}])
 #: Those of every API, and one for a server that takes less than others.
 RENDERERS = DIALECTS | {"mistral": ChatDialect(CHAT, profile=FAMILIES["mistral"].profile)}
 every_dialect = pytest.mark.parametrize("dialect", RENDERERS.values(), ids=RENDERERS)

@@ -17,7 +17,7 @@ from segue.dialects.provider_families import FAMILIES
 from segue.dialects.render_cache import RenderCache
 from segue.dialects.responses.request import ResponsesDialect
 from segue.history.chains import History
-from segue.protocol.requests import Settings
+from segue.protocol.requests import Settings, json_text
 from segue.testing.protocol_checker import parse_json
 from tests.dialects.conversations import CHAT, MESSAGES, PIXEL, RESPONSES, Request, encode_items, grow, replay, thought
 from tests.dialects.provider_rules import (
@@ -131,7 +131,7 @@ wishes = st.fixed_dictionaries(
         "tool_choice": st.sampled_from(["auto", "required", {"type": "function", "name": "look"}]),
         "max_output_tokens": st.sampled_from([500, 2000]),
         "temperature": st.just(0.5),
-        "instructions": st.just("Be brief."),
+        "instructions": st.just(json_text("Be brief.")),
     },
 )
 TOOLS = [{"type": "function", "name": "look", "parameters": {"properties": {"a": {"type": "string"}}}}]

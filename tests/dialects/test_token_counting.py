@@ -11,11 +11,11 @@ from segue.dialects.render_cache import RenderCache
 from segue.dialects.token_counting import counting_body, read_count
 from segue.history.chains import History
 from segue.protocol.items import user_message
-from segue.protocol.requests import Settings
+from segue.protocol.requests import Settings, json_text
 from tests.dialects.conversations import DIALECTS, Request
 
 TOOL = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}
-SETTINGS = Settings(model="m", instructions="Be brief.", tools=[TOOL], temperature=0.5, max_output_tokens=9)
+SETTINGS = Settings(model="m", instructions=json_text("Be brief."), tools=[TOOL], temperature=0.5, max_output_tokens=9)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from segue.history.chains import History, Turn, path
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
 from segue.protocol.items import Item, calls_of, user_message
-from segue.protocol.requests import Settings
+from segue.protocol.requests import Settings, json_text
 from segue.protocol.responses import encode_echo
 from segue.protocol.turns import Finished, TurnStream
 from segue.testing.protocol_checker import StreamChecker, parse_json
@@ -69,7 +69,10 @@ def request(
     items = (user_message(asked),) if isinstance(asked, str) else tuple(asked)
     named = {"model": "tiny", "max_output_tokens": 8, **settings}
     ident = new_response_id(next(_numbers).to_bytes(ENTROPY_BYTES, "big"), None if parent is None else parent.id)
+    instructions = named.pop("instructions", None)
     asks = msgspec.convert(named, Settings)
+    if instructions is not None:
+        asks = msgspec.structs.replace(asks, instructions=json_text(instructions))
     return UpstreamRequest("tiny", ident, tenant, History(parent, items), asks, None, store, held)
 
 

@@ -17,14 +17,14 @@ from segue.history.records import ChainLink, Record, encode_head
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits
-from segue.protocol.requests import Settings
+from segue.protocol.requests import Settings, json_text
 from segue.protocol.responses import IncompleteDetails, ResponseObjectHead, encode_echo, usage
 from segue.testing.store_conformance import link_of
 from tests.strategies import any_text, examples, json_values
 
 SCHEMA = Draft202012Validator(json.loads(Path("docs/spec/conversation-1.schema.json").read_text(encoding="utf-8")))
 WHO = Imported("bob", 2000.0, 9000.0)
-ECHOES = [encode_echo(Settings(model=model, instructions="Be kind."), store=True) for model in ("m", "n")]
+ECHOES = [encode_echo(Settings(model=model, instructions=json_text("Be kind.")), store=True) for model in ("m", "n")]
 CALL = b'{"type":"function_call",  "call_id":"c1","name":"f","arguments":"{}"}'
 ANSWER = b'{"call_id":"c1","type":"function_call_output","output":"4\\u0032"}'
 HELLO = b'{ "role" : "user", "content": "h\xc3\xa9llo" }'

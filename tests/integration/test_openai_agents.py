@@ -99,7 +99,7 @@ async def test_a_run_with_a_tool_shows_the_model_the_same_history(
     question = [{"role": "user", "content": QUESTION}]
     after_first = [*question, *first, output("call_1", "4 degrees")]
     assert gateway.seen() == [question, after_first, [*after_first, *second, output("call_2", "21 degrees")]]
-    assert [request.settings.instructions for request in gateway.upstream.requests] == ["Use the tool."] * 3
+    assert [request.settings.instructions_text for request in gateway.upstream.requests] == ["Use the tool."] * 3
     assert [len(request.settings.tools) for request in gateway.upstream.requests] == [1] * 3
 
 

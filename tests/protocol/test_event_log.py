@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from segue.protocol.event_log import EVENT_OVERHEAD_BYTES, EventLog
 from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
-from segue.protocol.requests import Settings
+from segue.protocol.requests import Settings, json_text
 from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import TurnStream
 
@@ -88,7 +88,7 @@ def test_a_new_log_has_no_response() -> None:
     assert (log.latest, log.first, log.next, log.size_bytes, log.after(-1, 1)) == (None, 0, 0, 0, [])
 
 
-ECHO = encode_echo(Settings(model="m", instructions="be brief " * 1000), store=False)
+ECHO = encode_echo(Settings(model="m", instructions=json_text("be brief " * 1000)), store=False)
 
 
 def turn(*texts: str, ended: Ended | None = None) -> list[Event]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
 from segue.protocol.lean_stream import LEFT_OUT, TEXTS, LeanStream
-from segue.protocol.requests import Settings
+from segue.protocol.requests import Settings, json_text
 from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import TurnStream
 from segue.testing.lean_checker import LeanStreamChecker
@@ -20,7 +20,7 @@ from segue.testing.protocol_checker import parse_json
 from tests.strategies import examples
 
 ID = new_response_id(b"\1" * ENTROPY_BYTES)
-SETTINGS = Settings(model="m", instructions="be brief " * 100, tools=[{"type": "function", "name": "f"}])
+SETTINGS = Settings(model="m", instructions=json_text("be brief " * 100), tools=[{"type": "function", "name": "f"}])
 
 ENDED = Ended("completed", usage(3, 4))
 

@@ -15,7 +15,16 @@ from segue.protocol.codec import MAX_DEPTH, encode
 from segue.protocol.events import error_event
 from segue.protocol.items import Input, join, user_message
 from segue.protocol.problems import Problem, invalid_json, invalid_stream_id, missing, unknown_type, unsupported
-from segue.protocol.requests import ClientMessage, Create, Resume, Settings, Steer, parse_create, parse_message
+from segue.protocol.requests import (
+    ClientMessage,
+    Create,
+    Resume,
+    Settings,
+    Steer,
+    json_text,
+    parse_create,
+    parse_message,
+)
 from segue.protocol.responses import encode_echo
 from tests.strategies import FIELDS, bodies, examples, hostile_bytes, hostile_texts, pretty
 
@@ -73,7 +82,7 @@ def test_every_field_is_read() -> None:
     }
     sent = body(include=["a"], store=False, stream=True, generate=False, previous_response_id="resp_1", **plain)
     assert parse_create(sent, "http") == Create(
-        settings=Settings(model="m", include=("a",), **plain),
+        settings=Settings(model="m", include=("a",), **{**plain, "instructions": json_text("Be brief.")}),
         input=HI,
         previous_response_id="resp_1",
         store=False,
@@ -185,7 +194,7 @@ def test_half_a_character_of_a_client_is_replaced_wherever_it_stands() -> None:
         assert [json.loads(item) for item in create.input.items] == json.loads(
             json.dumps(CUT).replace("\\ud83d", "\\ufffd").replace("\\ude00", "\\ufffd")
         )
-        assert create.settings.instructions == "c\ufffd"
+        assert create.settings.instructions_text == "c\ufffd"
         assert json.loads(bytes(create.settings.extra["x\ufffd"])) == {"y": "\ufffd\U0001f600"}
 
 
@@ -226,6 +235,9 @@ def test_every_valid_request_is_accepted_as_it_is(fields: dict[str, Any], write:
         for name, value in options.items()
     }
     extra = {name: Raw(encode(value)) for name, value in kept.items() if value}
+    if "instructions" in given_:
+        assert create.settings.instructions_text == given_["instructions"]
+        given_["instructions"] = Raw(write(given_["instructions"]).encode())
     assert create.settings == Settings(**{**given_, "include": tuple(fields.get("include") or ())}, extra=extra)
     items = fields["input"]
     expected = join([user_message(items)]) if isinstance(items, str) else json.dumps(items)

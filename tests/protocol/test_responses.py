@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.protocol.problems import Problem
-from segue.protocol.requests import Create, Settings, parse_create
+from segue.protocol.requests import Create, Settings, json_text, parse_create
 from segue.protocol.responses import (
     EncodedResponse,
     Failure,
@@ -254,9 +254,10 @@ def test_the_echo_of_every_setting_that_was_sent() -> None:
         "safety_identifier": "u",
         "prompt_cache_key": "k",
     }
-    echo = encode_echo(Settings(**sent), store=False, background=True)
+    given_ = {**sent, "instructions": json_text("Be brief.")}
+    echo = encode_echo(Settings(**given_), store=False, background=True)
     assert msgspec.json.decode(echo) == sent | {"store": False, "background": True}
-    assert settings_of(echo) == Settings(**sent)
+    assert settings_of(echo) == Settings(**given_)
 
 
 def test_settings_come_back_from_an_echo_without_its_defaults() -> None:
@@ -278,6 +279,7 @@ def test_an_echo_that_somebody_sent_is_checked() -> None:
         (ours[:-1] + b',"output":[]}', "settings[0].output"),
         (ours.replace(b'"m"', b"1"), "settings[0].model"),
         (ours[:-1] + b',"deep":' + b"[" * 600 + b"]" * 600 + b"}", None),
+        (ours.replace(b'"instructions":null', b'"instructions":1'), "settings[0].instructions"),
         (b"[]", "settings[0]"),
     ):
         refused = parse_echo(raw, "settings[0]")

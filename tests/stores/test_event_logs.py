@@ -9,7 +9,7 @@ import pytest
 
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
-from segue.protocol.requests import Settings
+from segue.protocol.requests import Settings, json_text
 from segue.protocol.responses import encode_echo, usage
 from segue.protocol.turns import TurnStream
 from segue.stores.event_logs import EventLogs, EventsGone, MemoryEventLogs
@@ -163,7 +163,7 @@ async def test_a_log_is_forgotten_when_its_time_has_come(logs: MemoryEventLogs) 
 
 # ------------------------------------------------------------------------------------------------------------- the echo
 
-ECHO = encode_echo(Settings(model="m", instructions="be brief " * 1000), store=False)
+ECHO = encode_echo(Settings(model="m", instructions=json_text("be brief " * 1000)), store=False)
 
 
 def whole_turn(response_id: ResponseId) -> list[Event]:

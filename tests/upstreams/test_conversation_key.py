@@ -12,7 +12,7 @@ from segue.history.chains import History, Turn
 from segue.protocol.codec import encode
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, chain_tag, new_response_id
 from segue.protocol.items import Item, user_message
-from segue.protocol.requests import Settings
+from segue.protocol.requests import Settings, json_text
 from segue.upstreams.conversation_key import ConversationKey, conversation_key_of
 from segue.upstreams.interface import UpstreamRequest
 from tests.strategies import examples
@@ -33,7 +33,7 @@ def key_of(
     instructions: str | None = None,
     tenant: str = "ann",
 ) -> ConversationKey:
-    settings = Settings(model="m", instructions=instructions)
+    settings = Settings(model="m", instructions=None if instructions is None else json_text(instructions))
     return conversation_key_of(UpstreamRequest("m", name, tenant, History(parent, items), settings))
 
 

@@ -186,11 +186,13 @@ def close_list(pieces: list[bytes], end: bytes) -> tuple[bytes, ...]:
     return (*pieces[:-1], pieces[-1].removesuffix(b","), end)
 
 
-def cache_key(tenant: str, instructions: str | None, state: RenderState[M]) -> str:
+def cache_key(tenant: str, instructions: msgspec.Raw | None, state: RenderState[M]) -> str:
     """Return a `prompt_cache_key`: the same in every turn of a chain, another for another chain or tenant.
 
     It is a digest of what the chain starts with. An id would not do: a client that replays its history gets a new chain
     each time.
     """
-    start = "\0".join((tenant, instructions or "")).encode("utf-8", "surrogatepass")
-    return "segue-" + hashlib.sha256(start + b"\0" + state.seed).hexdigest()[:32]
+    digest = hashlib.sha256(tenant.encode("utf-8", "surrogatepass") + b"\0")
+    digest.update(b"" if instructions is None else instructions)
+    digest.update(b"\0" + state.seed)
+    return f"segue-{digest.hexdigest()[:32]}"

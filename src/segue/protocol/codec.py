@@ -6,6 +6,7 @@ person and a `param` for a program. Not here: what is allowed, which the type gi
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -43,6 +44,9 @@ MAX_DEPTH = 64
 UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 encode = msgspec.json.Encoder().encode
+
+_SLICE_BYTES = 256 * 1024
+_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 _any = msgspec.json.Decoder()
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -99,10 +103,21 @@ def _lone_surrogates(data: bytes) -> Iterator[int]:
         yield high
 
 
-def is_utf8(data: bytes) -> bool:
-    """Return whether bytes are UTF-8, as every text of a WebSocket must be (RFC 6455, 8.1)."""
+def encode_exactly(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
+    """Encode a value that is kept and may be large: of its buffer, `encode` leaves up to a third unused."""
+    return bytes(memoryview(encode(value)))
+
+
+def is_utf8(data: bytes | memoryview) -> bool:
+    """Return whether bytes are UTF-8, as every text of a WebSocket must be (RFC 6455, 8.1).
+
+    A slice at a time, so that a large text neither is in memory twice nor keeps other threads waiting.
+    """
+    decoder, view = _utf8_decoder(), memoryview(data)
     try:
-        data.decode()
+        for at in range(0, len(view), _SLICE_BYTES):
+            decoder.decode(view[at : at + _SLICE_BYTES])
+        decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
     return True

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from segue.protocol.codec import decode, decode_value, encode, without_field
+from segue.protocol.codec import decode, decode_value, encode_exactly, without_field
 from segue.protocol.item_types import CustomToolCallItem, FunctionCallItem, Role
 from segue.protocol.problems import Problem, foreign_part, missing
 from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits, too_many_items
@@ -223,7 +223,7 @@ def resolve_references(given: Input, found: Mapping[str, Item]) -> Input:
 def user_message(text: str) -> Item:
     """Return the item that a plain string input stands for."""
     content = [{"type": "input_text", "text": text}]
-    return encode({"type": "message", "role": "user", "content": content})
+    return encode_exactly({"type": "message", "role": "user", "content": content})
 
 
 def key_of(item: Item, place: int = 0) -> ItemKey:

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
-from segue.protocol.codec import decode, decode_value, encode, size_of, without_lone_surrogates
+from segue.protocol.codec import decode, decode_value, encode, encode_exactly, is_utf8, size_of, without_lone_surrogates
 from segue.protocol.items import Input, parse_input
 from segue.protocol.lanes import DEFAULT_LANE, read_stream_id
 from segue.protocol.object_text import ObjectText
-from segue.protocol.problems import Problem, missing, thread_unsupported, unknown_type, unsupported
+from segue.protocol.problems import Problem, invalid_json, missing, thread_unsupported, unknown_type, unsupported
 from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits, refuse_size
 
 #: Value of `include`: return reasoning that only its provider can read, for a client that sends it back later.
@@ -117,7 +117,7 @@ class _CreateBody(msgspec.Struct, kw_only=True):
     conversation: Raw = _NULL
     prompt: Raw = _NULL
     thread: Raw = _NULL
-    instructions: str | None = None
+    instructions: Raw = _NULL
     tools: Raw = _NULL
     tool_choice: Raw = _NULL
     text: Raw = _NULL
@@ -145,11 +145,12 @@ class _KnownCreateBody(_CreateBody, kw_only=True, forbid_unknown_fields=True):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How to run a turn. Each request brings its own; nothing is inherited from the parent response.
 
+    `instructions` are the JSON string as it came: it may be as large as a request, and as a text several times that.
     `extra` holds all other fields as they came; what becomes of them is up to the upstream.
     """
 
     model: str
-    instructions: str | None = None
+    instructions: Raw | None = None
     tools: list[dict[str, Any]] = []
     tool_choice: str | dict[str, Any] = "auto"
     text: dict[str, Any] = {}
@@ -169,6 +170,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     extra: dict[str, Raw] = {}
+
+    @property
+    def instructions_text(self) -> str:
+        """The instructions, empty if there are none: made anew each time, since few need them, once in a turn."""
+        return "" if self.instructions is None else _texts.decode(self.instructions)
 
 
 class NativeBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,6 +267,10 @@ _objects = msgspec.json.Decoder(dict[str, Raw])
 _steers = msgspec.json.Decoder(Steer)
 _resumes = msgspec.json.Decoder(Resume)
 _cache_options = msgspec.json.Decoder(_CacheOptions)
+_texts = msgspec.json.Decoder(str)
+_optional_texts = msgspec.json.Decoder(str | None)
+#: Characters of a text that is not made only to see that it is one.
+_LONG_TEXT = 64 * 1024
 
 #: The known parts of fields that are kept as whole values, which may hold more than we know.
 _SHAPES: dict[str, msgspec.json.Decoder[Any]] = {
@@ -273,6 +283,23 @@ _SHAPES: dict[str, msgspec.json.Decoder[Any]] = {
 }
 #: Those of them that `Settings.extra` keeps, beside the unknown fields.
 _OPTIONS = ("stream_options", "prompt_cache_options")
+
+
+def json_text(text: str) -> Raw:
+    """Write a text as a JSON string, as `Settings.instructions` wants it."""
+    return Raw(encode_exactly(text))
+
+
+def refuse_text(raw: Raw, where: str) -> Problem | None:
+    """Refuse what is neither a text nor null.
+
+    That it is a JSON value was seen when it was skipped; a long text is not made of it.
+    """
+    data = memoryview(raw)
+    if len(data) > _LONG_TEXT and data[0] == ord('"'):
+        return None if is_utf8(data) else invalid_json("it holds text that is not valid Unicode")
+    text = decode(raw, _optional_texts, where)
+    return text if isinstance(text, Problem) else None
 
 
 def parse_message(data: bytes | str, limits: RequestLimits = DEFAULT_LIMITS) -> ClientMessage:
@@ -382,10 +409,10 @@ def _refuse_background(body: _CreateBody, transport: Transport) -> Problem | Non
 def _read(data: bytes | str) -> _CreateBody | Problem:
     """Read the fields that we know. Nearly always there are no others, and one pass over the body is enough."""
     body = decode(data, _known_bodies)
-    if not isinstance(body, Problem):
-        return body
-    lenient = decode(data, _bodies)
-    return lenient  # noqa: RET504 - mypy would take the problem for what is decoded
+    if isinstance(body, Problem):
+        lenient = decode(data, _bodies)
+        return lenient if isinstance(lenient, Problem) else refuse_text(lenient.instructions, "instructions") or lenient
+    return refuse_text(body.instructions, "instructions") or body
 
 
 def _asks_to_prewarm(body: _CreateBody) -> bool:
@@ -428,6 +455,7 @@ def _settings(body: _CreateBody, data: bytes | str) -> Settings | Problem:
             return value
         values[name] = value
     values["include"] = tuple(body.include or ())
+    values["instructions"] = None if body.instructions == _NULL else body.instructions.copy()
     extra = _extra(body, data, values)
     if isinstance(extra, Problem):
         return extra
@@ -480,4 +508,6 @@ def _find_nameless(tools: Sequence[_ToolDefinition | _AllowedTool], where: str) 
 #: The types of tools that are called by a name that the client gave them.
 _NAMED_TOOLS = frozenset({"function", "custom"})
 
-_PLAIN = tuple(name for name in Settings.__struct_fields__ if name not in {*_SHAPES, "include", "extra"})
+_PLAIN = tuple(
+    name for name in Settings.__struct_fields__ if name not in {*_SHAPES, "include", "instructions", "extra"}
+)

@@ -12,15 +12,18 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from segue.protocol.codec import Pieces, decode, decode_value, encode
+from segue.protocol.codec import Pieces, decode, decode_value, encode, encode_exactly
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
-from segue.protocol.requests import Settings
+from segue.protocol.requests import Settings, refuse_text
 
 Status = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
 #: Statuses after which nothing of a response changes any more.
 TerminalStatus = Literal["completed", "incomplete", "failed", "cancelled"]
+
+
+_INSTRUCTIONS, _NULL = b'"instructions":', msgspec.Raw(b"null")
 
 
 class _CachedTokens(msgspec.Struct, frozen=True):
@@ -87,7 +90,7 @@ class _SettingsEcho(msgspec.Struct, frozen=True, kw_only=True):
     """The settings as the schema wants them echoed: every field is there, with its default if need be."""
 
     model: str
-    instructions: str | None
+    instructions: msgspec.Raw
     tools: list[dict[str, Any]]
     tool_choice: str | dict[str, Any]
     truncation: str
@@ -110,12 +113,15 @@ class _SettingsEcho(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def encode_echo(settings: Settings, *, store: bool, background: bool = False) -> bytes:
-    """Return the echo of the request's settings as a JSON object. Costs O(settings), once per turn."""
+    """Return the echo of the request's settings as a JSON object. Costs O(settings), once per turn.
+
+    The instructions are put in as they came: nothing reads them here, however long they are.
+    """
     tier = settings.service_tier
-    return encode(
+    encoded = encode_exactly(
         _SettingsEcho(
             model=settings.model,
-            instructions=settings.instructions,
+            instructions=_NULL,
             tools=[_echo_tool(tool) for tool in settings.tools],
             tool_choice=settings.tool_choice,
             truncation=settings.truncation,
@@ -137,6 +143,10 @@ def encode_echo(settings: Settings, *, store: bool, background: bool = False) ->
             prompt_cache_key=settings.prompt_cache_key,
         )
     )
+    if settings.instructions is None:
+        return encoded
+    at = encoded.index(_INSTRUCTIONS) + len(_INSTRUCTIONS)  # no string holds it: its quotation marks are escaped
+    return b"".join((encoded[:at], settings.instructions, encoded[at + len(_NULL) :]))
 
 
 _echoes = msgspec.json.Decoder(_SettingsEcho)
@@ -147,6 +157,9 @@ def parse_echo(raw: bytes | msgspec.Raw, where: str) -> bytes | Problem:
     known = decode(raw, _echoes, where)
     if isinstance(known, Problem):
         return known
+    problem = refuse_text(known.instructions, f"{where}.instructions")
+    if problem is not None:
+        return problem
     value = decode_value(msgspec.Raw(raw), where)
     if isinstance(value, Problem):
         return value
@@ -167,6 +180,7 @@ def settings_of(echo: bytes) -> Settings:
     return Settings(
         **{
             **fields,
+            "instructions": None if known.instructions == _NULL else known.instructions.copy(),
             "service_tier": None if known.service_tier == "default" else known.service_tier,
             "tools": [_sent(tool) for tool in known.tools],
             "text": text if form == {"type": "text"} else {**text, "format": form},

@@ -42,7 +42,7 @@ def conversation_key_of(request: TurnRequest) -> ConversationKey:
         return ConversationKey(request.tenant, chain)
     if request.native is not None and not request.history.input:
         return ConversationKey(request.tenant, chain, request.native.opening, request.native.replayed)
-    prefix_digest, replayed = _digest_prefix(request.settings.instructions or "", request.history.input)
+    prefix_digest, replayed = _digest_prefix(request.settings.instructions or b"", request.history.input)
     return ConversationKey(request.tenant, chain, prefix_digest, replayed)
 
 
@@ -54,9 +54,9 @@ class _ItemAuthor(msgspec.Struct):
 _authors = msgspec.json.Decoder(_ItemAuthor)
 
 
-def _digest_prefix(instructions: str, items: Iterable[Item]) -> tuple[bytes, bool]:
+def _digest_prefix(instructions: bytes | msgspec.Raw, items: Iterable[Item]) -> tuple[bytes, bool]:
     """Return the digest of the items before the model's first one, and whether the model has one."""
-    digest = hashlib.sha256(instructions.encode("utf-8", "surrogatepass"))
+    digest = hashlib.sha256(instructions)
     for item in items:
         if _is_from_model(item):
             return digest.digest(), True

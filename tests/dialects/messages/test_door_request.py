@@ -12,7 +12,7 @@ from msgspec import Raw
 from segue.dialects.messages.door_request import read_request
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits
-from segue.protocol.requests import ENCRYPTED_REASONING, Create, Settings
+from segue.protocol.requests import ENCRYPTED_REASONING, Create, Settings, json_text
 
 Json = dict[str, Any]
 
@@ -56,8 +56,11 @@ def test_a_request_needs_a_model_messages_and_a_limit() -> None:
 @pytest.mark.parametrize(
     ("fields", "settings"),
     [
-        ({"system": "S"}, {"instructions": "S"}),
-        ({"system": [{"type": "text", "text": "S", "cache_control": {"type": "ephemeral"}}]}, {"instructions": "S"}),
+        ({"system": "S"}, {"instructions": json_text("S")}),
+        (
+            {"system": [{"type": "text", "text": "S", "cache_control": {"type": "ephemeral"}}]},
+            {"instructions": json_text("S")},
+        ),
         (
             {"tools": [TOOL, {"name": "g", "type": "custom", "strict": True}]},
             {

@@ -17,7 +17,7 @@ from segue.history.chains import History, Turn, path
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
 from segue.protocol.items import Item, user_message
 from segue.protocol.problems import Refused
-from segue.protocol.requests import Settings
+from segue.protocol.requests import Settings, json_text
 from segue.testing.tiny_model import CHAT_TEMPLATE
 from tests.strategies import examples
 
@@ -77,7 +77,7 @@ plans = st.lists(st.tuples(st.integers(0, 9), texts, texts, st.booleans()), min_
 def test_continued_is_whole(plan: list[tuple[int, str, str, bool]], with_tools: bool) -> None:
     """For any tree of turns: what the kept prompts and the news come to is what the whole history comes to."""
     reading, fresh = Reading(), Reading()
-    given = msgspec.structs.replace(SETTINGS, tools=[TOOL] if with_tools else [], instructions="be short")
+    given = msgspec.structs.replace(SETTINGS, tools=[TOOL] if with_tools else [], instructions=json_text("be short"))
     turns: list[Turn] = []
     for number, (choice, asked, answered, calls) in enumerate(plan):
         parent = turns[choice % len(turns)] if turns and choice else None
@@ -144,7 +144,7 @@ def test_the_work_does_not_grow_with_the_conversation() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda given: msgspec.structs.replace(given, instructions="other"),
+        lambda given: msgspec.structs.replace(given, instructions=json_text("other")),
         lambda given: msgspec.structs.replace(given, tools=[TOOL]),
     ],
 )

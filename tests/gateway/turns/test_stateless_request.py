@@ -12,7 +12,7 @@ from segue.config import ProviderDialect
 from segue.gateway.turns.stateless_request import StatelessRequest, write_request
 from segue.history.records import Record
 from segue.protocol.problems import Problem
-from segue.protocol.requests import Settings
+from segue.protocol.requests import Settings, json_text
 from segue.protocol.responses import encode_echo
 from segue.testing.store_conformance import sample_record
 
@@ -22,7 +22,7 @@ SEALED = b'{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"seg
 
 
 def records(**settings: Any) -> list[Record]:  # noqa: ANN401 - any setting
-    echo = encode_echo(Settings(model="m", instructions="Be kind.", **settings), store=True)
+    echo = encode_echo(Settings(model="m", instructions=json_text("Be kind."), **settings), store=True)
     first, second = sample_record("one", echo=echo), sample_record("two", "one", echo=echo)
     return [replace(first, input=(USER,), output=(SEALED, SAID)), replace(second, input=(USER,), output=(SAID,))]
 

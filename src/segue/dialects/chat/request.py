@@ -104,7 +104,7 @@ class ChatDialect:
         if builder.is_wanted("stream_options"):
             builder.fields["stream_options"] = {"include_usage": True}
         head = encode(builder.fields)[:-1] + b',"messages":['
-        texts = [text for text in (request.settings.instructions or "", *state.preamble) if text.strip()]
+        texts = [text for text in (request.settings.instructions_text, *state.preamble) if text.strip()]
         if texts:
             head += _message("system", "\n\n".join(texts))
             if not state.open.begun and self._profile.system_messages == "first":  # templates want a question

@@ -20,7 +20,7 @@ from segue.protocol.codec import decode, encode, without_lone_surrogates
 from segue.protocol.object_text import ObjectText, read_object
 from segue.protocol.problems import Problem, missing, thread_unsupported, unsupported
 from segue.protocol.request_size import RequestLimits, refuse_size
-from segue.protocol.requests import ENCRYPTED_REASONING, Count, Create, NativeBody, Settings
+from segue.protocol.requests import ENCRYPTED_REASONING, Count, Create, NativeBody, Settings, json_text
 
 NAME: Literal["messages"] = "messages"
 
@@ -190,9 +190,10 @@ def _read_body(data: bytes, body: _MessagesBody, limits: RequestLimits) -> Creat
     if isinstance(system, Problem):
         return system
     assert body.model is not None, "a request without a model is refused"
+    instructions = system_text(body.system)
     settings = Settings(
         model=body.model,
-        instructions=system_text(body.system) or None,
+        instructions=json_text(instructions) if instructions else None,
         tools=tools,
         max_output_tokens=body.max_tokens,
         temperature=body.temperature,

@@ -189,8 +189,7 @@ class _WithoutThoughts:
 def _head(builder: RequestBuilder, preamble: tuple[str, ...], *, marked: bool) -> bytes:
     """Write all that comes before the messages, if `marked` with a mark at its end: it is the same in every turn."""
     fields = builder.fields
-    instructions = builder.settings.instructions
-    texts = [text for text in (instructions or "", *preamble) if text.strip()]
+    texts = [text for text in (builder.settings.instructions_text, *preamble) if text.strip()]
     mark = {"cache_control": {"type": "ephemeral"}} if marked else {}
     if texts:
         system: list[dict[str, Any]] = [{"type": "text", "text": text} for text in texts]

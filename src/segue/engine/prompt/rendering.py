@@ -111,7 +111,7 @@ class PromptRenderer:
         Raises `Refused`, and whatever `tokenizer` raises.
         """
         tools = read_tools(settings).shown
-        head = encode([settings.instructions or "", [tool.definition for tool in tools]])
+        head = encode([settings.instructions, [tool.definition for tool in tools]])
         try:
             parent = None if history.parent is None else self._find(tenant, history.parent.id)
             if parent is not None and parent.head == head and not parent.dropped:
@@ -140,7 +140,7 @@ class PromptRenderer:
         except Refused as refused:
             if refused.problem.code != "context_length_exceeded":
                 raise
-            conversation = read_conversation(history, settings.instructions)
+            conversation = read_conversation(history, settings.instructions_text)
             count = self._truncation(settings, tokenizer).count(conversation)
             if count > COUNTED_CONTEXTS * self._context:
                 raise
@@ -180,7 +180,7 @@ class PromptRenderer:
         return _AddedPrompt(tokens, message_warnings(messages))
 
     def _whole(self, history: History, settings: Settings, tokenizer: Tokenizer) -> Prompt:
-        conversation = read_conversation(history, settings.instructions)
+        conversation = read_conversation(history, settings.instructions_text)
         truncated = self._truncation(settings, tokenizer).apply(conversation, settings.truncation)
         tokens, warnings = truncated.tokens, message_warnings(truncated.messages)
         return Prompt(tokens, len(tokens), truncated.dropped_turns, warnings)
