@@ -23,6 +23,7 @@ from cyclopts import App
 from segue.cli.main import app as command_line
 from segue.config import (
     AgentConfig,
+    CertificateConfig,
     Config,
     KeyConfig,
     LimitsConfig,
@@ -482,6 +483,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "configuration-server": lambda: configuration_tables.settings(ServerConfig, "SEGUE_SERVER"),
     "configuration-upstream": lambda: configuration_tables.settings(UpstreamConfig, "SEGUE_UPSTREAM_0"),
     "configuration-key": lambda: configuration_tables.settings(KeyConfig, "SEGUE_KEY_0"),
+    "configuration-certificate": lambda: configuration_tables.settings(CertificateConfig, "SEGUE_CERTIFICATE_0"),
     "configuration-limits": lambda: configuration_tables.settings(LimitsConfig, "SEGUE_LIMITS"),
     "configuration-tenant": lambda: configuration_tables.settings(TenantConfig, "SEGUE_TENANT_0"),
     "configuration-listener": lambda: configuration_tables.settings(ListenerConfig, "SEGUE_LISTENER_0"),

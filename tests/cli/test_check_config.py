@@ -119,7 +119,18 @@ def test_without_keys_it_says_who_is_served(command: Command) -> None:
     status, printed, _ = command("check-config")
     assert status == 0
     assert "ok  defaults and environment\n" in printed
-    assert "no keys: everybody on this machine is one tenant, and nobody else is served\n" in printed
+    assert "no keys: your own user is one tenant, and nobody else is served\n" in printed
+
+
+def test_it_names_those_who_are_served(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "segue.toml").write_text('[server]\naccess = "anyone"\n')
+    assert "no keys: everybody on this machine is one tenant" in command("check-config")[1]
+    tls = '[server]\ntls_cert = "c"\ntls_key = "k"\ntls_client_ca = "a"\n'
+    row = f'[[certificate]]\nname = "[b]"\ntenant = "t"\nsha256 = "{"0" * 64}"\n'
+    (tmp_path / "segue.toml").write_text(tls + row)
+    printed = command("check-config")[1]
+    assert "certificate [b]: tenant t\n" in printed
+    assert "no keys" not in printed
 
 
 def test_a_file_that_is_not_there(command: Command, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segue.cli.private_gateway import private_gateway
-from segue.config import Config, KeyConfig, ListenerConfig, RouteConfig, ServerConfig, TunnelConfig
+from segue.config import CertificateConfig, Config, KeyConfig, ListenerConfig, RouteConfig, ServerConfig, TunnelConfig
 
 OWN = [RouteConfig(mount="/openai", target="self")]
 FILE = Path("segue.toml")
@@ -16,7 +16,15 @@ KEY = KeyConfig("run", "run", "0" * 64)
 
 def test_what_is_for_others_is_left_out() -> None:
     config = Config(
-        server=ServerConfig(host="0.0.0.0", port=1),  # noqa: S104 - it is left out
+        server=ServerConfig(
+            host="0.0.0.0",  # noqa: S104 - it is left out
+            port=1,
+            tls_cert="c",
+            tls_key="k",
+            tls_client_ca="a",
+            tls_client_auth="required",
+        ),
+        certificate=[CertificateConfig(name="c", tenant="c", sha256="2" * 64)],
         tunnel=TunnelConfig(address="wss://gateway.example.com", max_sessions=7),
         listener=[ListenerConfig(port=2)],
         key=[KeyConfig("alice", "alice", "1" * 64)],
@@ -25,7 +33,9 @@ def test_what_is_for_others_is_left_out() -> None:
     made, router = private_gateway(config, FILE, keys=[KEY], named=False)
     assert (made.server.host, made.server.port, made.server.store) == ("127.0.0.1", 0, "memory:")
     assert (made.tunnel.address, made.tunnel.max_sessions) == ("", 7)
-    assert (made.listener, made.key, made.route) == ([], [KEY], config.route)
+    assert (made.listener, made.key, made.certificate, made.route) == ([], [KEY], [], config.route)
+    tls = made.server.tls_cert, made.server.tls_key, made.server.tls_client_ca, made.server.tls_client_auth
+    assert tls == (None, None, None, "optional"), "it speaks plain HTTP within this machine"
     assert router is not None
     assert router.models() == ["scripted"]
 

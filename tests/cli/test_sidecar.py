@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 
 from segue.cli.sidecar import about_token, load_sidecar, parse_address, proxy_of, settings_of
 from segue.cli.stats_view import fetch
@@ -17,6 +19,7 @@ from segue.config import ConfigError, SidecarConfig
 from segue.peer_credentials.lookup import PeerUsers
 from segue.sidecar import app as sidecar_app
 from segue.sidecar.app import Sidecar, SidecarSettings
+from segue.sidecar.tls_sessions import ClientIdentity
 from tests.cli.conftest import Command, own_file
 from tests.sidecar.gateways import fake_gateway
 from tests.sidecar.proxies import connect_proxy
@@ -258,3 +261,26 @@ async def test_the_counters_are_shown_by_the_token_of_the_settings() -> None:
         with pytest.raises(ConfigError, match="to its own user only"):
             await asyncio.to_thread(fetch, "127.0.0.1", port)
         assert (await asyncio.to_thread(fetch, "127.0.0.1", port, TOKEN)).exchanges == 0
+
+
+def test_a_certificate_to_show_is_tried_at_the_start(tmp_path: Path) -> None:
+    made = trustme.CA().issue_cert("build.example")
+    certificate, key = tmp_path / "c.pem", tmp_path / "k.pem"
+    made.cert_chain_pems[0].write_to_path(certificate)
+    made.private_key_pem.write_to_path(key)
+    good = settings_of(SidecarConfig(client_cert=str(certificate), client_key=str(key))).connector.identity
+    assert good == ClientIdentity(str(certificate), str(key))
+    assert settings_of(SidecarConfig()).connector.identity is None
+    pair = SidecarConfig(client_cert=str(certificate), client_key=str(certificate))
+    with pytest.raises(ConfigError, match="they are no certificate with its key"):
+        settings_of(pair)
+    with pytest.raises(ConfigError, match=r"cannot use .*none.pem and .*k.pem: No such file or directory"):
+        settings_of(SidecarConfig(client_cert=str(tmp_path / "none.pem"), client_key=str(key)))
+    encrypted = serialization.load_pem_private_key(key.read_bytes(), None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    key.write_bytes(encrypted)
+    with pytest.raises(ConfigError, match="the key has a password"):
+        settings_of(SidecarConfig(client_cert=str(certificate), client_key=str(key)))

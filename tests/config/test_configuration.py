@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segue.config import AgentConfig, Config, SidecarConfig, without_secrets
-from tests.config.tables import KEY_TOML, PROVIDER_TOML, UPSTREAM_TOML, error_of, from_toml
+from tests.config.tables import KEY_TOML, PROVIDER_TOML, SHA, UPSTREAM_TOML, error_of, from_toml
 
 
 def test_what_headers_hold_is_not_shown(tmp_path: Path) -> None:
@@ -62,6 +62,43 @@ def test_doubles_are_refused(tmp_path: Path, text: str, expected: str) -> None:
     assert error_of(tmp_path, text) == expected
 
 
+TLS = '[server]\ntls_cert = "c"\ntls_key = "k"\n'
+CLIENTS = f'{TLS}tls_client_ca = "a"\n'
+CERTIFICATE = '[[certificate]]\nname = "c"\ntenant = "t"\n'
+NAMED = f'{CERTIFICATE}san = "DNS:build.example"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[server]\ntls_client_ca = "a"\n', "tls_client_ca needs TLS: set tls_cert and tls_key"),
+        (TLS + 'tls_client_auth = "required"\n', "without tls_client_ca, no client certificate is asked for"),
+        (TLS + NAMED, "without tls_client_ca, no client certificate is asked for"),
+        (CLIENTS + CERTIFICATE, "certificate 'c': write one of sha256, subject and san"),
+        (CLIENTS + NAMED + f'sha256 = "{SHA}"\n', "certificate 'c': write one of sha256, subject and san"),
+        (CLIENTS + CERTIFICATE + 'sha256 = "00:11"\n', "certificate[0].sha256"),
+        (CLIENTS + CERTIFICATE + 'san = "build.example"\n', "certificate[0].san"),
+        (CLIENTS + NAMED * 2, "two [[certificate]] tables are named 'c'"),
+        (CLIENTS + NAMED + KEY_TOML.replace('"k"', '"c"'), "a [[key]] and a [[certificate]] are named 'c'"),
+        (CLIENTS + NAMED + "[certificate.limits]\nstored_bytes = 1\n", "certificate 'c': limits.stored_responses"),
+        ('[sidecar]\nclient_cert = "c"\n', "sidecar: client_cert and client_key belong together"),
+    ],
+)
+def test_certificates_that_cannot_be_meant_are_refused(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in error_of(tmp_path, text)
+
+
+def test_certificates_are_enough_to_let_others_in(tmp_path: Path) -> None:
+    attributes = '{commonName = "build"}'
+    text = f'{CLIENTS}host = "0.0.0.0"\n{CERTIFICATE}subject = {attributes}\n{KEY_TOML}'
+    config = from_toml(tmp_path, text)
+    assert [one.name for one in config.callers] == ["k", "c"]
+    assert config.certificate[0].subject == {"commonName": "build"}
+    environ = {"SEGUE_CERTIFICATE_0_SUBJECT": '{"commonName": "other"}', "SEGUE_CERTIFICATE_0_NAME": "c"}
+    environ["SEGUE_CERTIFICATE_0_TENANT"] = "t"
+    assert from_toml(tmp_path, CLIENTS, environ).certificate[0].subject == {"commonName": "other"}
+
+
 def test_a_group_has_somebody_to_stand_in_for(tmp_path: Path) -> None:
     """Backups alone are none."""
     spare = UPSTREAM_TOML.format(name="u") + 'group = "g"\nbackup = true\n'
@@ -74,6 +111,10 @@ def test_the_agents_key_is_not_shown() -> None:
     assert without_secrets(Config(agent=AgentConfig(proxy="http://u:p@h:1"))).agent.proxy == "(set)"
     assert without_secrets(Config(agent=AgentConfig(key="sk-1"))).agent.key == "(set)"
     assert without_secrets(Config()).agent.key is None
+
+
+def test_the_sidecars_token_is_not_shown() -> None:
+    assert without_secrets(Config(sidecar=SidecarConfig(token="t" * 16))).sidecar.token == "(set)"
 
 
 def test_a_proxy_that_may_have_a_password_is_not_shown() -> None:

@@ -144,6 +144,8 @@ TABLES: dict[str, type[msgspec.Struct]] = {"server": ServerConfig, "upstream_0":
 #: What to write for the settings that are held to a form, and for the rest by their type.
 FORMS: dict[tuple[str, str], tuple[str, Any]] = {
     ("server", "profile"): ("serial", "serial"),
+    ("server", "access"): ("anyone", "anyone"),
+    ("server", "tls_client_auth"): ("required", "required"),
     ("upstream_0", "context_tokens"): ("512", 512),
     ("upstream_0", "base_url"): ("http://127.0.0.1:1/v1", "http://127.0.0.1:1/v1"),
     ("upstream_0", "headers"): ("A: b, C: d", ["A: b", "C: d"]),
@@ -184,7 +186,11 @@ def test_every_setting_can_be_set_by_its_variable(table: str, name: str, hint: o
     (dialect, *_) = DIALECTS_OF.get(name, ("scripted",))
     environ |= {"SEGUE_UPSTREAM_0_NAME": "u", "SEGUE_UPSTREAM_0_DIALECT": dialect, "SEGUE_UPSTREAM_0_MODELS": "m"}
     environ |= {"SEGUE_UPSTREAM_0_BASE_URL": "http://127.0.0.1:1"} if dialect in DIALECTS_OF["base_url"] else {}
-    environ |= {"SEGUE_SERVER_TLS_CERT": "c", "SEGUE_SERVER_TLS_KEY": "k"} if name.startswith("tls_") else {}
+    environ |= (
+        {"SEGUE_SERVER_TLS_CERT": "c", "SEGUE_SERVER_TLS_KEY": "k", "SEGUE_SERVER_TLS_CLIENT_CA": "a"}
+        if name.startswith("tls_")
+        else {}
+    )
     if name in {"weight", "backup", "rerun"}:  # they mean something beside another upstream of the group
         environ["SEGUE_UPSTREAM_0_GROUP"] = "g"
         other = {"name": "v", "dialect": "scripted", "models": "m", "group": "g"}

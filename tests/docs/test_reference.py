@@ -12,6 +12,7 @@ from prometheus_client import generate_latest
 
 from segue.config import (
     AgentConfig,
+    CertificateConfig,
     Config,
     KeyConfig,
     LimitsConfig,
@@ -86,6 +87,7 @@ def test_every_setting_is_listed() -> None:
         ListenerConfig,
         UpstreamConfig,
         KeyConfig,
+        CertificateConfig,
         LimitsConfig,
         TenantConfig,
         RouteConfig,
@@ -100,6 +102,7 @@ def test_every_setting_is_listed() -> None:
         "listener",
         "upstream",
         "key",
+        "certificate",
         "limits",
         "tenant",
         "route",

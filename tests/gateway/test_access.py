@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from multidict import CIMultiDict
 
-from segue.config import Config, KeyConfig, ServerConfig
+from segue.config import CertificateConfig, Config, KeyConfig, ServerConfig
 from segue.gateway.access import LOCAL_TENANT, Access
+from segue.gateway.client_certificate import ClientCertificate
 from segue.gateway.error_mapping import http_reply
 from segue.gateway.principal import Principal
 from segue.protocol.problems import Problem
@@ -401,3 +402,60 @@ def test_a_key_of_the_gateway_is_not_passed_on() -> None:
 def test_what_is_no_key_is_not_taken_for_one(fields: dict[str, str]) -> None:
     """It could not be sent."""
     assert credential_of(LOCAL, **fields) is None
+
+
+# ------------------------------------------------------------------------------------------------------- certificates
+
+SHOWN = ClientCertificate("c" * 64, (("commonName", "build"),), frozenset(), NOW + 60)
+ROW = CertificateConfig(name="build", tenant="ci", subject={"commonName": "build"}, models=["m"], routes=["/r"])
+
+
+def with_certificates(*rows: CertificateConfig, keys: tuple[KeyConfig, ...] = ()) -> Access:
+    return Access(Config(certificate=list(rows), key=list(keys)))
+
+
+def test_a_certificate_stands_for_what_its_row_says() -> None:
+    rules = with_certificates(ROW)
+    found = rules.principal(headers(), NOW, SHOWN)
+    assert found == Principal("ci", "build", None, ("m",), ("/r",), SHOWN.expires_at, SHOWN)
+    assert isinstance(found, Principal)
+    assert rules.renewed(found, NOW) == found
+    assert code_of(rules.principal(headers(), NOW)) == "invalid_api_key", "nobody is let in without one"
+    assert rules.refuse_private(headers(), "127.0.0.1", NOW) is not None
+    assert rules.refuse_private(headers(), None, NOW, certificate=SHOWN) is None
+    assert not rules.for_own_user
+
+
+def test_a_certificate_ends_with_itself_or_before_by_its_row() -> None:
+    """A connection that was open before asks in vain afterwards."""
+    early = replace(ROW, expires_at=datetime.fromtimestamp(NOW + 5, tz=UTC))
+    for row, ends_at in ((ROW, NOW + 60), (early, NOW + 5)):
+        rules = with_certificates(row)
+        found = rules.principal(headers(), ends_at - 1, SHOWN)
+        assert isinstance(found, Principal)
+        refused = rules.renewed(found, ends_at)
+        assert isinstance(refused, Problem)
+        assert refused.message == "This client certificate has expired. Ask for a new one."
+
+
+def test_the_first_row_that_means_a_certificate_counts_and_a_row_can_be_taken_away() -> None:
+    other = CertificateConfig(name="other", tenant="other", sha256=SHOWN.sha256)
+    rules = with_certificates(ROW, other)
+    found = rules.principal(headers(), NOW, SHOWN)
+    assert isinstance(found, Principal)
+    assert found.tenant == "ci"
+    rules.replace_keys([], [other])
+    moved = rules.renewed(found, NOW)
+    assert isinstance(moved, Principal)
+    assert moved.tenant == "other"
+    rules.replace_keys([key("k")])
+    assert code_of(rules.renewed(found, NOW)) == "invalid_api_key"
+
+
+def test_a_key_that_is_ours_wins_and_another_does_no_harm() -> None:
+    rules = with_certificates(ROW, keys=(key("k"),))
+    for sent, tenant in (("k", "alice"), ("unused", "ci"), ("", "ci")):
+        found = rules.principal(headers(authorization=f"Bearer {sent}"), NOW, SHOWN)
+        assert isinstance(found, Principal)
+        assert found.tenant == tenant
+    assert rules.credential(headers(authorization="Bearer unused")) is None, "it is not for a provider"

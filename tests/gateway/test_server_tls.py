@@ -100,6 +100,17 @@ async def test_files_that_cannot_be_used_stop_the_start(
     assert str(caught.value).startswith(message.format(folder=tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "No such file or directory"), ("nothing", "it holds no certificates")]
+)
+async def test_authorities_that_cannot_be_read_stop_the_start(text: str | None, said: str, tmp_path: Path) -> None:
+    server = replace(issue(trustme.CA(), tmp_path), tls_client_ca=str(tmp_path / "ca.pem"))
+    if text is not None:
+        (tmp_path / "ca.pem").write_text(text)
+    with pytest.raises(ConfigError, match=f"cannot read .*ca.pem: {said}"):
+        await Gateway.open(Config(server=server), router())
+
+
 def test_a_certificate_without_its_key_is_no_configuration(tmp_path: Path) -> None:
     file = tmp_path / "segue.toml"
     file.write_text('[server]\ntls_cert = "cert.pem"\n')
@@ -112,4 +123,5 @@ def test_other_files_need_no_restart_but_tls_itself_does() -> None:
         Config(server=ServerConfig(tls_cert=name, tls_key=name)) for name in (None, "one.pem", "other.pem")
     )
     assert restart_needed(one, other) == []
+    assert restart_needed(one, replace(one, server=replace(one.server, tls_client_ca="ca.pem"))) == []
     assert restart_needed(plain, one) == ["server.tls_cert", "server.tls_key"]

@@ -17,6 +17,7 @@ from segue.config import Config
 from segue.gateway import tls_port
 from segue.gateway.app import Gateway, serving
 from segue.gateway.connections import RESERVED, AcceptLimits, Connections
+from segue.gateway.server_tls import ServerTls
 from segue.gateway.tls_port import HandshakeLimits, TlsPort
 from tests.faults.gateways import until
 from tests.gateway.test_server_tls import issue, router
@@ -99,13 +100,14 @@ async def test_the_end_of_the_gateway_cuts_handshakes_that_are_under_way(tmp_pat
             await silent(stack, port)
 
 
-async def test_a_port_that_is_taken_leaves_no_socket_open() -> None:
+async def test_a_port_that_is_taken_leaves_no_socket_open(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = TlsPort(
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+            ServerTls(issue(SECRET, tmp_path)),
             lambda _: asyncio.Protocol(),
             connections=Connections(AcceptLimits(1, 1.0, 1.0), lambda: 0.0),
             limits=HandshakeLimits(1.0, 1.0),
+            note_refused=lambda *_: None,
         )
         with pytest.raises(OSError, match="in use"):
             await port.listen("127.0.0.1", taken.getsockname()[1])

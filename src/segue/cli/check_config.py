@@ -72,9 +72,12 @@ def _show(console: Console, config: Config, found: Path | None, *, models: list[
         console.print(f"upstream {up.name}: {up.dialect}{_where(up)}{_whose(up)}, {served}", soft_wrap=True)
     console.print(f"models: {', '.join(models)}")
     for key in config.key:
-        console.print(f"key {key.name}: tenant {key.tenant}")
-    if not config.key:
-        console.print("no keys: everybody on this machine is one tenant, and nobody else is served")
+        console.print(f"key {key.name}: tenant {key.tenant}", markup=False, soft_wrap=True)
+    for one in config.certificate:
+        console.print(f"certificate {one.name}: tenant {one.tenant}", markup=False, soft_wrap=True)
+    if not config.callers:
+        whose = "everybody on this machine" if config.server.access == "anyone" else "your own user"
+        console.print(f"no keys: {whose} is one tenant, and nobody else is served")
 
 
 def _show_sidecar_file(console: Console, chosen: ChosenFile) -> None:

@@ -70,15 +70,15 @@ def run_doctor(
     *,
     path: Path | None,
     gateways: Sequence[str],
-    key: str | None,
-    cafile: Path | None,
     as_json: bool,
+    **options: object,
 ) -> int:
     """Check everything, and print it; return 0 if all is well, and 1 if something is wrong.
 
-    `command`: how the agent is run whose settings are checked too; empty: none.
+    `command`: how the agent is run whose settings are checked too; empty: none. `options` replace keys of `[sidecar]`,
+    unless they are None.
     """
-    config, _ = load_sidecar(path, gateways=gateways, key=key, cafile=None if cafile is None else str(cafile))
+    config, _ = load_sidecar(path, gateways=gateways, **options)
     settings = settings_of(config.sidecar)
     facts = facts_of(command, child_environment(), Path.cwd()) if command else None
     diagnosis = run(_diagnose(settings, facts))

@@ -39,6 +39,10 @@ Access: TypeAlias = Annotated[
     ),
 ]
 CaFile: TypeAlias = Annotated[Path | None, Parameter(help="Certificates to verify gateways by.")]
+ClientCert: TypeAlias = Annotated[
+    Path | None, Parameter(help="A certificate (PEM) to show to gateways that ask for one.")
+]
+ClientKey: TypeAlias = Annotated[Path | None, Parameter(help="The key (PEM) of that certificate.")]
 Cache: TypeAlias = Annotated[
     bool | None, Parameter(help="Keep a few request bodies on disk, for a new start [default: yes].")
 ]

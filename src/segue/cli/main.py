@@ -14,12 +14,15 @@ from segue.cli import agent_parameters as parameters
 from segue.cli import server_benchmarks
 from segue.cli.bench_commands import FlightEvents, airplane, spectrum, times
 from segue.cli.closed_pipe import PIPE_CLOSED_STATUS, drop_output, is_pipe_closed
+from segue.cli.config_commands import config_commands
 from segue.cli.conversation_commands import export, import_conversation, usage
 from segue.cli.gateway_parameters import (
     Access,
     AsJson,
     Cache,
     CaFile,
+    ClientCert,
+    ClientKey,
     Direct,
     GatewayKey,
     Gateways,
@@ -41,7 +44,6 @@ app.command(bench)
 bench.command(airplane)
 bench.command(spectrum)
 bench.command(times)
-config_commands = App(name="config", help="The settings of segue sidecar and segue run, and where they come from.")
 app.command(config_commands)
 app.command(key_commands)
 app.command(usage)
@@ -86,6 +88,8 @@ def sidecar(  # noqa: PLR0913 - one for each option
     direct: Direct = None,
     install: Install = None,
     cafile: CaFile = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
     cache: Cache = None,
     stats: Annotated[bool, Parameter(help="Show what the running sidecar is doing.", negative="")] = False,
     log: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="How much to log on stderr.")] = "info",
@@ -111,6 +115,8 @@ def sidecar(  # noqa: PLR0913 - one for each option
         direct=direct,
         install=install,
         cafile=None if cafile is None else str(cafile),
+        client_cert=None if client_cert is None else str(client_cert),
+        client_key=None if client_key is None else str(client_key),
         cache=cache,
     )
 
@@ -125,6 +131,8 @@ def run(  # noqa: PLR0913 - one for each option
     direct: Direct = None,
     install: Install = None,
     cafile: CaFile = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
     cache: Cache = None,
     check: Annotated[
         bool, Parameter(help="Look for the gateway first, and do not start the program without one.")
@@ -150,6 +158,8 @@ def run(  # noqa: PLR0913 - one for each option
         direct=direct,
         install=install,
         cafile=None if cafile is None else str(cafile),
+        client_cert=None if client_cert is None else str(client_cert),
+        client_key=None if client_key is None else str(client_key),
         cache=cache,
     )
 
@@ -179,6 +189,8 @@ def doctor(
     gateway: Gateways = (),
     key: GatewayKey = None,
     cafile: CaFile = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
     json: AsJson = False,
 ) -> int:
     """Check the way to the gateway and the provider, and say what to do: segue doctor --gateway wss://HOST -- claude
@@ -187,7 +199,16 @@ def doctor(
     """
     from segue.cli.doctor import run_doctor
 
-    return run_doctor(command, path=config, gateways=gateway, key=key, cafile=cafile, as_json=json)
+    return run_doctor(
+        command,
+        path=config,
+        gateways=gateway,
+        as_json=json,
+        key=key,
+        cafile=None if cafile is None else str(cafile),
+        client_cert=None if client_cert is None else str(client_cert),
+        client_key=None if client_key is None else str(client_key),
+    )
 
 
 @app.command
@@ -196,22 +217,6 @@ def check_config(*, config: ConfigFile = None, json: AsJson = False) -> int:
     from segue.cli.check_config import run_check_config
 
     return run_check_config(config, as_json=json)
-
-
-@config_commands.command
-def path(*, json: AsJson = False) -> int:
-    """Print where your own configuration file is, whether it exists or not."""
-    from segue.cli.config import run_config_path
-
-    return run_config_path(as_json=json)
-
-
-@config_commands.command
-def show(*, config: UserConfigFile = None, json: AsJson = False) -> int:
-    """Print each setting, and where its value came from: the file, a variable, or its default. No key is shown."""
-    from segue.cli.config import run_config_show
-
-    return run_config_show(config, as_json=json)
 
 
 @app.command

@@ -35,9 +35,19 @@ def private_gateway(config: Config, found: Path | None, *, keys: Sequence[KeyCon
     has_store = uses_own_api and (named or config.server.store != ServerConfig().store)
     config = replace(
         config,
-        server=replace(config.server, host="127.0.0.1", port=0, store=config.server.store if has_store else "memory:"),
+        server=replace(
+            config.server,
+            host="127.0.0.1",
+            port=0,
+            store=config.server.store if has_store else "memory:",
+            tls_cert=None,  # it is reached within this machine, and has no name that a certificate could have
+            tls_key=None,
+            tls_client_ca=None,
+            tls_client_auth="optional",
+        ),
         tunnel=replace(config.tunnel, address=""),  # it is that of another gateway
         listener=[],
         key=list(keys),
+        certificate=[],
     )
     return PrivateGateway(config, None if uses_own_api else Router([ModelRule(ScriptedUpstream(), (MODEL,))]))

@@ -164,7 +164,7 @@ async def _gateway(config: Config, found: Path | None, *, named: bool) -> AsyncI
     own_key = KeyConfig("run", "run", hashlib.sha256(key.encode()).hexdigest())
     gateway = private_gateway(config, found, keys=[own_key], named=named)
     async with serving(gateway.config, gateway.router) as (_, url):
-        connector = msgspec.structs.replace(settings.connector, key=key, cafile=None)
+        connector = msgspec.structs.replace(settings.connector, key=key, cafile=None, identity=None)
         yield msgspec.structs.replace(settings, gateways=(url,), connector=connector)
 
 

@@ -38,6 +38,7 @@ from segue.sidecar.orphaned_exchanges import OrphanLimits
 from segue.sidecar.proxy import Proxy, is_proxied, parse_proxy
 from segue.sidecar.request_handler import HandlerLimits
 from segue.sidecar.ssh_address import is_ssh
+from segue.sidecar.tls_sessions import ClientIdentity, verifying_context
 
 _ADDRESS = re.compile(r"(?:(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]*):)?(?P<port>[0-9]{1,5})")
 
@@ -89,7 +90,7 @@ def settings_of(config: SidecarConfig) -> SidecarSettings:
     """Return the settings of a sidecar from the configuration.
 
     Raises:
-        ConfigError: the file of certificates, or of the key, cannot be read. (Later, the error would not name it.)
+        ConfigError: a file of certificates, or of a key, cannot be read. (Later, the error would not name it.)
     """
     if config.cafile is not None:
         try:
@@ -97,9 +98,11 @@ def settings_of(config: SidecarConfig) -> SidecarSettings:
         except OSError as error:
             reason = "it holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror
             raise ConfigError(f"cannot start: the certificates {config.cafile} cannot be read: {reason}") from None
+    identity = _identity_of(config)
     connector = ConnectorSettings(
         key=config.key if config.key_file is None else key_of_file(config.key_file),
         cafile=config.cafile,
+        identity=identity,
         proxy=proxy_of(config),
         connect_s=config.connect_timeout_s,
         install=__version__ if config.install else None,
@@ -125,6 +128,21 @@ def settings_of(config: SidecarConfig) -> SidecarSettings:
         handler=HandlerLimits(max_message_bytes=config.max_body_bytes, orphans=OrphanLimits(keep_s=config.park_s)),
         cache=BaseCacheLimits(memory_bytes=config.memory_bytes, disk_bytes=config.disk_bytes),
     )
+
+
+def _identity_of(config: SidecarConfig) -> ClientIdentity | None:
+    """Return the certificate to show to gateways, once it has been tried."""
+    if config.client_cert is None or config.client_key is None:
+        return None
+    identity = ClientIdentity(config.client_cert, config.client_key)
+    try:
+        verifying_context(config.cafile, identity)
+    except (OSError, ValueError) as error:
+        reason = str(error)
+        if isinstance(error, OSError):
+            reason = "they are no certificate with its key" if isinstance(error, ssl.SSLError) else error.strerror or ""
+        raise ConfigError(f"cannot use {identity.certificate} and {identity.key}: {reason}") from None
+    return identity
 
 
 def proxy_of(config: SidecarConfig) -> Proxy | None:

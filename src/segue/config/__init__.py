@@ -9,6 +9,7 @@ what the configuration names.
 from __future__ import annotations
 
 from segue.config.agent import AgentConfig
+from segue.config.certificates import CertificateConfig
 from segue.config.config_file import FILE_NAME, ChosenFile, anchored, choose_file, user_config_file
 from segue.config.configuration import Config, without_secrets
 from segue.config.environment import (
@@ -42,6 +43,7 @@ __all__ = [
     "DIALECTS_OF",
     "FILE_NAME",
     "AgentConfig",
+    "CertificateConfig",
     "ChosenFile",
     "ChosenProxy",
     "Config",

@@ -7,6 +7,7 @@ import re
 import msgspec
 
 from segue.config.agent import AgentConfig
+from segue.config.certificates import CertificateConfig
 from segue.config.errors import ConfigError
 from segue.config.keys import KeyConfig
 from segue.config.limits import LimitsConfig, TenantConfig
@@ -33,8 +34,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     route: list[RouteConfig] = []
     listener: list[ListenerConfig] = []
     key: list[KeyConfig] = []
+    certificate: list[CertificateConfig] = []
     limits: LimitsConfig = LimitsConfig()
     tenant: list[TenantConfig] = []
+
+    @property
+    def callers(self) -> list[KeyConfig | CertificateConfig]:
+        """What says who somebody is: the keys, and the client certificates."""
+        return [*self.key, *self.certificate]
 
 
 def without_secrets(config: Config) -> Config:
@@ -72,12 +79,14 @@ def check(config: Config) -> None:
     _check_addresses(config)
     if config.sidecar.key is not None and config.sidecar.key_file is not None:
         raise ConfigError("sidecar: it has key and key_file: which one is sent?")
+    if (config.sidecar.client_cert is None) != (config.sidecar.client_key is None):
+        raise ConfigError("sidecar: client_cert and client_key belong together")
     _check_names("key", [key.name for key in config.key])
+    _check_names("certificate", [one.name for one in config.certificate])
     _check_names("upstream", [up.name for up in config.upstream])
     _check_names("tenant", [tenant.name for tenant in config.tenant])
     _check_limits(config)
-    if (config.server.tls_cert is None) != (config.server.tls_key is None):
-        raise ConfigError("server: tls_cert and tls_key belong together")
+    _check_tls(config)
     for up in config.upstream:
         check_upstream(up)
     _check_groups(config)
@@ -94,11 +103,31 @@ def _check_groups(config: Config) -> None:
             raise ConfigError(f"the group {group!r} has only backups: one of its upstreams must be none")
 
 
+def _check_tls(config: Config) -> None:
+    server = config.server
+    if (server.tls_cert is None) != (server.tls_key is None):
+        raise ConfigError("server: tls_cert and tls_key belong together")
+    if server.tls_client_ca is not None and server.tls_cert is None:
+        raise ConfigError("server: tls_client_ca needs TLS: set tls_cert and tls_key")
+    if server.tls_client_ca is None and (config.certificate or server.tls_client_auth == "required"):
+        raise ConfigError(
+            "server: without tls_client_ca, no client certificate is asked for: name the authorities there"
+        )
+    keys = {key.name for key in config.key}
+    for row in config.certificate:
+        ways = (row.sha256 is not None) + bool(row.subject) + (row.san is not None)
+        if ways != 1:
+            raise ConfigError(f"certificate {row.name!r}: write one of sha256, subject and san")
+        if row.name in keys:
+            raise ConfigError(f"a [[key]] and a [[certificate]] are named {row.name!r}: names must differ")
+
+
 def _check_limits(config: Config) -> None:
-    for key in config.key:
+    for key in config.callers:
+        table = "key" if isinstance(key, KeyConfig) else "certificate"
         if key.limits.stored_responses is not None or key.limits.stored_bytes is not None:
             raise ConfigError(
-                f"key {key.name!r}: limits.stored_responses and limits.stored_bytes are those of a tenant, since "
+                f"{table} {key.name!r}: limits.stored_responses and limits.stored_bytes are those of a tenant, since "
                 "responses belong to it: write them into [limits], or into a [[tenant]] table"
             )
 
@@ -113,7 +142,7 @@ def _check_addresses(config: Config) -> None:
     addresses: list[ServerConfig | ListenerConfig] = [config.server, *config.listener]
     for one in addresses:
         where = "server" if one is config.server else "listener"
-        if not config.key and not is_loopback(one.host):
+        if not config.callers and not is_loopback(one.host):
             raise ConfigError(
                 f"{where}.host is {one.host!r}, which others can reach, but there is no [[key]]: add one "
                 "(name, tenant, sha256 = hex SHA-256 of the key), or listen on 127.0.0.1"

@@ -19,6 +19,7 @@ from urllib.parse import quote
 import msgspec
 
 from segue.config.agent import AgentConfig
+from segue.config.certificates import CertificateConfig
 from segue.config.config_file import anchored
 from segue.config.configuration import Config, check
 from segue.config.errors import ConfigError
@@ -43,6 +44,7 @@ _TABLES: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
         "route": RouteConfig,
         "listener": ListenerConfig,
         "key": KeyConfig,
+        "certificate": CertificateConfig,
         "limits": LimitsConfig,
         "tenant": TenantConfig,
     }
@@ -53,7 +55,7 @@ _SINGLE = frozenset({"server", "tunnel", "sidecar", "ssh", "agent", "limits"})
 
 
 #: The settings that are paths.
-_SIDECAR_PATHS = ("cafile", "cache_dir", "key_file")
+_SIDECAR_PATHS = ("cafile", "cache_dir", "key_file", "client_cert", "client_key")
 _SSH_PATHS = ("directory",)
 _UPSTREAM_PATHS = ("model_file", "chat_template_file", "kv_directory")
 #: Two ways to name the key of `[sidecar]`: what a later source says in one of them replaces the other, too.
@@ -73,6 +75,7 @@ class _Tree(msgspec.Struct):
     route: list[dict[str, Any]] = []
     listener: list[dict[str, Any]] = []
     key: list[dict[str, Any]] = []
+    certificate: list[dict[str, Any]] = []
     limits: dict[str, Any] = {}
     tenant: list[dict[str, Any]] = []
 

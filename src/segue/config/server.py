@@ -83,6 +83,14 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
         str | None, Meta(description="PEM file with the gateway's certificate and its chain: its ports speak TLS then.")
     ] = None
     tls_key: Annotated[str | None, Meta(description="PEM file with the key of the certificate.")] = None
+    tls_client_ca: Annotated[
+        str | None,
+        Meta(description="PEM file with the authorities whose client certificates are taken: see [[certificate]]."),
+    ] = None
+    tls_client_auth: Annotated[
+        Literal["optional", "required"],
+        Meta(description="With tls_client_ca: whether clients may come without a certificate, with a key alone."),
+    ] = "optional"
     audit_log: Annotated[
         str | None,
         Meta(description="File to which it is appended who reads and deletes what, or stderr; see Keys and tenants."),

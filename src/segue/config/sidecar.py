@@ -52,6 +52,10 @@ class SidecarConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cafile: Annotated[str | None, Meta(description="Certificates to verify gateways by, instead of the system's.")] = (
         None
     )
+    client_cert: Annotated[
+        str | None, Meta(description="PEM file with a certificate to show to gateways that ask for one.")
+    ] = None
+    client_key: Annotated[str | None, Meta(description="PEM file with the key of this certificate.")] = None
     proxy: Annotated[
         str | None,
         Meta(

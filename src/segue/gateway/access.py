@@ -1,4 +1,4 @@
-"""Who may talk to the gateway: host names, web origins, API keys, and what only this machine may see.
+"""Who may talk to the gateway: host names, web origins, keys, client certificates, and what only this machine may see.
 
 Hosts and origins follow the same policy as at the sidecar (`segue.http.origins`). Keys are compared in constant time,
 as SHA-256 digests, and always with all of them: the time taken must not show which one matched. The gateway neither
@@ -14,7 +14,8 @@ import hmac
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from segue.config import Config, KeyConfig
+from segue.config import CertificateConfig, Config, KeyConfig
+from segue.gateway.client_certificate import ClientCertificate
 from segue.gateway.principal import Principal
 from segue.http.origins import OriginPolicy, is_from_this_machine
 from segue.protocol.problems import Problem, quoted
@@ -30,15 +31,22 @@ class Access:
 
     def __init__(self, config: Config) -> None:
         self._principals: Mapping[str, Principal] = {}
-        self.replace_keys(config.key)
+        self._certificates: Sequence[CertificateConfig] = ()
+        self.replace_keys(config.key, config.certificate)
         bound = [config.server.host, *(listener.host for listener in config.listener)]
         self._has_hosts = bool(config.server.hosts)
         self._mode = config.server.access
         self._origins = OriginPolicy((*bound, *config.server.hosts), config.server.origins)
 
-    def replace_keys(self, keys: Sequence[KeyConfig]) -> None:
-        """Take other keys. A principal whose key is not among them is refused from now on."""
+    def replace_keys(self, keys: Sequence[KeyConfig], certificates: Sequence[CertificateConfig] = ()) -> None:
+        """Take other keys and certificates. A principal whose key is not among them is refused from now on."""
         self._principals = {key.sha256: _principal_of(key) for key in keys}
+        self._certificates = tuple(certificates)
+
+    @property
+    def _open(self) -> bool:
+        """Whether nobody needs to say who they are."""
+        return not (self._principals or self._certificates)
 
     def refuse_origin(self, headers: Mapping[str, str]) -> Problem | None:
         """Check Host, Origin and Sec-Fetch-Site, for every endpoint."""
@@ -65,11 +73,16 @@ class Access:
     @property
     def for_own_user(self) -> bool:
         """Whether only programs of the gateway's own user may use it: nothing else tells who somebody is."""
-        return self._mode == "user" and not self._principals
+        return self._mode == "user" and self._open
 
-    def principal(self, headers: Mapping[str, str], now: float) -> Principal | Problem:
-        """Return who sends a request, by the key in its headers; `now` in unix seconds."""
-        if not self._principals:
+    def principal(
+        self, headers: Mapping[str, str], now: float, certificate: ClientCertificate | None = None
+    ) -> Principal | Problem:
+        """Return who sends a request, by the key in its headers, else by the certificate; `now` in unix seconds.
+
+        An SDK sends a key in any case. So one that is not ours does no harm to a certificate that is.
+        """
+        if self._open:
             return _LOCAL
         scheme, secret = _presented(headers)
         digest = hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).hexdigest()
@@ -78,6 +91,8 @@ class Access:
             if hmac.compare_digest(digest, known):
                 found = principal
         if found is None or scheme != "bearer":
+            if certificate is not None:
+                return self._of_certificate(certificate, now)
             message = (
                 "Incorrect API key provided. "
                 "Send a key of this gateway as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
@@ -87,8 +102,10 @@ class Access:
 
     def renewed(self, principal: Principal, now: float) -> Principal | Problem:
         """Return what is true of a principal by now: its key may have expired, or been changed or revoked."""
+        if principal.certificate is not None:
+            return self._of_certificate(principal.certificate, now)
         if principal.digest is None:
-            return _LOCAL if not self._principals else _revoked()
+            return _LOCAL if self._open else _revoked()
         found = self._principals.get(principal.digest)
         return _revoked() if found is None else _unless_expired(found, now)
 
@@ -99,19 +116,50 @@ class Access:
         can mean nothing else. A key of the gateway is never passed on.
         """
         own = headers.get("X-Upstream-Key", "").strip()
-        if not own and not self._principals:
+        if not own and self._open:
             scheme, secret = _presented(headers)
             own = secret if scheme == "bearer" else ""
         return Secret(own) if own and own.isascii() and own.isprintable() else None
 
-    def refuse_private(self, headers: Mapping[str, str], peer: str | None, now: float) -> Problem | None:
+    def _of_certificate(self, certificate: ClientCertificate, now: float) -> Principal | Problem:
+        """Return whose a certificate is: the first row of the configuration that means it says so."""
+        row = next((row for row in self._certificates if certificate.is_meant_by(row)), None)
+        if row is None:
+            message = (
+                f"The client certificate (SHA-256 {certificate.sha256}) is in no [[certificate]] table of this "
+                "gateway, and the request has no API key of it."
+            )
+            return Problem("invalid_api_key", message)
+        ends = (
+            certificate.expires_at
+            if row.expires_at is None
+            else min(certificate.expires_at, row.expires_at.timestamp())
+        )
+        principal = Principal(
+            tenant=row.tenant,
+            key=row.name,
+            models=tuple(row.models),
+            routes=tuple(row.routes),
+            expires_at=ends,
+            certificate=certificate,
+        )
+        return _unless_expired(principal, now)
+
+    def refuse_private(
+        self,
+        headers: Mapping[str, str],
+        peer: str | None,
+        now: float,
+        *,
+        certificate: ClientCertificate | None = None,
+    ) -> Problem | None:
         """Check a request for an operator's endpoint: it needs a key, or must come from this machine if there is none.
 
         With keys or `server.hosts`, a proxy on this machine may pass on what others send, and with it whatever they
         have written as Host. So nothing but a key is enough then.
         """
-        if self._principals:
-            allowed = not isinstance(self.principal(headers, now), Problem)
+        if not self._open:
+            allowed = not isinstance(self.principal(headers, now, certificate), Problem)
         else:
             allowed = not self._has_hosts and is_from_this_machine(peer, headers.get("Host", ""), headers)
         if allowed:
@@ -154,7 +202,8 @@ def _principal_of(key: KeyConfig) -> Principal:
 
 def _unless_expired(principal: Principal, now: float) -> Principal | Problem:
     if principal.has_expired(now):
-        return Problem("invalid_api_key", "This API key has expired. Ask for a new one.")
+        what = "API key" if principal.certificate is None else "client certificate"
+        return Problem("invalid_api_key", f"This {what} has expired. Ask for a new one.")
     return principal
 
 

@@ -115,7 +115,15 @@ class Gateway:
         """Listen on one address of the configuration; return what it stands for."""
         if self._tls is not None:
             limits = HandshakeLimits(self.config.server.head_timeout_s, _LINGER_S)
-            tls_port = TlsPort(self._tls.context, make, connections=self.connections, limits=limits)
+            tls_port = TlsPort(
+                self._tls,
+                make,
+                connections=self.connections,
+                limits=limits,
+                note_refused=lambda peer, reason: self.services.audit.note(
+                    "refused_certificate", peer=peer, reason=reason
+                ),
+            )
             self._tls_ports.append(tls_port)
             return await tls_port.listen(address.host, address.port)
         loop = asyncio.get_running_loop()
@@ -205,7 +213,7 @@ class Gateway:
             self._tls.replace(config.server)
         services.router.replace(router.rules)
         services.note_upstreams()
-        services.access.replace_keys(config.key)
+        services.access.replace_keys(config.key, config.certificate)
         services.rules.quotas.replace(config)
         self.tunnel.resources.routes = routes
         self.diagnostics.replace(routes, provider_targets(config))

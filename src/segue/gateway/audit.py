@@ -1,8 +1,9 @@
 """The audit log: who did what to which response, which keys were refused, and reloads. JSON lines.
 
-A line says when, what, who (tenant and name of the key) and from which address; never a key and never content. Lines
-are written in a thread, so that no turn waits for a disk. If the disk is too slow, or somebody tries keys without end,
-lines are left out, and the next one says how many. Not here: usage and metrics, and the log of the process.
+A line says when, what, who (tenant, and name of the key or client certificate) and from which address; never a key and
+never content. Lines are written in a thread, so that no turn waits for a disk. If the disk is too slow, or somebody
+tries keys without end, lines are left out, and the next one says how many. Not here: usage and metrics, and the log of
+the process.
 """
 
 from __future__ import annotations
@@ -20,22 +21,34 @@ import msgspec
 from segue.gateway.principal import Principal
 from segue.gateway.quotas.rate_bucket import RateBucket
 
-Action = Literal["read", "delete", "cancel", "export", "import", "refused_key", "reload", "refused_reload"]
+Action = Literal[
+    "read",
+    "delete",
+    "cancel",
+    "export",
+    "import",
+    "refused_key",
+    "refused_certificate",
+    "reload",
+    "refused_reload",
+]
 
 #: The setting that means the stream of errors, not a file.
 STDERR: Final = "stderr"
 _MOST_WAITING = 10_000
-#: Of keys that are refused: whoever tries thousands must not fill the disk.
+#: Of keys and certificates that are refused: whoever tries thousands must not fill the disk.
 _REFUSALS_PER_MINUTE = 600
+_REFUSED: Final = frozenset({"refused_key", "refused_certificate"})
 
 
 class AuditLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line. `at` is in unix seconds; `left_out`: lines that were not written before this one."""
+    """One line. `at` is in unix seconds; `certificate`: the SHA-256 of the client's; `left_out`: lines before it."""
 
     at: float
     action: Action
     tenant: str | None = None
     key: str | None = None
+    certificate: str | None = None
     peer: str | None = None
     response_id: str | None = None
     status: int | None = None
@@ -76,7 +89,7 @@ class AuditLog:
         if self._writer is None:
             return
         now = self._clock()
-        if action == "refused_key":
+        if action in _REFUSED:
             if self._refusals.wait_s(now):
                 self._left_out += 1
                 return
@@ -87,6 +100,7 @@ class AuditLog:
             action=action,
             tenant=None if principal is None else principal.tenant,
             key=None if principal is None else principal.key,
+            certificate=None if principal is None or principal.certificate is None else principal.certificate.sha256,
             peer=peer,
             response_id=response_id,
             status=status,

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import msgspec
 from aiohttp import web
@@ -22,6 +23,7 @@ from aiohttp.http_websocket import WebSocketReader
 from aiohttp.web_protocol import RequestHandler
 
 from segue.gateway.address_shares import AddressGroup, AddressShares, address_group
+from segue.gateway.client_certificate import ClientCertificate, client_certificate
 from segue.http.websocket_masking import MaskCheck
 from segue.peer_credentials.lookup import PeerUsers, peer_users
 from segue.protocol.events import http_error
@@ -182,7 +184,7 @@ class Connections:
 class Connection(RequestHandler):
     """One connection of a client, as aiohttp serves it."""
 
-    __slots__ = ("_before", "_connections", "_own")
+    __slots__ = ("_before", "_certificate", "_connections", "_own")
 
     def __init__(
         self,
@@ -195,6 +197,19 @@ class Connection(RequestHandler):
         self._connections = connections
         self._before = before
         self._own: bool | None = None
+        self._certificate: ClientCertificate | Literal["unread"] | None = "unread"
+
+    @property
+    def certificate(self) -> ClientCertificate | None:
+        """The certificate of the client, verified; None if it has shown none."""
+        if self._certificate == "unread":
+            self._certificate = self._read_certificate()
+        return self._certificate
+
+    def _read_certificate(self) -> ClientCertificate | None:
+        tls: ssl.SSLObject | None = None if self.transport is None else self.transport.get_extra_info("ssl_object")
+        der, shown = (None, None) if tls is None else (tls.getpeercert(binary_form=True), tls.getpeercert())
+        return client_certificate(der, shown) if der and shown else None  # empty: nothing has verified it
 
     @property
     def own(self) -> bool:
@@ -260,3 +275,8 @@ class _MaskedFrames:
 
     def feed_eof(self) -> None:
         self._reader.feed_eof()
+
+
+def certificate_of(request: web.BaseRequest) -> ClientCertificate | None:
+    """Return the certificate of the client at the other end of a request's connection."""
+    return request.protocol.certificate if isinstance(request.protocol, Connection) else None

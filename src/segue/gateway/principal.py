@@ -11,13 +11,17 @@ from typing import Final
 
 import msgspec
 
+from segue.gateway.client_certificate import ClientCertificate
+
 #: The pattern that every name matches.
 ANY: Final = "*"
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who sends a request. `key` and `digest` (SHA-256, hex) name its API key; both are None if there are no keys.
+    """Who sends a request.
 
+    `key` is the name of its API key, or of its client certificate; None if there are neither. `digest` is the SHA-256
+    of the key, hex; None if there is none.
     `models` and `routes` are names or globs: of models, and of the prefixes of routes for requests of sidecars.
     """
 
@@ -27,6 +31,7 @@ class Principal(msgspec.Struct, frozen=True):
     models: tuple[str, ...] = (ANY,)
     routes: tuple[str, ...] = (ANY,)
     expires_at: float | None = None
+    certificate: ClientCertificate | None = None
 
     def has_expired(self, now: float) -> bool:
         """Say whether its key is no longer valid; `now` in unix seconds."""

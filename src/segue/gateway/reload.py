@@ -11,8 +11,8 @@ from msgspec import Struct
 from segue.config import Config
 
 #: The tables, and the other settings, that a running gateway replaces.
-_REPLACED = ("key", "tenant", "route", "upstream", "tunnel.built_in_routes")
-_TLS = ("server.tls_cert", "server.tls_key")
+_REPLACED = ("key", "certificate", "tenant", "route", "upstream", "tunnel.built_in_routes")
+_TLS = ("server.tls_cert", "server.tls_key", "server.tls_client_ca", "server.tls_client_auth")
 #: The tables of other programs.
 _FOREIGN = ("sidecar", "ssh", "agent")
 

@@ -1,6 +1,7 @@
-"""The certificate of the gateway's own ports. It is read again on a reload: new connections get the new one.
+"""The certificate of the gateway's own ports, and the authorities of its clients' certificates.
 
-Not here: which certificates the gateway trusts when it calls others.
+Both are read again on a reload: new connections get the new ones. Not here: which certificates the gateway trusts when
+it calls others, and whose a client's certificate is (`access`).
 """
 
 from __future__ import annotations
@@ -11,19 +12,18 @@ from segue.config import ConfigError, ServerConfig
 
 
 class ServerTls:
-    """The TLS settings of a gateway that has a certificate: TLS 1.2 and later."""
+    """The TLS settings of a gateway that has a certificate: TLS 1.2 and later. `context`: for the next connection."""
 
     def __init__(self, server: ServerConfig) -> None:
         self.context = _context(server)
 
     def replace(self, server: ServerConfig) -> None:
-        """Take the certificate that the files have now.
+        """Take the certificates that the files have now.
 
         Raises:
             ConfigError: they have none that can be used; nothing has changed.
         """
-        _context(server)  # what is loaded into the context in use must not fail halfway
-        _load(self.context, server)
+        self.context = _context(server)  # another one: authorities cannot be taken out of a context again
 
 
 def server_tls(server: ServerConfig) -> ServerTls | None:
@@ -40,7 +40,18 @@ def _context(server: ServerConfig) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     _load(context, server)
+    if server.tls_client_ca is not None:
+        _ask_for_certificates(context, server.tls_client_ca, required=server.tls_client_auth == "required")
     return context
+
+
+def _ask_for_certificates(context: ssl.SSLContext, authorities: str, *, required: bool) -> None:
+    context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+    try:
+        context.load_verify_locations(authorities)
+    except OSError as error:  # ssl.SSLError is one
+        reason = "it holds no certificates" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ConfigError(f"cannot read {authorities}: {reason}") from None
 
 
 def _load(context: ssl.SSLContext, server: ServerConfig) -> None:

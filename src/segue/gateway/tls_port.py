@@ -17,6 +17,7 @@ from collections.abc import Callable
 import msgspec
 
 from segue.gateway.connections import Connections, HeldConnection
+from segue.gateway.server_tls import ServerTls
 
 _log = logging.getLogger("segue.gateway")
 
@@ -36,18 +37,21 @@ class HandshakeLimits(msgspec.Struct, frozen=True):
 class TlsPort:
     """The listening sockets of one address, from `listen` to `aclose`.
 
-    `make` makes the protocol of a connection whose handshake is done, and is given what has its place.
+    `make` makes the protocol of a connection whose handshake is done, and is given what has its place. `note_refused`
+    is told the address of a client whose certificate is not trusted, and why it is not.
     """
 
     def __init__(
         self,
-        context: ssl.SSLContext,
+        tls: ServerTls,
         make: Callable[[HeldConnection], asyncio.Protocol],
         *,
         connections: Connections,
         limits: HandshakeLimits,
+        note_refused: Callable[[str, str], None],
     ) -> None:
-        self._context = context
+        self._note_refused = note_refused
+        self._tls = tls
         self._make = make
         self._connections = connections
         self._limits = limits
@@ -100,23 +104,25 @@ class TlsPort:
                 if not self._connections.accept(handshake, peer):
                     accepted.close()  # an answer would cost a handshake
                     continue
-                handshake.task = loop.create_task(self._shake_hands(handshake))
+                handshake.task = loop.create_task(self._shake_hands(handshake, peer))
                 self._handshakes.add(handshake.task)
                 handshake.task.add_done_callback(handshake.release)
                 handshake.task.add_done_callback(self._handshakes.discard)
 
-    async def _shake_hands(self, handshake: Handshake) -> None:
+    async def _shake_hands(self, handshake: Handshake, peer: tuple[object, ...]) -> None:
         loop = asyncio.get_running_loop()
         try:
             await loop.connect_accepted_socket(
                 lambda: self._make(handshake),
                 handshake.take(),
-                ssl=self._context,
+                ssl=self._tls.context,
                 ssl_handshake_timeout=self._limits.handshake_s,
                 ssl_shutdown_timeout=self._limits.shutdown_s,
             )
+        except ssl.SSLCertVerificationError as error:
+            self._note_refused(str(peer[0]), error.verify_message)
         except OSError:
-            pass  # the client speaks no TLS, has no certificate that is trusted here, has gone, or took too long
+            pass  # the client speaks no TLS, shows no certificate though it must, has gone, or took too long
         finally:
             self._connections.closed(handshake)  # of one that is done, the connection has the place
 

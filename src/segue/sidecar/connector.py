@@ -24,6 +24,7 @@ from aiohttp.tracing import Trace
 from segue.http.error_replies import FailureCode
 from segue.packet_writer import PacketSocket
 from segue.sidecar.proxy import Proxy
+from segue.sidecar.tls_sessions import ClientIdentity
 from segue.sidecar.upgrade_answer import UpgradeReply, explain, read_answer
 from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL
 from segue.tunnel.upgrade_headers import EPOCH_HEADER, HELLO_HEADER, LINK_HEADER, MAX_HELLO_BYTES, encode_hello
@@ -83,6 +84,7 @@ class ConnectorSettings(msgspec.Struct, frozen=True):
 
     key: str | None = None
     cafile: str | None = None
+    identity: ClientIdentity | None = None
     proxy: Proxy | None = None
     connect_s: float = 10.0
     install: str | None = None

@@ -60,7 +60,7 @@ class Dialer:
             raise ValueError("the key for gateways cannot be sent: it holds a line break or another control character")
         self._settings = settings
         self._ssh = SshSettings(settings.install, settings.connect_s)
-        self._context = context or verifying_context(settings.cafile)
+        self._context = context or verifying_context(settings.cafile, settings.identity)
         self._resolver = RememberingResolver()
         self._prepared: dict[str, SshStream] = {}
         self._pace = DialPace()

@@ -12,6 +12,8 @@ import ssl
 import sys
 from collections import OrderedDict
 
+import msgspec
+
 #: For so many names of gateways. Nodes may tell names of their own.
 _MAX_SESSIONS = 16
 
@@ -50,8 +52,18 @@ class ResumingContext(ssl.SSLContext):
             self._sessions.popitem(last=False)
 
 
-def verifying_context(cafile: str | None) -> ResumingContext:
-    """Return a context like that of `ssl.create_default_context`: certificates are the system's, or only a file's."""
+class ClientIdentity(msgspec.Struct, frozen=True):
+    """The files of a certificate that is shown to gateways, and of its key."""
+
+    certificate: str
+    key: str
+
+
+def verifying_context(cafile: str | None, identity: ClientIdentity | None = None) -> ResumingContext:
+    """Return a context like that of `ssl.create_default_context`: certificates are the system's, or only a file's.
+
+    `identity` is shown to servers that ask for it. Raises `OSError` or `ValueError` if a file cannot be used.
+    """
     context = ResumingContext()  # verifies certificates and names, as clients do by default
     if sys.version_info >= (3, 13):
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
@@ -59,4 +71,10 @@ def verifying_context(cafile: str | None) -> ResumingContext:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
         context.load_verify_locations(cafile)
+    if identity is not None:
+        context.load_cert_chain(identity.certificate, identity.key, password=_no_password)
     return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key has a password: write it without one, readable by you alone")

@@ -11,6 +11,7 @@ from segue.gateway.access import Access
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.audit import Action, AuditLog
 from segue.gateway.caller_rules import CallerRules
+from segue.gateway.connections import certificate_of
 from segue.gateway.error_mapping import REPLIES
 from segue.gateway.tunnel.session import tunnel_principal
 from segue.protocol.ids import parse_response_id
@@ -25,7 +26,10 @@ def keyed(rules: CallerRules, audit: AuditLog, handler: Handler) -> Handler:
 
     async def checked(request: web.Request) -> web.StreamResponse:
         carrier, now = tunnel_principal(request), clock()
-        found = access.principal(request.headers, now) if carrier is None else access.renewed(carrier, now)
+        if carrier is None:
+            found = access.principal(request.headers, now, certificate_of(request))
+        else:
+            found = access.renewed(carrier, now)
         if isinstance(found, Problem):
             audit.note("refused_key", carrier, peer=request.remote, reason=found.message)
             raise Refused(found)
@@ -61,7 +65,7 @@ def private(access: Access, clock: Callable[[], float], handler: Handler) -> Han
     async def checked(request: web.Request) -> web.StreamResponse:
         # What comes through the tunnel has a connection within this process, but its sidecar may be anywhere.
         peer = None if tunnel_principal(request) is not None else request.remote
-        problem = access.refuse_private(request.headers, peer, clock())
+        problem = access.refuse_private(request.headers, peer, clock(), certificate=certificate_of(request))
         if problem is not None:
             raise Refused(problem)
         return await handler(request)

@@ -46,7 +46,7 @@ async def observe_gateway(gateway: str, settings: ConnectorSettings) -> GatewayO
     parts = urlsplit(tunnel_url(gateway))
     scheme = "https" if parts.scheme == "wss" else "http"
     base = urlunsplit((scheme, parts.netloc, parts.path.removesuffix(_TUNNEL), "", ""))
-    context = await asyncio.to_thread(verifying_context, settings.cafile)
+    context = await asyncio.to_thread(verifying_context, settings.cafile, settings.identity)
     proxy = settings.proxy if settings.proxy is not None and settings.proxy.leads_to(tunnel_url(gateway)) else None
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=context, limit=1),

@@ -174,7 +174,8 @@ FAULTS: Mapping[FaultKind, FaultText] = MappingProxyType(
         "upgrade_closed": FaultText(
             "upgrade",
             "{gateway} has broken the connection off: {detail}",
-            "Check that the port is the gateway's (with TLS: wss://), and that nothing between forbids WebSockets.",
+            "Check that the port is the gateway's (with TLS: wss://), that nothing between forbids WebSockets, and "
+            "that --client-cert names a certificate that the gateway takes, if it asks for one.",
         ),
         "tls_wanted": FaultText(
             "upgrade",

@@ -108,7 +108,7 @@ class _Probe:
 
     async def go(self) -> None:
         addresses = await self._resolve()
-        context = await asyncio.to_thread(verifying_context, self._settings.cafile)
+        context = await asyncio.to_thread(verifying_context, self._settings.cafile, self._settings.identity)
         connection = await self._connect(addresses)
         try:
             proxy = _proxy_to(self._path.url, self._settings)
