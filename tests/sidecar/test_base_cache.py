@@ -34,6 +34,18 @@ def test_a_body_gets_the_newest_base_of_its_lineage() -> None:
     cache.flush()
 
 
+def test_a_base_that_a_body_continues_is_chosen_without_a_search_or_a_wait() -> None:
+    cache = BaseCache(None)
+    bases = turns(1, 3)
+    cache.add(bases[0])
+    continued = cache.choose_continued(bases[1].body)
+    assert continued is not None
+    assert (continued.base, continued.match) == (bases[0], cache.choose(bases[1].body).match)
+    assert cache.choose_continued(text(9, 5000).encode()) is None
+    with cache._lock:  # as a thread holds it that takes fingerprints
+        assert cache.choose_continued(bases[1].body) is None
+
+
 def test_memory_is_bounded_in_bytes_and_the_least_recently_used_leave_first() -> None:
     bases = [turns(seed, 1)[0] for seed in range(5)]
     cache = BaseCache(None, BaseCacheLimits(memory_bytes=3 * bases[0].size + 100))

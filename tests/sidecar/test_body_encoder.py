@@ -141,7 +141,8 @@ async def test_an_exchange_that_ended_before_its_body_had_left_is_no_base() -> N
 
 
 @pytest.mark.parametrize(
-    ("size", "with_base", "threads"), [(12_000, False, 0), (40_000, False, 1), (120_000, True, 0), (220_000, True, 1)]
+    ("size", "with_base", "threads"),
+    [(12_000, False, 0), (40_000, False, 1), (120_000, True, 0), (150_000, True, 0), (220_000, True, 1)],
 )
 async def test_what_takes_long_does_not_hold_the_event_loop(
     size: int, with_base: bool, threads: int, monkeypatch: pytest.MonkeyPatch

@@ -65,6 +65,7 @@ WEBSOCKET_PER_HOP = frozenset(
     {b"sec-websocket-key", b"sec-websocket-version", b"sec-websocket-accept", b"sec-websocket-extensions"}
 )
 
+_WEBSOCKET_DROPPED = PER_HOP | WEBSOCKET_PER_HOP
 _LENGTH = frozenset({b"content-length"})
 _NO_CONTENT = 204
 _NOT_MODIFIED = 304
@@ -79,10 +80,13 @@ def end_to_end(
     `keep` names hop-by-hop lines (lower case) to pass on anyway.
     """
     lines = tuple(lines)
-    dropped = (PER_HOP | connection_options(lines)) - keep
-    if kind == "websocket":
-        dropped |= WEBSOCKET_PER_HOP
-    return tuple(line for line in lines if line.name.lower() not in dropped)
+    names = [line.name.lower() for line in lines]
+    dropped = PER_HOP if kind == "http" else _WEBSOCKET_DROPPED
+    if b"connection" in names:
+        dropped |= connection_options(lines)
+    if keep:
+        dropped -= keep
+    return tuple([line for line, name in zip(lines, names, strict=True) if name not in dropped])
 
 
 def has_content(method: bytes, status: int) -> bool:

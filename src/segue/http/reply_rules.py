@@ -22,7 +22,6 @@ _STATUS_LINE: Final = re.compile(
     rb"HTTP/(?P<version>1\.[01]) (?P<status>[1-9][0-9]{2})(?: (?P<reason>[^\x00\n\x0b\x0c\r]*))?\r?\n"
 )
 _LINES: Final = re.compile(rb"(?:%b:%b\r?\n)*\r?\n" % (TOKEN, VALUE))
-_LINE_END: Final = re.compile(rb"\r?\n")
 #: A folded line goes on behind white space (RFC 9112, 5.2). A line of nothing but white space is folded too.
 _FOLD: Final = re.compile(rb"\r?\n[\t ]+")
 _LENGTH: Final = re.compile(rb"[0-9]{1,20}")
@@ -72,7 +71,7 @@ def read_reply_head(data: bytes, method: bytes) -> ReceivedReply | BadReply:
         block = _FOLD.sub(b" ", block)
     if _LINES.fullmatch(block) is None:
         return BadReply("a header line is not: name, colon, value")
-    lines = tuple([_line(text) for text in _LINE_END.split(block) if text])
+    lines = tuple([_line(text) for text in block.replace(b"\r\n", b"\n").split(b"\n") if text])
     head = ReplyHead(int(first["status"]), first["reason"] or b"", lines)
     return _framed(head, method, version=first["version"])
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 MAX_VARINT = 2**62 - 1
 _MAX_BYTES = 9
 _MORE = 0x80
+#: Most numbers are small, and a table is faster than the loop.
+_SINGLE_BYTES = tuple(bytes((number,)) for number in range(_MORE))
 
 
 def encode_varint(number: int) -> bytes:
     """Return the shortest LEB128 form of a number from 0 to `MAX_VARINT`."""
+    if 0 <= number < _MORE:
+        return _SINGLE_BYTES[number]
     if not 0 <= number <= MAX_VARINT:
         raise ValueError(f"{number} cannot be a varint")
     encoded = bytearray()
@@ -28,6 +32,8 @@ def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int] | None:
 
     None when the bytes end too early, the number is larger than `MAX_VARINT`, or it is not in its shortest form.
     """
+    if at < len(data) and data[at] < _MORE:
+        return data[at], at + 1
     number = 0
     for place, byte in enumerate(data[at : at + _MAX_BYTES]):
         number |= (byte & 0x7F) << (7 * place)

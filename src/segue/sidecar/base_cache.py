@@ -97,6 +97,17 @@ class BaseCache:
             match = self._matcher.match(sampled)
             return BaseChoice(None if match is None else self._use(match.key), sampled, match)
 
+    def choose_continued(self, body: bytes) -> BaseChoice | None:
+        """Do the same if that takes no time: the body continues a recent one, and no thread is at the bases."""
+        sampled = SampledBody(body)
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            match = self._matcher.match_continued(sampled)
+            return None if match is None else BaseChoice(self._use(match.key), sampled, match)
+        finally:
+            self._lock.release()
+
     def add(self, base: Base, epoch: bytes = b"", choice: BaseChoice | None = None) -> None:
         """Add the newest base; it replaces one with the same body. A base that is larger than the budget is not kept.
 

@@ -162,10 +162,13 @@ class BaseMatcher(Generic[K]):
         """Return the base that shares the most bytes with a body, the newest of equals; None if none is worth it."""
         if len(body.body) < _WORTH_BYTES:
             return None
-        found = self._by_alignment(body.body) or self._by_fingerprints(body)
-        if found is None or found.shared_bytes < max(_WORTH_BYTES, _WORTH_SHARE * len(body.body)):
-            return None
-        return found
+        found = self.match_continued(body) or self._by_fingerprints(body)
+        return found if found is not None and _is_worth(found, body.body) else None
+
+    def match_continued(self, body: SampledBody) -> BaseMatch[K] | None:
+        """Return what `match` returns, if the body continues one of the newest, which is seen soon; None else."""
+        found = self._by_alignment(body.body)
+        return found if found is not None and _is_worth(found, body.body) else None
 
     def _index_slot(self, slot: int) -> None:
         del self._unindexed[slot]
@@ -220,6 +223,10 @@ class BaseMatcher(Generic[K]):
                 if max(own, entry.scale) == scale:
                     shared[slot] = sum(weight for slots, weight in bytes_of.items() if slots >> slot & 1)
         return shared
+
+
+def _is_worth(match: BaseMatch[K], body: bytes) -> bool:
+    return match.shared_bytes >= max(_WORTH_BYTES, _WORTH_SHARE * len(body))
 
 
 def _scale_of(body: bytes) -> int:

@@ -22,7 +22,8 @@ from segue.tunnel.documents import Base, base_id_of, digest_of, encode_document
 #: it to a thread would add to them. Without a base there is a harder search, which takes as long for much less.
 _AT_ONCE_BYTES = 384 * 1024
 _AT_ONCE_ALONE_BYTES = 16 * 1024
-#: A base is looked for at once if no more than this has to be gone through for it.
+#: A base is looked for at once if no more than this has to be gone through for it: of all bodies whose fingerprints are
+#: missing, or of the body alone if it continues a recent one.
 _SEARCH_BYTES = 256 * 1024
 _NO_HEAD = RequestHead(b"", b"", ())
 #: How many threads compress at once: each may need several times the memory of what it compresses.
@@ -70,13 +71,12 @@ class BodyEncoder:
         sent = await _unwrapped(head, body)
         plain = sent.plain if isinstance(sent, Unwrapped) else sent
         await self._add_latest()
-        if len(plain) + self._cache.unsearched_bytes <= _SEARCH_BYTES:
-            choice = self._cache.choose(plain)
-            if _is_quick(plain, choice.base):
-                return _encode(sent, choice, folds_alike=folds_alike)
-            async with self._threads:
-                return await asyncio.to_thread(_encode, sent, choice, folds_alike=folds_alike)
+        choice = self._choose(plain)
+        if choice is not None and _is_quick(plain, choice.base):
+            return _encode(sent, choice, folds_alike=folds_alike)
         async with self._threads:
+            if choice is not None:
+                return await asyncio.to_thread(_encode, sent, choice, folds_alike=folds_alike)
             return await asyncio.to_thread(self._choose_and_encode, plain, sent, folds_alike=folds_alike)
 
     async def encode_message(self, data: bytes, *, folds_alike: bool) -> EncodedBody:
@@ -152,6 +152,12 @@ class BodyEncoder:
         task = asyncio.get_running_loop().create_task(adding)
         self._adding.add(task)  # the next body waits for it
         task.add_done_callback(self._adding.discard)
+
+    def _choose(self, plain: bytes) -> BaseChoice | None:
+        """Choose a base, if the event loop can wait for that."""
+        if len(plain) + self._cache.unsearched_bytes <= _SEARCH_BYTES:
+            return self._cache.choose(plain)
+        return self._cache.choose_continued(plain) if len(plain) <= _SEARCH_BYTES else None
 
     def _choose_and_encode(self, plain: bytes, sent: bytes | Unwrapped, *, folds_alike: bool) -> EncodedBody:
         return _encode(sent, self._cache.choose(plain), folds_alike=folds_alike)

@@ -28,6 +28,7 @@ _ONCE = 1
 _VALUE = 2
 _REPEAT = 3
 _FIRST_SLOT = 4
+_LITERAL_BYTE, _ONCE_BYTE, _VALUE_BYTE, _REPEAT_BYTE = (bytes((form,)) for form in range(_FIRST_SLOT))
 #: A single line is shorter as a reference to its slot.
 _LEAST_REPEATED = 2
 
@@ -69,10 +70,11 @@ class HeaderTable:
 
     def use(self, lines: Iterable[bytes]) -> None:
         """Note that lines were used; skip those that are not in the table."""
+        slot_of, move_to_end = self._by_line.get, self._slots.move_to_end
         for line in lines:
-            slot = self._by_line.get(line)
+            slot = slot_of(line)
             if slot is not None:
-                self.touch(slot)
+                move_to_end(slot)
 
     def add(self, line: bytes) -> None:
         """Add a line at the lowest free slot, if it is not too long."""
@@ -135,33 +137,30 @@ def decode_reply(data: bytes, table: HeaderTable) -> ReplyHead | None:
 
 def fits(head: RequestHead | ReplyHead) -> bool:
     """Tell whether a head may be sent: the other end takes its size and its number of lines."""
-    first = len(head.method) + len(head.target) if isinstance(head, RequestHead) else len(head.reason)
-    size_bytes = first + sum(len(line.name) + len(line.value) for line in head.lines)
+    size_bytes = len(head.method) + len(head.target) if isinstance(head, RequestHead) else len(head.reason)
+    for name, value in head.lines:
+        size_bytes += len(name) + len(value)
     return size_bytes <= MAX_HEAD_BYTES and len(head.lines) <= MAX_HEAD_LINES
 
 
 def _encode(lines: Sequence[bytes], table: HeaderTable) -> bytes:
-    encoded = bytearray()
-    at = 0
-    while at < len(lines):
-        count = _count_repeated(lines, table.latest, at)
-        if count >= _LEAST_REPEATED:
-            encoded += bytes([_REPEAT]) + encode_varint(count)
-            table.use(lines[at : at + count])
-            at += count
+    encoded: list[bytes] = []
+    latest = table.latest
+    at, end = 0, len(lines)
+    same_end = min(end, len(latest))
+    while at < end:
+        same = at
+        while same < same_end and lines[same] == latest[same]:
+            same += 1
+        if same - at >= _LEAST_REPEATED:
+            encoded += (_REPEAT_BYTE, encode_varint(same - at))
+            table.use(lines[at:same])
+            at = same
         else:
-            encoded += _encode_line(lines[at], table)
+            encoded.append(_encode_line(lines[at], table))
             at += 1
     table.latest = tuple(lines)
-    return bytes(encoded)
-
-
-def _count_repeated(lines: Sequence[bytes], latest: Sequence[bytes], at: int) -> int:
-    """Count the lines from `at` on that are at the same places in the latest head."""
-    end = at
-    while end < min(len(lines), len(latest)) and lines[end] == latest[end]:
-        end += 1
-    return end - at
+    return b"".join(encoded)
 
 
 def _encode_line(line: bytes, table: HeaderTable) -> bytes:
@@ -171,12 +170,12 @@ def _encode_line(line: bytes, table: HeaderTable) -> bytes:
         return encode_varint(slot + _FIRST_SLOT)
     named = table.find_name(_name(line)) if b":" in line else None
     if len(line) > MAX_LINE_BYTES:
-        return bytes([_ONCE]) + encode_varint(len(line)) + line
+        return _ONCE_BYTE + encode_varint(len(line)) + line
     if named is None:
-        encoded = bytes([_LITERAL]) + encode_varint(len(line)) + line
+        encoded = _LITERAL_BYTE + encode_varint(len(line)) + line
     else:
-        value = line[len(_name(line)) :]
-        encoded = bytes([_VALUE]) + encode_varint(named) + encode_varint(len(value)) + value
+        value = line[line.index(b":") + 1 :]
+        encoded = _VALUE_BYTE + encode_varint(named) + encode_varint(len(value)) + value
     table.add(line)
     return encoded
 
@@ -189,7 +188,8 @@ def _decode(data: bytes, at: int, table: HeaderTable) -> list[bytes] | None:
         if entry is None:
             return None
         some, at = entry
-        size_bytes += sum(map(len, some)) + 2 * len(some)
+        for line in some:
+            size_bytes += len(line) + 2
         lines += some
         if len(lines) > MAX_HEAD_LINES + 1 or size_bytes > 2 * MAX_HEAD_BYTES:
             return None  # references expand, so what they expand to is bounded too
@@ -249,7 +249,10 @@ def _join(line: Line) -> bytes:
 
 
 def _split(lines: Sequence[bytes]) -> tuple[Line, ...] | None:
-    if not all(b":" in line for line in lines):
-        return None
-    parts = (line.partition(b":") for line in lines)
-    return tuple(Line(name, value) for name, _, value in parts)
+    split: list[Line] = []
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            return None
+        split.append(Line(name, value))
+    return tuple(split)
