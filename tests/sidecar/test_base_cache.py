@@ -42,7 +42,7 @@ def test_a_base_that_a_body_continues_is_chosen_without_a_search_or_a_wait() -> 
     assert continued is not None
     assert (continued.base, continued.match) == (bases[0], cache.choose(bases[1].body).match)
     assert cache.choose_continued(text(9, 5000).encode()) is None
-    with cache._lock:  # as a thread holds it that takes fingerprints
+    with cache._lock:  # noqa: SLF001 - as a thread holds it that takes fingerprints
         assert cache.choose_continued(bases[1].body) is None
 
 

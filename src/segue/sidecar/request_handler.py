@@ -208,20 +208,21 @@ class RequestHandler:
     ) -> Outcome:
         """Bring the reply to the agent. If the agent hangs up because of the link, the exchange becomes an orphan."""
         writer = ResponseWriter(request, exchange, self._stats)
+        size = _size(request)  # while the provider thinks
         orphaned = False
         try:
             head = await wait_for_head(request, exchange)
             if not isinstance(head, ReplyHead):
                 return await self._explain(request, head, record)
             record.status = head.status
-            self._stats.agent_bytes_in += _size(request)
+            self._stats.agent_bytes_in += size
             return await writer.write(head)
         except AgentGone:
             if not exchange.session.is_suspect():
                 raise
             orphaned = True
             if record.status is not None:  # a retry reads the reply from its beginning
-                self._stats.agent_bytes_in -= _size(request)
+                self._stats.agent_bytes_in -= size
                 writer.take_back()
             self._orphans.add(exchange, request.body, body=body, folded=writer.folded)
             request.abort()

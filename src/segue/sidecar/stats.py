@@ -135,10 +135,10 @@ def _in_steps(count: int) -> int:
 def request_bytes(head: RequestHead) -> int:
     """Return the size of a request's head as it is passed on (RFC 9112, 2.1)."""
     first = len(head.method) + len(head.target) + len("  HTTP/1.1\r\n")
-    return first + sum(len(line.name) + len(line.value) + 4 for line in head.lines) + 2
+    return first + sum([len(name) + len(value) + 4 for name, value in head.lines]) + 2
 
 
 def reply_bytes(head: ReplyHead) -> int:
     """Return the size of a response's head as it was passed on."""
     first = len(head.reason) + len("HTTP/1.1 200 \r\n")
-    return first + sum(len(line.name) + len(line.value) + 4 for line in head.lines) + 2
+    return first + sum([len(name) + len(value) + 4 for name, value in head.lines]) + 2

@@ -352,6 +352,10 @@ class _FrameReader:
         self.at = 0
 
     def number(self) -> int:
+        at, data = self.at, self._data
+        if at < len(data) and data[at] < 0x80:  # noqa: PLR2004 - a varint of one byte, as most are
+            self.at = at + 1
+            return data[at]
         read = read_varint(self._data, self.at)
         if read is None:
             raise _Malformed("a number in a frame is cut off or too large")
@@ -461,8 +465,8 @@ _READERS: dict[int, Callable[[_FrameReader], Frame]] = {
 def _read_frame(read: _FrameReader) -> Frame:
     kind = read.byte()
     reader = _READERS.get(kind)
+    if reader is not None:
+        return reader(read)
     if kind in EXTENSIONS:
         return ExtensionFrame(kind, read.bytes())
-    if reader is None:
-        raise _Malformed(f"a frame has the unknown type {kind}")
-    return reader(read)
+    raise _Malformed(f"a frame has the unknown type {kind}")
