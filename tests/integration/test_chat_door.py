@@ -119,6 +119,7 @@ async def test_nothing_of_it_is_stored(start: Start) -> None:
         ({"model": "none"}, 404, "model_not_found"),
         ({"n": 2}, 400, "unsupported_parameter"),
         ({"messages": []}, 400, "missing_required_parameter"),
+        ({"previous_response_id": f"resp_{'0' * 40}"}, 400, "unsupported_parameter"),
     ],
 )
 async def test_what_is_refused_has_the_shape_of_openais_errors(
@@ -126,8 +127,9 @@ async def test_what_is_refused_has_the_shape_of_openais_errors(
 ) -> None:
     running = await start()
     async with door(running.url) as client:
-        found, body, _ = await client.post(stream=stream, **fields)
+        found, body, headers = await client.post(stream=stream, **fields)
     error = json.loads(body)["error"]
+    assert headers["x-request-id"].startswith("req_")
     assert (found, error["code"]) == (status, code)
     assert {"message", "type", "param", "code"} == error.keys()
 

@@ -238,10 +238,25 @@ def test_every_field_has_a_row_in_the_documentation_and_those_that_say_so_are_re
     fields = {"model", "messages"} | {name for name, rule in DOOR_FIELDS.items() if rule.fate == "refused"}
     values: Json = {"n": 2, "store": True, "metadata": {"a": "b"}, "modalities": ["audio"], "audio": {"a": 1}}
     values |= {"functions": [], "function_call": "none"}
+    values |= {"previous_response_id": "resp_1", "conversation": "conv_1", "thread": {"type": "create"}}
     assert fields == {*values, "model", "messages"}
     for name, value in values.items():
         assert refused(**{name: value}).param == name
     assert {*_ChatBody.__struct_fields__, OTHERS} == set(DOOR_FIELDS)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_history_that_is_not_sent_is_refused_whoever_the_upstream_is(native: bool) -> None:
+    """A server that does not know such a field answers with less history."""
+    for field, code in (
+        ("previous_response_id", "unsupported_parameter"),
+        ("conversation", "unsupported_parameter"),
+        ("thread", "thread_unsupported_request"),
+    ):
+        body = json.dumps({"model": "m", "messages": [USER], field: {"id": "x"}}).encode()
+        read = read_chat_request(body, lambda _: native)
+        assert isinstance(read, Problem)
+        assert (read.code, read.param) == (code, field)
 
 
 def test_limits() -> None:

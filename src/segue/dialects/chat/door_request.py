@@ -21,7 +21,7 @@ from segue.dialects.doors import DoorRequest, Speaks
 from segue.dialects.rules import OTHERS, Rule
 from segue.protocol.codec import decode, decode_value, encode, without_lone_surrogates
 from segue.protocol.object_text import read_object
-from segue.protocol.problems import Problem, missing, unsupported
+from segue.protocol.problems import Problem, missing, thread_unsupported, unsupported
 from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits, refuse_size
 from segue.protocol.requests import (
     ENCRYPTED_REASONING,
@@ -124,6 +124,9 @@ class _ChatBody(msgspec.Struct, kw_only=True):
     audio: Raw = _NULL
     functions: Raw = _NULL
     function_call: Raw = _NULL
+    previous_response_id: Raw = _NULL
+    conversation: Raw = _NULL
+    thread: Raw = _NULL
     tools: Raw = _NULL
     tool_choice: Raw = _NULL
     response_format: Raw = _NULL
@@ -189,11 +192,16 @@ DOOR_FIELDS: Mapping[str, Rule] = MappingProxyType(
         "audio": Rule("refused", "Answers are text."),
         "functions": Rule("refused", "Send `tools`."),
         "function_call": Rule("refused", "Send `tool_choice`."),
+        **{
+            name: Rule("refused", "A history that is not sent would be lost.")
+            for name in ("previous_response_id", "conversation", "thread")
+        },
         OTHERS: Rule("carried", "Each upstream's dialect says what becomes of it; see [Dialects](dialects.md)."),
     }
 )
 
 _Asks = Callable[[_ChatBody], bool]
+_NO_STATE = "this API keeps none; send all messages, or continue a response at POST /v1/responses"
 #: What can be asked for and cannot be had: the field, whether a request asks for it, and what to do instead.
 _REFUSALS: Sequence[tuple[str, _Asks, str]] = (
     ("n", lambda body: body.n not in (None, 1), "a request has one answer; send it again for another one"),
@@ -203,6 +211,8 @@ _REFUSALS: Sequence[tuple[str, _Asks, str]] = (
     ("audio", lambda body: body.audio != _NULL, "answers are text"),
     ("functions", lambda body: body.functions != _NULL, "send tools"),
     ("function_call", lambda body: body.function_call != _NULL, "send tool_choice"),
+    ("previous_response_id", lambda body: body.previous_response_id != _NULL, _NO_STATE),
+    ("conversation", lambda body: body.conversation != _NULL, _NO_STATE),
 )
 
 
@@ -265,6 +275,8 @@ def _refuse(body: _ChatBody, limits: RequestLimits) -> Problem | None:
     if len(body.messages) > limits.items:
         message = f"'messages' has {len(body.messages)} messages; a request may have {limits.items}."
         return Problem("invalid_value", message, "messages")
+    if body.thread != _NULL:  # of the Messages API: its history would be lost
+        return thread_unsupported("this API keeps no threads")
     refused = next(((name, advice) for name, asks, advice in _REFUSALS if asks(body)), None)
     return _refuse_pairs(body) if refused is None else unsupported(*refused)
 

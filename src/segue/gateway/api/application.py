@@ -13,7 +13,7 @@ from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.admin.usage import UsageRoutes
 from segue.gateway.api.authentication import Handler, audited, keyed, private
-from segue.gateway.api.client_api import MESSAGES, MODELS
+from segue.gateway.api.client_api import CHAT, MESSAGES, MODELS
 from segue.gateway.api.conversations import ConversationRoutes
 from segue.gateway.api.doors import DoorRoutes
 from segue.gateway.api.middleware import closes_when_draining, door_check, error_replies, say_no_server
@@ -108,7 +108,7 @@ def _model_routes(
         web.get(f"{_RESPONSE}/input_items", with_key(reads(responses.input_items)), allow_head=False),
         web.post(MESSAGES, with_key(messages.create)),
         web.post(f"{MESSAGES}/count_tokens", with_key(counted.count_input)),
-        web.post("/v1/chat/completions", with_key(chat.create)),
+        web.post(CHAT, with_key(chat.create)),
         web.get(MODELS, with_key(models.list)),
         web.get(f"{MODELS}/{{id:.+}}", with_key(models.retrieve)),
     ]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 #: What is at this path, or below it, is of the Messages API.
 MESSAGES = "/v1/messages"
+CHAT = "/v1/chat/completions"
 #: Both APIs have this path, and what is below it.
 MODELS = "/v1/models"
 

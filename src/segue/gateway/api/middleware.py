@@ -11,7 +11,7 @@ from aiohttp.typedefs import Middleware
 
 from segue.gateway.access import Access, not_own_user
 from segue.gateway.api.authentication import Handler
-from segue.gateway.api.client_api import is_of_messages_api
+from segue.gateway.api.client_api import CHAT, is_of_messages_api
 from segue.gateway.api.request_keys import REQUEST_ID
 from segue.gateway.connections import Connection, Connections, too_many_connections
 from segue.gateway.drain import DrainState
@@ -95,7 +95,10 @@ def error_replies(max_message_bytes: int, entropy: Callable[[int], bytes]) -> Mi
 def _reply(request: web.Request, problem: Problem) -> web.Response:
     if is_of_messages_api(request.path, request.headers):
         return messages_reply(problem, request[REQUEST_ID])
-    return http_reply(problem)
+    reply = http_reply(problem)
+    if request.path == CHAT:
+        reply.headers["x-request-id"] = request[REQUEST_ID]  # as each reply of this door has it
+    return reply
 
 
 def _problem_of(error: Exception, request: web.Request) -> Problem:
