@@ -67,7 +67,7 @@ async def test_a_real_agent_solves_its_task(agent: str, api: Api, tmp_path: Path
                 *command,
                 *task.command(["{prompt}"]),
                 cwd=task.folder,
-                env={**kept, **_OFFLINE, "HOME": str(tmp_path)},
+                env={**kept, **_OFFLINE, "HOME": str(tmp_path), "PWD": str(task.folder)},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
