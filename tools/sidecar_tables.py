@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from segue.http.error_replies import FAILURES, FailureCode
+from segue.http.error_replies import FAILURES, UNREPEATABLE_STATUS, UNREPEATABLE_STATUS_OF_RESPONSES, FailureCode
 from segue.sidecar.diagnosis.link_faults import FAULTS
 from segue.sidecar.stats import SidecarReport
 from tools.markdown import table
@@ -68,13 +68,16 @@ _COUNTED: Mapping[str, str] = {
 }
 
 
+_UNREPEATABLE = f"{UNREPEATABLE_STATUS}; {UNREPEATABLE_STATUS_OF_RESPONSES} in the Responses API"
+
+
 def failures() -> str:
     """Write the table of failures: how each is told, and when."""
     assert set(_WHEN) == set(FAILURES), f"say in _WHEN when these are told: {set(_WHEN) ^ set(FAILURES)}"
     rows = [
         (
             f"`{code}`",
-            str(told.status),
+            str(told.status) if told.repeatable else _UNREPEATABLE,
             f"`{told.kind}`",
             _retry(told.retry_after_s),
             "" if told.repeatable else "`false`",

@@ -39,6 +39,8 @@ REFUSALS = (
     (TurnFault(kind="refused", transport="http", status=400, code="websocket_connection_limit_reached"), True),
     (TurnFault(kind="refused", transport="http", status=400, param="include"), True),
     (TurnFault(kind="refused", transport="http", status=400, code="invalid_value"), True),
+    (TurnFault(kind="refused", transport="http", status=400, code="segue_outcome_unknown", param="include"), False),
+    (TurnFault(kind="refused", transport="http", status=429, code="upstream_closed"), False),
     (TurnFault(kind="refused", transport="http", status=404), True),
     (TurnFault(kind="refused", transport="http", status=429, retry_after_s=2.0), True),
     (TurnFault(kind="refused", transport="http", status=503, retry_after_s=2.0), True),
@@ -296,6 +298,24 @@ def test_an_error_event_without_a_status_is_judged_by_its_code(
     """Only what proves that nothing ran is believed."""
     made = decide(refused(None, code=code), sent())
     assert (made.action, made.error) == decided
+
+
+@pytest.mark.parametrize("code", ["segue_outcome_unknown", "upstream_closed", "upstream_timeout"])
+@pytest.mark.parametrize("status", [400, 424, 502])
+def test_what_a_sidecar_cannot_know_is_unknown_whatever_its_status(code: str, status: int) -> None:
+    for state in (sent(), sent(own_field=True), sent(by_id=True), unsent()):
+        made = decide(refused(status, code=code, message="include", param="previous_response_id"), state)
+        assert (made.action, made.error) == ("give_up", "outcome_unknown")
+    late = decide(refused(429, code=code, retry_after_s=9.0), sent(remaining_s=1.0))
+    assert (late.action, late.error) == ("give_up", "outcome_unknown")
+
+
+def test_an_error_event_may_say_that_nobody_hears_the_server_any_more() -> None:
+    fault = TurnFault(kind="failed", transport="websocket", code="segue_outcome_unknown")
+    for state in (sent(), sent(keyed=True, server="same"), RecoveryState(progress="output", resumable=True)):
+        made = decide(fault, state)
+        assert (made.action, made.error) == ("give_up", "outcome_unknown")
+    assert decide(msgspec.structs.replace(fault, code="upstream_timeout"), sent()).error == "response_failed"
 
 
 def test_a_redirect_is_not_followed_and_has_run_nothing() -> None:

@@ -68,7 +68,7 @@ async def test_a_restart_before_the_request_was_complete_is_a_pause() -> None:
         if way.provider.requests:
             assert body_of(response) == b"data: 1\n\ndata: 2\n\n"
         else:  # its last byte had left: it may have been forwarded, for all the sidecar knows
-            assert (status_of(response), error_code(response)) == (502, "segue_outcome_unknown")
+            assert (status_of(response), error_code(response)) == (424, "segue_outcome_unknown")
             assert UNREPEATABLE in response
 
 
@@ -80,7 +80,7 @@ async def test_a_restart_after_the_forward_and_before_the_head_is_told_and_nothi
         await way.node.stop()
         await way.node.start()
         response = await asking
-        assert (status_of(response), error_code(response)) == (502, "segue_outcome_unknown")
+        assert (status_of(response), error_code(response)) == (424, "segue_outcome_unknown")
         assert UNREPEATABLE in response
         assert way.bodies == [BODY]
 
@@ -316,7 +316,7 @@ async def test_kill_before_the_forward_is_told_since_nobody_can_know(tmp_path: P
                 link.restore()
                 response = await asyncio.wait_for(asking, 40)
         # its last byte had left the sidecar, which cannot know that it went nowhere
-        assert (status_of(response), error_code(response)) == (502, "segue_outcome_unknown")
+        assert (status_of(response), error_code(response)) == (424, "segue_outcome_unknown")
         assert UNREPEATABLE in response
         assert (provider.requests, way.bodies) == ([], [])
 
@@ -349,7 +349,7 @@ async def test_kill_during_the_forward_leaves_one_request_and_no_second(begun: b
         if begun:
             assert not is_whole(response)
         else:
-            assert (status_of(response), error_code(response)) == (502, "segue_outcome_unknown")
+            assert (status_of(response), error_code(response)) == (424, "segue_outcome_unknown")
             assert UNREPEATABLE in response
         assert len(provider.requests) == 1
         assert way.bodies == []

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from segue import AsyncClient
+from segue.client.errors import OutcomeUnknownError
 from segue.testing.provider import Answer, ScriptedProvider, provided
 from tests.faults.gateways import Process, serving
 from tests.faults.tunnels import PATIENT
@@ -20,21 +22,39 @@ from tests.sidecar.sidecars import running
 
 
 async def ask_openai(url: str, *, stream: bool) -> None:
-    from openai import AsyncOpenAI, InternalServerError
+    from openai import APIStatusError, AsyncOpenAI
 
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="k") as client:
         assert client.max_retries > 0
-        with pytest.raises(InternalServerError) as failed:
+        with pytest.raises(APIStatusError) as failed:
             await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}], stream=stream)
+    assert (failed.value.code, failed.value.status_code) == ("segue_outcome_unknown", 424)
+
+
+async def ask_for_response(url: str, *, stream: bool) -> None:
+    from openai import AsyncOpenAI, BadRequestError
+
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="k") as client:
+        assert client.max_retries > 0
+        with pytest.raises(BadRequestError) as failed:
+            await client.responses.create(model="m", input="hi", stream=stream)
     assert failed.value.code == "segue_outcome_unknown"
 
 
+async def ask_segue(url: str, *, stream: bool) -> None:
+    assert not stream, "it always streams"
+    async with AsyncClient(f"{url}/v1", api_key="k", transport="http") as client:
+        with pytest.raises(OutcomeUnknownError):
+            async with client.session(model="m").send("hi") as turn:
+                await turn.response()
+
+
 async def ask_anthropic(url: str, *, stream: bool) -> None:
-    from anthropic import AsyncAnthropic, InternalServerError
+    from anthropic import APIStatusError, AsyncAnthropic
 
     async with AsyncAnthropic(base_url=url, api_key="k") as client:
         assert client.max_retries > 0
-        with pytest.raises(InternalServerError, match="segue_outcome_unknown"):
+        with pytest.raises(APIStatusError, match="segue_outcome_unknown"):
             await client.messages.create(
                 model="m", max_tokens=9, messages=[{"role": "user", "content": "hi"}], stream=stream
             )
@@ -62,10 +82,13 @@ async def killable(folder: Path) -> AsyncIterator[tuple[str, ScriptedProvider, P
 @pytest.mark.parametrize(
     ("ask", "stream"),
     [
-        (ask_openai, False),
+        (ask_for_response, True),
         (ask_anthropic, True),
-        pytest.param(ask_openai, True, marks=pytest.mark.deep),
+        pytest.param(ask_for_response, False, marks=pytest.mark.deep),
         pytest.param(ask_anthropic, False, marks=pytest.mark.deep),
+        pytest.param(ask_openai, True, marks=pytest.mark.deep),
+        pytest.param(ask_openai, False, marks=pytest.mark.deep),
+        pytest.param(ask_segue, False, marks=pytest.mark.deep),
     ],
 )
 async def test_a_request_whose_gateway_was_killed_reaches_the_provider_once(

@@ -291,7 +291,7 @@ async def test_a_node_that_is_gone_before_the_head_leaves_the_outcome_unknown() 
         await gateway.seen(1)
         await gateway.forget()
         answer = await agent.rest()
-        assert answer.startswith(b"HTTP/1.1 502 ")
+        assert answer.startswith(b"HTTP/1.1 424 Failed Dependency\r\n")
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "segue_outcome_unknown"
         assert len(gateway.forwarded) == 1
 
@@ -362,6 +362,7 @@ async def test_a_websocket_whose_node_is_gone_is_closed_as_a_restart() -> None:
         await socket.send("one")
         assert await socket.recv() == "one"
         await gateway.forget()
+        assert json.loads(await socket.recv())["error"]["code"] == "segue_outcome_unknown"
         with pytest.raises(ConnectionClosedError):
             await socket.recv()
         assert socket.close_code == 1012

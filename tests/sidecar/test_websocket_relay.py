@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -56,7 +57,9 @@ class Relaying:
 
 
 @asynccontextmanager
-async def relaying(*, max_message_bytes: int = 2**20) -> AsyncIterator[tuple[Relaying, ClientConnection]]:
+async def relaying(
+    *, max_message_bytes: int = 2**20, target: str = ""
+) -> AsyncIterator[tuple[Relaying, ClientConnection]]:
     way = Relaying(scripted_exchange(TunnelRequest(post(), None, "websocket")))
     way.exchange.head = SWITCH
 
@@ -70,7 +73,7 @@ async def relaying(*, max_message_bytes: int = 2**20) -> AsyncIterator[tuple[Rel
             way.result.set_exception(error)
             raise
 
-    async with listening(handler) as listener, connect(listener.url.replace("http", "ws")) as socket:
+    async with listening(handler) as listener, connect(listener.url.replace("http", "ws") + target) as socket:
         yield way, socket
 
 
@@ -143,6 +146,39 @@ async def test_an_exchange_that_ends_without_a_close_is_a_restart_or_a_cut(endin
             await socket.recv()
         assert await way.outcome() == "cut"
     assert socket.close_code == code
+
+
+@pytest.mark.parametrize(
+    ("ended", "taken_bytes", "target", "told"),
+    [
+        ([False], None, "/v1/responses", True),
+        ([False], 1000, "/v1/responses", True),
+        ([False], 3, "/v1/responses", False),
+        ([False], 1000, "/v1/realtime", False),
+        ([], None, "/v1/responses", False),
+        ([True], None, "/v1/responses", False),
+        ([True, False], None, "/v1/responses", True),
+    ],
+)
+async def test_a_turn_that_may_have_run_is_told_before_the_socket_is_closed(
+    ended: list[bool], taken_bytes: int | None, target: str, told: bool
+) -> None:
+    """Agents ask again after a restart: they must not if the gateway may have forwarded the turn."""
+    async with relaying(target=target) as (way, socket):
+        for has_ended in ended:
+            await socket.send('{"type":"response.create"}')
+            await asyncio.wait_for(way.session.was_sent.wait(), 20)
+            way.session.was_sent.clear()
+            if has_ended:
+                way.receive(COMPLETED)
+                await socket.recv()
+        way.exchange.end(OutcomeUnknown(way.exchange.handle, taken_bytes))
+        if told:
+            assert json.loads(await socket.recv())["error"]["code"] == "segue_outcome_unknown"
+        with pytest.raises(ConnectionClosedError):
+            await socket.recv()
+        assert await way.outcome() == "cut"
+    assert socket.close_code == 1012
 
 
 @pytest.mark.parametrize("why", ["cut", "too large", "no stream"])

@@ -479,3 +479,20 @@ def test_a_request_is_missed_once_and_never_taken(frame: Frame, reason: str) -> 
     pair.sidecar.open(post())
     pair.run()
     assert pair.sidecar.receive(packet_of(frame), pair.now) == [LinkFailed(reason)]
+
+
+@pytest.mark.parametrize(("linked", "taken_bytes"), [(True, len(b"asking") + 3), (False, len(b"asking"))])
+def test_a_websocket_that_is_lost_tells_how_much_of_its_messages_may_have_arrived(
+    *, linked: bool, taken_bytes: int
+) -> None:
+    pair = joined()
+    handle, _ = talking(pair)
+    if linked:
+        pair.sidecar.send(handle, b"and")
+        pair.run()
+    else:
+        pair.cut()
+        pair.sidecar.send(handle, b"and")
+    restart(pair, b"epoch-2")
+    pair.run()
+    assert told(pair, OutcomeUnknown) == [OutcomeUnknown(handle, taken_bytes)]

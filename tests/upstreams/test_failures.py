@@ -55,6 +55,8 @@ def anthropic(kind: str, message: str = "No.") -> dict[str, Any]:
         (400, {"error": {"code": 400, "type": "exceed_context_size_error"}}, "context_length_exceeded", False),
         (400, {"object": "error", "message": "No.", "type": "BadRequestError"}, "upstream_rejected", False),
         (422, {"detail": "No."}, "upstream_rejected", False),
+        (400, openai("segue_outcome_unknown", "api_error"), "upstream_timeout", False),
+        (424, openai("upstream_closed", "api_error"), "upstream_timeout", False),
         (502, b"<html>Bad Gateway</html>", "upstream_error", True),
         (408, b"", "upstream_timeout", True),
         (504, b"", "upstream_timeout", False),

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from segue.client.settings import HistoryMode, TransportKind, TransportMode
+from segue.http.error_replies import UNREPEATABLE
 
 FaultKind = Literal[
     "connect_failed",  # no connection came about: name, route, TLS, time
@@ -163,6 +164,8 @@ _STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
         "insufficient_quota": 429,
     }
 )
+#: The code of an error event that ends a turn whose server nobody hears any more.
+_UNKNOWN_OUTCOME = "segue_outcome_unknown"
 _NEVER_WAIT = frozenset({"insufficient_quota"})
 _OWN_FIELD_WORDS = ("include", "encrypted_content", "encrypted content")
 _TOO_MANY, _UNAVAILABLE, _REQUEST_TIMEOUT, _NOT_FOUND = 429, 503, 408, 404
@@ -225,6 +228,8 @@ def _is_told_to_wait(fault: TurnFault) -> bool:
 
 
 def _has_run_nothing(fault: TurnFault) -> bool:
+    if fault.code in UNREPEATABLE:
+        return False
     known = fault.code in _PARENT_LOST | _CONNECTION_ENDED
     waits = fault.status == _UNAVAILABLE and fault.retry_after_s is not None
     elsewhere = fault.status in _REDIRECTS or fault.status in _NOT_DONE_HERE  # a redirect is never followed
@@ -266,6 +271,9 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
         "own_field": Condition("it names a field that the client added by itself", _is_own_field),
         "told_to_wait": Condition(
             "its status is 429, or 503 with `Retry-After`", lambda fault, _: _is_told_to_wait(fault)
+        ),
+        "may_have_run": Condition(
+            "a sidecar or gateway on the way says that it may have run", lambda fault, _: fault.code in UNREPEATABLE
         ),
         "nothing_ran": Condition("its status says that nothing ran", lambda fault, _: _has_run_nothing(fault)),
         "resumable": Condition("the server lets the stream be resumed", lambda _, state: state.resumable),
@@ -350,6 +358,10 @@ RULES: tuple[RecoveryRule, ...] = (
     _rule(_UNSENT, _GONE, "attempts_left", "send", why="Another connection takes it."),
     _rule(_UNSENT, UNANSWERED, "attempts_left", "send", wait="backoff", why="Nothing was sent."),
     _rule(_UNSENT, UNANSWERED, "", "give_up", error="connection_failed", why="No attempt is left."),
+    # --- who answers does not know whether the server has it ---
+    _rule(_ANY, _REFUSED, "may_have_run", "give_up", error="outcome_unknown",
+        why="A second run could be paid for twice.",
+    ),
     # --- the server refused the create before it began ---
     _rule(_ANY, _REFUSED, "first parent_lost may_replay", "replay", why="Nothing ran, and the client has the history."),
     _rule(_ANY, _REFUSED, "first parent_lost only_ids", "give_up", error="continuation_lost", why="You forbade it."),
@@ -414,6 +426,8 @@ def _as_met(fault: TurnFault) -> TurnFault:
         return msgspec.structs.replace(fault, status=_STATUS_OF_CODE.get(fault.code or ""))
     if fault.kind == "failed" and fault.code in _CONNECTION_ENDED:
         return msgspec.structs.replace(fault, kind="connection_lost")
+    if fault.kind == "failed" and fault.code == _UNKNOWN_OUTCOME:
+        return msgspec.structs.replace(fault, kind="refused")
     return fault
 
 

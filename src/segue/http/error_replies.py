@@ -2,8 +2,9 @@
 
 The body has the shape that both the OpenAI and the Anthropic SDKs read. The sidecar replies so to a request that it
 cannot send, and the gateway to one that it cannot forward. If the provider may have carried the request out all the
-same, the reply has the line `x-should-retry: false`: without it, the SDKs send the request again by themselves after
-any 5xx, and it is paid for twice. Not here: the messages, which the code that fails writes.
+same, the reply has a status that no client answers with a repeat, and the line `x-should-retry: false`: else many send
+the request again by themselves, and it is paid for twice (docs/decisions/0037). Not here: the messages, which the code
+that fails writes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -54,6 +55,7 @@ class ErrorStatus(msgspec.Struct, frozen=True):
     """What an error reply says."""
 
     status: int
+    """The status, if the request may be sent again."""
     kind: str
     """The type of the error."""
     retry_after_s: int | None = None
@@ -92,18 +94,40 @@ FAILURES: Mapping[FailureCode, ErrorStatus] = MappingProxyType(
 )
 
 
+#: In place of the status of the table, if a provider may have carried the request out: no client of an API sends it
+#: again unasked. Codex, a client of the Responses API, repeats everything but 400; Claude Code, of the Messages API,
+#: repeats a 400 with other fields.
+UNREPEATABLE_STATUS: Final = 424
+UNREPEATABLE_STATUS_OF_RESPONSES: Final = 400
+#: The codes that say so, unless the caller knows better.
+UNREPEATABLE: Final = frozenset[str](code for code, told in FAILURES.items() if not told.repeatable)
+
+
+def is_of_responses_api(target: bytes) -> bool:
+    """Tell whether a request is one of the Responses API, at whatever mount."""
+    return b"responses" in target.partition(b"?")[0].split(b"/")
+
+
+def unknown_outcome_event(message: str) -> bytes:
+    """Return the event of the Responses API's WebSocket mode that ends a turn which may have been carried out."""
+    code: FailureCode = "segue_outcome_unknown"
+    error = {"type": FAILURES[code].kind, "code": code, "message": message}
+    return msgspec.json.encode({"type": "error", "status": UNREPEATABLE_STATUS_OF_RESPONSES, "error": error})
+
+
 def failure_reply(
     code: FailureCode,
     message: str,
     *,
     method: bytes = b"",
+    target: bytes = b"",
     repeatable: bool | None = None,
     retry_after_s: float | None = None,
 ) -> tuple[ReplyHead, bytes]:
     """Return the error reply of a failure: its head, with a Content-Length for the last hop, and its body.
 
-    `method` is the request's: a safe one may always be repeated. `repeatable`: whether the request may be, if the
-    caller knows better than the table, for example because nothing was sent yet. `retry_after_s` likewise.
+    `method` and `target` are the request's: a safe one may always be repeated. `repeatable`: whether the request may
+    be, if the caller knows better than the table, for example because nothing was sent yet. `retry_after_s` likewise.
     """
     error = FAILURES[code]
     body = msgspec.json.encode({"type": "error", "error": {"type": error.kind, "code": code, "message": message}})
@@ -111,6 +135,8 @@ def failure_reply(
     wait_s = error.retry_after_s if retry_after_s is None else math.ceil(retry_after_s)
     if wait_s is not None:
         lines.append(Line(b"Retry-After", b"%d" % wait_s))
+    status = error.status
     if method not in SAFE_METHODS and not (error.repeatable if repeatable is None else repeatable):
         lines.append(Line(b"x-should-retry", b"false"))
-    return ReplyHead(error.status, HTTPStatus(error.status).phrase.encode(), tuple(lines)), body
+        status = UNREPEATABLE_STATUS_OF_RESPONSES if is_of_responses_api(target) else UNREPEATABLE_STATUS
+    return ReplyHead(status, HTTPStatus(status).phrase.encode(), tuple(lines)), body

@@ -110,7 +110,8 @@ class AgentRequest:
         if self.stage != "waiting":
             self.abort()
             return
-        head, body = failure_reply(code, message, method=self.head.method, repeatable=repeatable)
+        method, target = self.head.method, self.head.target
+        head, body = failure_reply(code, message, method=method, target=target, repeatable=repeatable)
         await self.start(head)
         await self.send(body)
         await self.end()

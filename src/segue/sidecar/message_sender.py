@@ -35,6 +35,8 @@ class MessageSender:
         self._bodies = bodies
         self._writer = SocketUploadWriter()
         self._transcript = SocketTranscript()
+        self.sent_bytes = 0
+        """How many bytes all that was sent took."""
         self._small = 0
         self._begun = False
         """The first large message was sent, or more small ones than go as documents."""
@@ -102,10 +104,10 @@ class MessageSender:
 
     def _send_document(self, message: WebSocketMessage, body: EncodedBody) -> None:
         self._record()
-        exchange, self._unrecorded = self._exchange, body
+        self._unrecorded = body
         data = self._writer.document(message, body.document)
         if may_be_missed(body.document):
-            exchange.session.send(exchange, data, asks=True)
+            self._send(data, asks=True)
             self._answering = asyncio.get_running_loop().create_task(self._send_again_if_missed(message, body))
         else:
             self._send(data)
@@ -127,5 +129,6 @@ class MessageSender:
             self._bodies.record(self._exchange, self._unrecorded, b"")
             self._unrecorded = None
 
-    def _send(self, data: bytes) -> None:
-        self._exchange.session.send(self._exchange, data)
+    def _send(self, data: bytes, *, asks: bool = False) -> None:
+        self.sent_bytes += len(data)
+        self._exchange.session.send(self._exchange, data, asks=asks)

@@ -32,7 +32,7 @@ from segue.tunnel.stream_compression import (
 #: How much of a reply is expanded at once.
 PIECE_BYTES = 64 * 1024
 
-_UNKNOWN = (
+OUTCOME_UNKNOWN = (
     "The gateway that had this request is gone, and whether the request had reached the provider is not known. "
     "It was not sent again; send it again if it may be done twice."
 )
@@ -158,7 +158,7 @@ def failure_of(ending: Ending) -> tuple[FailureCode, str]:
         case LinkUnavailable():
             return ending.code, ending.message
         case OutcomeUnknown():
-            return "segue_outcome_unknown", _UNKNOWN
+            return "segue_outcome_unknown", OUTCOME_UNKNOWN
         case ExchangeReset(code="not_forwarded"):
             return "segue_overloaded", f"The gateway did not take the request: {_text(ending.message)}."
         case ExchangeReset(code="refused"):

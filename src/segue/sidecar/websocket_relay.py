@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import re
 
+from segue.http.error_replies import is_of_responses_api, unknown_outcome_event
 from segue.http.heads import ReplyHead
-from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose
+from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose, WebSocketMessage
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone
 from segue.sidecar.body_encoder import BodyEncoder
 from segue.sidecar.message_sender import MessageSender
-from segue.sidecar.response_writer import PIECE_BYTES
+from segue.sidecar.response_writer import OUTCOME_UNKNOWN, PIECE_BYTES
 from segue.sidecar.session import AgentExchange
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
 from segue.tunnel.events import OutcomeUnknown
@@ -56,6 +57,8 @@ class WebSocketRelay:
         self._position = 0
         self._closed = False  # the provider was told that the agent leaves
         self._turn_ended = False  # and the agent has asked for nothing since
+        self._asked_to: int | None = None
+        """How far the upload went when the agent had asked for the turn that runs; None: there is none."""
         self.sent_bytes = 0
         """How many payload bytes the agent was sent."""
         self.received_bytes = 0
@@ -98,9 +101,11 @@ class WebSocketRelay:
                 return
             self.received_bytes += len(message.data)
             self._stats.agent_bytes_in += len(message.data)
-            if not _ACKNOWLEDGEMENT.match(message.data):
-                self._turn_ended = False
+            is_asking = not _ACKNOWLEDGEMENT.match(message.data)
+            self._turn_ended = self._turn_ended and not is_asking
             await self._sender.send(message)
+            if is_asking and self._asked_to is None:
+                self._asked_to = self._sender.sent_bytes
 
     async def _leave(self) -> None:
         """Close the provider's socket for an agent that is gone, and give it a moment to answer."""
@@ -152,7 +157,7 @@ class WebSocketRelay:
                 if isinstance(record, WebSocketClose):
                     return await self._close(record)
                 if _TURN_END.match(record.data):
-                    self._turn_ended = True
+                    self._turn_ended, self._asked_to = True, None
                 await self._request.send(record)
                 self.sent_bytes += len(record.data)
                 self._stats.agent_bytes_out += len(record.data)
@@ -168,6 +173,12 @@ class WebSocketRelay:
         if len(self._beginning) == REPLY_BASE_BYTES:
             self._exchange.session.keep_reply(self._exchange, bytes(self._beginning))
 
+    def _may_have_run(self, ending: OutcomeUnknown) -> bool:
+        """Tell whether a turn is under way that the gateway may have forwarded."""
+        if self._asked_to is None:
+            return False
+        return ending.taken_bytes is None or ending.taken_bytes >= self._asked_to
+
     async def _close(self, close: WebSocketClose) -> Outcome:
         """Close as the provider did; cut the agent's socket if the provider's was cut."""
         if close.code == ABNORMAL_CLOSURE:
@@ -177,8 +188,14 @@ class WebSocketRelay:
         return "completed"
 
     async def _end(self) -> Outcome:
-        """End a WebSocket that had no close message: as a restart if the node is gone, otherwise as a cut."""
-        if isinstance(self._exchange.ending, OutcomeUnknown):
+        """End a WebSocket that had no close message: as a restart if the node is gone, otherwise as a cut.
+
+        After a restart, agents ask for the turn again, which may have run: an error keeps them from it.
+        """
+        ending = self._exchange.ending
+        if isinstance(ending, OutcomeUnknown):
+            if self._may_have_run(ending) and is_of_responses_api(self._request.head.target):
+                await self._request.send(WebSocketMessage("text", unknown_outcome_event(OUTCOME_UNKNOWN)))
             await self._request.close(_SERVICE_RESTART, b"the gateway is gone")
         else:
             self._request.abort()

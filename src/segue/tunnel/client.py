@@ -297,7 +297,8 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
     def _lose(self, exchange: _ClientExchange) -> None:
         self._forget(exchange)
         if exchange.complete:
-            self._events.append(OutcomeUnknown(exchange.handle))
+            taken_bytes = exchange.outgoing.taken_bytes if exchange.request.kind == "websocket" else None
+            self._events.append(OutcomeUnknown(exchange.handle, taken_bytes))
         else:  # answered before its request was complete, so nothing was forwarded
             self._events.append(ExchangeReset(exchange.handle, "aborted", b"the node that answered is gone"))
 

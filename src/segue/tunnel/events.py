@@ -91,9 +91,13 @@ class UploadTaken(msgspec.Struct, frozen=True):
 
 
 class OutcomeUnknown(msgspec.Struct, frozen=True):
-    """The node that had the whole request is gone. Nobody knows whether it forwarded the request."""
+    """The node that had the whole request is gone. Nobody knows whether it forwarded the request.
+
+    `taken_bytes`: of a WebSocket, how many bytes of the messages it may have; None: that is not known either.
+    """
 
     exchange: int
+    taken_bytes: int | None = None
 
 
 ClientEvent: TypeAlias = (

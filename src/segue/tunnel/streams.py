@@ -49,6 +49,11 @@ class Outgoing:
         return len(self._kept)
 
     @property
+    def taken_bytes(self) -> int:
+        """How many bytes some link has taken, so that the receiver may have them."""
+        return self._taken_to
+
+    @property
     def unsent_bytes(self) -> int:
         """How many bytes this link has not taken yet."""
         return self.end - self._next

@@ -93,7 +93,7 @@ def read_refusal(
         problem,
         transient=transient,
         request_id=request_id,
-        refused_fields=refused_fields(status, body, own_fields),
+        refused_fields=frozenset() if code == "upstream_timeout" else refused_fields(status, body, own_fields),
         elsewhere=transient or code in _ELSEWHERE,
         unhealthy=speaks_against_server(code, clients_key=clients_key),
     )

@@ -453,8 +453,10 @@ class ForwardedExchange:
             self._end.abort(self.number, "aborted", message.encode())
             self._session.wake()
             return
-        method = self._opened.head.method
-        head, body = failure_reply(code, message, method=method, repeatable=repeatable, retry_after_s=retry_after_s)
+        method, target = self._opened.head.method, self._opened.head.target
+        head, body = failure_reply(
+            code, message, method=method, target=target, repeatable=repeatable, retry_after_s=retry_after_s
+        )
         self._end.reply(self.number, replace(head, lines=reply_lines(head, method)))
         self._end.send(self.number, self._encoder.feed(body if has_content(method, head.status) else b""))
         self._end.send(self.number, self._encoder.finish())
