@@ -134,6 +134,26 @@ async def test_a_body_may_take_as_long_as_it_likes_while_it_comes() -> None:
         assert (await slow.reply()).startswith(b"HTTP/1.1 200")
 
 
+async def test_sockets_and_bodies_that_stay_leave_connections_to_other_tenants() -> None:
+    """One tenant has twelve WebSockets of sixteen connections, and wants more, for bodies that do not end too."""
+    keys = [KeyConfig(name, name, hashlib.sha256(f"sk-{name}".encode()).hexdigest()) for name in ("ann", "mallory")]
+    lines = b"Authorization: Bearer sk-mallory\r\n\r\n"
+    half_body = HALF_HEAD + b"Content-Length: 9\r\n" + lines
+    socket = upgrade("/v1/responses")[:-2] + lines
+    async with listening(max_connections=16, keys=keys) as local, AsyncExitStack() as stack:
+        async with http(local.url, key="sk-ann") as neighbour:
+            await neighbour.turn()
+            for _ in range(12):
+                one = await stack.enter_async_context(client(local, socket))
+                assert (await one.head()).startswith(b"HTTP/1.1 101")
+        for first in (socket, half_body):
+            refused = await stack.enter_async_context(client(local, first))
+            assert (await refused.head()).startswith(b"HTTP/1.1 503")
+        async with http(local.url, key="sk-ann") as neighbour, opened(local.url, key="sk-ann") as other:
+            await neighbour.turn()
+            assert (await other.turn())["status"] == "completed"
+
+
 @pytest.mark.parametrize("sent", [b"", HALF_HEAD, HEALTH])
 async def test_waiting_connections_give_way_to_new_ones(sent: bytes) -> None:
     """Ten times as many as there may be: whoever comes then is served at once."""
@@ -364,6 +384,29 @@ def test_within_a_share_an_old_one_goes_before_an_idle_one_and_a_young_one_last(
     assert connections.accept(young, A)
     assert all(connections.accept(one, B) for one in new)
     assert (old.cut, idle.cut, young.cut) == (True, True, False), "two of three is more than one has"
+
+
+def test_a_young_flood_displaces_itself_and_not_those_that_are_idle() -> None:
+    """All are of one address, as behind a proxy."""
+    connections = Connections(AcceptLimits(8, 10.0, 10.0), lambda: 0.0)
+    idle, *flood = (Unconnected() for _ in range(13))
+    assert connections.accept(idle, A)
+    connections.busy(idle)
+    connections.idle(idle)
+    assert all(connections.accept(one, A) for one in flood)
+    assert (idle.cut, [one.cut for one in flood], len(connections)) == (False, [True] * 5 + [False] * 7, 8)
+
+
+def test_of_idle_ones_those_of_the_tenant_that_has_most_give_way() -> None:
+    connections = Connections(AcceptLimits(4, 10.0, 10.0), lambda: 0.0)
+    early, *flood, new = (Unconnected() for _ in range(6))
+    for one, tenant in ((early, "ann"), *((one, "mallory") for one in flood)):
+        assert connections.accept(one, A)
+        connections.busy(one)
+        assert connections.begin(one, tenant)
+        connections.idle(one)
+    assert connections.accept(new, A)
+    assert (early.cut, [one.cut for one in flood]) == (False, [True, True, False, False])
 
 
 def test_a_place_can_be_handed_on_but_not_one_that_is_lost() -> None:

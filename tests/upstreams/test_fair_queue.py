@@ -61,6 +61,28 @@ def test_who_runs_least_comes_first() -> None:
     assert queue.leave("ann") == ("bob", "b1")
 
 
+def test_turns_that_never_end_leave_an_eighth_of_the_permits_to_others() -> None:
+    queue: FairQueue[str] = FairQueue(16, 100)
+    assert queue.enter("bob", "b0").state == "runs"
+    assert queue.leave("bob") is None
+    states = [queue.enter("ann", f"a{number}").state for number in range(20)]
+    assert states == ["runs"] * 14 + ["waits"] * 6
+    assert [queue.enter(name, "x").state for name in ("bob", "cyd", "bob")] == ["runs", "runs", "waits"]
+    assert queue.leave("bob") == ("bob", "x")
+    assert queue.leave("bob") is None, "what is left to others stays free"
+    assert queue.leave("ann") == ("ann", "a14")
+    assert queue.running == 15
+
+
+def test_who_is_alone_may_have_all_permits_until_another_comes() -> None:
+    queue: FairQueue[str] = FairQueue(8, 100)
+    assert [queue.enter("ann", f"a{number}").state for number in range(10)] == ["runs"] * 8 + ["waits"] * 2
+    assert queue.enter("bob", "b0").state == "waits"
+    assert queue.leave("ann") == ("bob", "b0")
+    assert queue.leave("bob") is None
+    assert queue.leave("ann") == ("ann", "a8")
+
+
 def test_a_full_queue_refuses_the_tenant_that_filled_it() -> None:
     queue: FairQueue[str] = FairQueue(1, 3)
     assert [queue.enter("ann", f"a{n}").state for n in range(5)] == ["runs", "waits", "waits", "waits", "refused"]

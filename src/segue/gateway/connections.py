@@ -24,6 +24,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from segue.gateway.address_shares import AddressGroup, AddressShares, address_group
 from segue.gateway.client_certificate import ClientCertificate, client_certificate
+from segue.gateway.tenant_shares import TenantShares
 from segue.http.websocket_masking import MaskCheck
 from segue.peer_credentials.lookup import PeerUsers, peer_users
 from segue.protocol.events import http_error
@@ -33,6 +34,8 @@ from segue.protocol.problems import Problem
 RESERVED = 16
 #: A fresh connection that is younger than this does not give way to one of the same address: its request is on the way.
 YOUNG_S = 0.25
+#: This part of all connections is fresh at once only in a flood.
+_FLOOD = 0.75
 #: Among so many of the oldest ones it is looked for whose address has most. A flood has most of them.
 _LOOKED_AT = 64
 #: A frame head with a reserved bit, for which aiohttp closes with 1002, as it should for one that is not masked.
@@ -74,6 +77,7 @@ class Connections:
         self._shares = AddressShares()
         self._fresh: dict[HeldConnection, float] = {}  # since when, the oldest first
         self._idle: dict[HeldConnection, None] = {}  # in the order in which they became idle
+        self._tenants = TenantShares(limits.most)
         self.reserved: set[HeldConnection] = set()
         """Those beyond the limit: they are only for what operators ask."""
 
@@ -110,15 +114,22 @@ class Connections:
         """Note that a connection has sent the head of a request."""
         self._fresh.pop(connection, None)
         self._idle.pop(connection, None)
+        self._tenants.wake(connection)
+
+    def begin(self, connection: HeldConnection, tenant: str) -> bool:
+        """Note whose the request on a connection is; return False if its tenant has too many under way."""
+        return connection not in self._open or self._tenants.begin(connection, tenant)
 
     def idle(self, connection: HeldConnection) -> None:
         """Note that a connection has its reply."""
         if connection in self._open:
             self._idle[connection] = None
+            self._tenants.rest(connection)
 
     def closed(self, connection: HeldConnection) -> None:
         """Note that a connection is gone."""
         self.busy(connection)
+        self._tenants.closed(connection)
         group = self._open.pop(connection, None)
         if group is not None:
             self._shares.remove(group)
@@ -158,20 +169,30 @@ class Connections:
         """Return the connection that gives way to a new one of a group, if one does.
 
         It is of the largest share, and never of one that is smaller than that of the new one. Within a share, an old
-        fresh one goes before an idle one, and a young one goes only for a smaller share.
+        fresh one goes before an idle one, and a young one goes only for a smaller share, or in a flood: if nearly all
+        are fresh. Of idle ones, it is one of the tenant that has most of them.
         """
         ours, since = self._shares.of(group), self._clock() - YOUNG_S
         fresh, idle = self._of_largest_share(self._fresh), self._of_largest_share(self._idle)
         ranked = [] if idle is None else [(self._share(idle), 1, idle)]
         if fresh is not None:
-            is_old = self._fresh[fresh] <= since
-            ranked.append((self._share(fresh) if is_old else self._share(fresh) - 1, 2 if is_old else 0, fresh))
+            goes = self._fresh[fresh] <= since or (
+                idle is not None and self._is_flooded() and self._share(idle) >= ours
+            )
+            ranked.append((self._share(fresh) if goes else self._share(fresh) - 1, 2 if goes else 0, fresh))
         best = max(ranked, key=lambda rank: rank[:2], default=None)
         return None if best is None or best[0] < ours else best[2]
 
+    def _is_flooded(self) -> bool:
+        return len(self._fresh) > self._limits.most * _FLOOD
+
     def _of_largest_share(self, waiting: Iterable[HeldConnection]) -> HeldConnection | None:
-        """Return which of the oldest of these connections is of the address that has most."""
-        return max(islice(waiting, _LOOKED_AT), key=self._share, default=None)
+        """Return which of the oldest of these connections is of the address, and the tenant, that has most."""
+        return max(
+            islice(waiting, _LOOKED_AT),
+            key=lambda one: (self._share(one), self._tenants.idle_beside(one)),
+            default=None,
+        )
 
     def _share(self, connection: HeldConnection) -> int:
         return self._shares.of(self._open[connection])

@@ -66,6 +66,8 @@ _EXHAUSTIVE_BYTES = 128 * 1024
 _EXHAUSTIVE_LEVEL = 17
 _FAST_LEVEL = 3
 _LDM_MIN_MATCH = 32
+#: So much is expanded in one call: the end of a call copies all of it, and nothing else runs meanwhile.
+_PIECE_BYTES = 1024 * 1024
 
 
 #: A dictionary, and how the library is to use it.
@@ -315,11 +317,19 @@ def _expand(blocks: memoryview, size: int, dictionary: _Dictionary | None) -> by
     options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _window_log(size + 1)}
     expander = zstd.ZstdDecompressor(options=options, zstd_dict=dictionary)
     frame = b"".join((_SIZED_FRAME_HEAD, size.to_bytes(8, "little"), blocks))
+    pieces: list[bytes] = []
+    left = size + 1
     try:
-        plain = expander.decompress(frame, size + 1)
+        while left and not expander.eof:
+            piece = expander.decompress(frame, min(left, _PIECE_BYTES))
+            if not piece:
+                break
+            pieces.append(piece)
+            left -= len(piece)
+            frame = b""
     except zstd.ZstdError:
         return None
-    return plain if expander.eof and not expander.unused_data else None
+    return b"".join(pieces) if expander.eof and not expander.unused_data else None
 
 
 def _as_dictionary(prefix: bytes, *, primed: bool) -> _Dictionary | None:

@@ -6,6 +6,9 @@ that was served the longest ago. A tenant that joins counts as served just befor
 So a tenant that sends a hundred turns delays another tenant by one of them at most, and tenants that keep arriving
 cannot starve the ones that wait. Within a tenant, turns start in the order they came.
 
+A turn that hangs holds its permit, and nobody can take it away. So as soon as there is a second tenant, none may hold
+all permits: an eighth of them is left to the others.
+
 The number of waiting tickets is bounded, for all tenants together. At the bound, a new ticket displaces the newest one
 of the longest queue, provided that this queue is then no shorter than that of the new ticket's tenant. Not here: the
 waiting itself, which is asynchronous (`admission`).
@@ -17,6 +20,10 @@ from collections import deque
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 Ticket = TypeVar("Ticket")
+
+
+#: One of so many permits is left to other tenants.
+_PART_FOR_OTHERS = 8
 
 
 class Admitted(NamedTuple, Generic[Ticket]):
@@ -31,6 +38,8 @@ class FairQueue(Generic[Ticket]):
 
     def __init__(self, limit: int, max_waiting: int) -> None:
         self._limit = limit
+        self._most_of_one = limit - limit // _PART_FOR_OTHERS
+        self._known: set[str] = set()  # as many as the configuration has tenants
         self._max_waiting = max_waiting
         self._running: dict[str, int] = {}
         self._queues: dict[str, deque[Ticket]] = {}  # none is empty
@@ -41,7 +50,8 @@ class FairQueue(Generic[Ticket]):
 
     def enter(self, tenant: str, ticket: Ticket) -> Admitted[Ticket]:
         """Run a ticket, queue it, or refuse it."""
-        if self.running < self._limit and not self.waiting:
+        self._known.add(tenant)
+        if tenant not in self._queues and self._may_start(tenant):
             self._start(tenant)
             return Admitted("runs")
         displaced = None
@@ -61,9 +71,10 @@ class FairQueue(Generic[Ticket]):
     def leave(self, tenant: str) -> tuple[str, Ticket] | None:
         """End one running ticket of the tenant; return the tenant and the ticket that now have its permit, if any."""
         self._stop(tenant)
-        if not self.waiting:
+        may_start = [name for name in self._queues if self._may_start(name)]
+        if not may_start:
             return None
-        chosen = min(self._queues, key=lambda name: (self._running.get(name, 0), self._served[name]))
+        chosen = min(may_start, key=lambda name: (self._running.get(name, 0), self._served[name]))
         ticket = self._queues[chosen].popleft()
         self._start(chosen)
         self._dequeued(chosen)
@@ -84,6 +95,12 @@ class FairQueue(Generic[Ticket]):
         for tenant, ticket in waiting:
             self.withdraw(tenant, ticket)
         return [ticket for _, ticket in waiting]
+
+    def _may_start(self, tenant: str) -> bool:
+        """Tell whether there is a permit for the tenant. If there is one, no turn waits that might have it."""
+        return self.running < self._limit and (
+            len(self._known) == 1 or self._running.get(tenant, 0) < self._most_of_one
+        )
 
     def _displace(self, tenant: str) -> Ticket | None:
         """Remove the newest ticket of the queue that gives way to the tenant, if one does."""

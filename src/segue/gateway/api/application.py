@@ -12,7 +12,7 @@ from segue.dialects.messages.door import MessagesDoor
 from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.admin.usage import UsageRoutes
-from segue.gateway.api.authentication import Handler, audited, keyed, private
+from segue.gateway.api.authentication import Handler, audited, keyed, private, shared
 from segue.gateway.api.client_api import CHAT, MESSAGES, MODELS
 from segue.gateway.api.conversations import ConversationRoutes
 from segue.gateway.api.doors import DoorRoutes
@@ -55,7 +55,9 @@ def build_application(
     async def transfer(request: web.Request) -> web.StreamResponse:
         return await diagnostics.transfer(request, request[PRINCIPAL].tenant)
 
-    with_key = partial(keyed, services.rules, services.audit)
+    def with_key(handler: Handler) -> Handler:
+        return keyed(services.rules, services.audit, shared(connections, handler))
+
     exports = partial(audited, services.audit, "export")
     for_operators = partial(private, access, services.clock)
     middlewares = [error_replies(limit, services.executor.entropy), door_check(access, connections)]

@@ -11,7 +11,7 @@ from segue.gateway.access import Access
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.audit import Action, AuditLog
 from segue.gateway.caller_rules import CallerRules
-from segue.gateway.connections import certificate_of
+from segue.gateway.connections import Connections, certificate_of, too_many_connections
 from segue.gateway.error_mapping import REPLIES
 from segue.gateway.tunnel.session import tunnel_principal
 from segue.protocol.ids import parse_response_id
@@ -34,6 +34,17 @@ def keyed(rules: CallerRules, audit: AuditLog, handler: Handler) -> Handler:
             audit.note("refused_key", carrier, peer=request.remote, reason=found.message)
             raise Refused(found)
         request[PRINCIPAL] = found
+        return await handler(request)
+
+    return checked
+
+
+def shared(connections: Connections, handler: Handler) -> Handler:
+    """Refuse a tenant that has more than its share of the connections; what comes through a tunnel has none."""
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        if tunnel_principal(request) is None and not connections.begin(request.protocol, request[PRINCIPAL].tenant):
+            raise Refused(too_many_connections())
         return await handler(request)
 
     return checked

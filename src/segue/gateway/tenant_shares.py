@@ -1,0 +1,69 @@
+"""How many connections each tenant has: with a request at work, and idle between two requests.
+
+A tenant alone may have all. As soon as there is a second one, a quarter of the connections is for those that have less
+than their even share of all. So neither WebSockets that stay open nor requests that never end lock others out. Pure.
+Not here: connections that nobody has a key for, and which one gives way (`connections`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+_PART_FOR_OTHERS = 4
+
+
+class TenantShares:
+    """The connections of all tenants, of which there may be `most`."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: set[str] = set()  # as many as the configuration has tenants
+        self._at_work: dict[object, str] = {}
+        self._working: Counter[str] = Counter()
+        self._at_rest: dict[object, str] = {}
+        self._resting: Counter[str] = Counter()
+
+    def begin(self, connection: object, tenant: str) -> bool:
+        """Count a request of a tenant; return False if it has more than its share under way."""
+        self._known.add(tenant)
+        if self._is_over(tenant):
+            return False
+        self._at_work[connection] = tenant
+        self._working[tenant] += 1
+        return True
+
+    def rest(self, connection: object) -> None:
+        """Note that a connection has its reply, and is idle."""
+        tenant = _take(connection, self._at_work, self._working)
+        if tenant is not None:
+            self._at_rest[connection] = tenant
+            self._resting[tenant] += 1
+
+    def wake(self, connection: object) -> None:
+        """Note that a connection is idle no more."""
+        _take(connection, self._at_rest, self._resting)
+
+    def closed(self, connection: object) -> None:
+        """Note that a connection is gone."""
+        _take(connection, self._at_work, self._working)
+        self.wake(connection)
+
+    def idle_beside(self, connection: object) -> int:
+        """Return how many idle connections there are of the tenant that an idle one is of."""
+        tenant = self._at_rest.get(connection)
+        return 0 if tenant is None else self._resting[tenant]
+
+    def _is_over(self, tenant: str) -> bool:
+        if len(self._known) == 1 or len(self._at_work) < self._most - self._most // _PART_FOR_OTHERS:
+            return False
+        tenants = len({*self._working, tenant}) + 1  # there is room for one that comes next
+        return self._working[tenant] >= max(1, self._most // tenants)
+
+
+def _take(connection: object, owners: dict[object, str], counts: Counter[str]) -> str | None:
+    tenant = owners.pop(connection, None)
+    if tenant is not None:
+        counts[tenant] -= 1
+        if not counts[tenant]:
+            del counts[tenant]
+    return tenant
