@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import aiohttp
 import pytest
 
 from segue.config import UpstreamConfig
@@ -305,3 +306,22 @@ async def test_what_the_configuration_knows_need_not_be_learned(dialect: Api, fi
         async with gateway(up) as url:
             assert (await ask(url, "http", model="m", input="Hello."))["status"] == "completed"
     assert strict.had == [False]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 9}),
+    ],
+)
+async def test_clients_of_other_apis_ask_for_nothing_that_a_provider_could_refuse(path: str, body: Json) -> None:
+    api, status, field, refusal = REFUSALS["openai-reasoning"]
+    strict = Strict(api, field, status=status, refusal=refusal)
+    async with providing(strict.play) as provider:
+        config = UpstreamConfig(name="acme", dialect=api, base_url=f"{provider.url}/v1", models=["m"])
+        async with gateway(config) as url, aiohttp.ClientSession(url) as client:
+            for _ in range(2):
+                reply = await client.post(path, json={"model": "m", **body})
+                assert (reply.status, HELLO in await reply.text()) == (200, True)
+    assert strict.had == [True, False, False], "it was learned"

@@ -198,6 +198,8 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
     for a while; so does one with an `idempotency_key`, since the client may send it again. A `background` turn runs to
     its end. With an `epoch`, it is for that run of the gateway only. `form` says what its stream leaves out. With
     `native`, the upstream must speak that API; if nothing will continue the turn, its input need not be read at all.
+    A client of another API, which keeps its own history, gets `encrypted` reasoning where there is any. Its upstream is
+    not asked for it by an `include` of the settings, which it might refuse.
     """
 
     settings: Settings
@@ -212,7 +214,13 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
     epoch: str | None = None
     form: StreamForm = "whole"
     native: NativeBody | None = None
+    encrypted: bool = False
     size_bytes: int = 0
+
+    @property
+    def shows_encrypted(self) -> bool:
+        """Whether the client gets the encrypted content of reasoning."""
+        return self.encrypted or ENCRYPTED_REASONING in self.settings.include
 
     @property
     def kept(self) -> bool:

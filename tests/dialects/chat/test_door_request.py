@@ -23,7 +23,6 @@ from tests.strategies import examples, hostile_bytes
 
 Json = dict[str, Any]
 LOOK: Json = {"type": "object", "properties": {"at": {"type": "integer"}}}
-INCLUDED = ("reasoning.encrypted_content",)
 
 
 def read_settings(**fields: Any) -> Settings:  # noqa: ANN401 - any field
@@ -35,9 +34,10 @@ def test_a_request_is_stateless_and_says_how_it_is_answered() -> None:
     assert (plain.create.store, plain.create.stream, plain.include_usage) == (False, False, False)
     assert (streamed.create.store, streamed.create.stream, streamed.include_usage) == (False, True, True)
     assert plain.create.previous_response_id is None
+    assert plain.create.shows_encrypted, "the client keeps the history"
     assert items(plain) == [{"type": "message", "role": "user", "content": "go"}]
     assert plain.create.size_bytes == len(json.dumps({"model": "m", "messages": [USER]}))
-    assert plain.create.settings == Settings(model="m", include=INCLUDED)
+    assert plain.create.settings == Settings(model="m")
 
 
 def test_settings_of_the_same_name() -> None:
@@ -51,7 +51,7 @@ def test_settings_of_the_same_name() -> None:
         "safety_identifier": "s",
         "prompt_cache_key": "k",
     }
-    assert read_settings(**fields) == Settings(model="m", include=INCLUDED, **fields)
+    assert read_settings(**fields) == Settings(model="m", **fields)
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_settings_of_the_same_name() -> None:
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": LOOK, "strict": True}}},
             {"text": {"format": {"type": "json_schema", "name": "n", "schema": LOOK, "strict": True}}},
         ),
-        ({"logprobs": True}, {"include": (*INCLUDED, "message.output_text.logprobs")}),
+        ({"logprobs": True}, {"include": ("message.output_text.logprobs",)}),
         (
             {"logprobs": True, "top_logprobs": 3},
-            {"include": (*INCLUDED, "message.output_text.logprobs"), "top_logprobs": 3},
+            {"include": ("message.output_text.logprobs",), "top_logprobs": 3},
         ),
         ({"logprobs": False, "top_logprobs": 0, "n": 1, "store": False, "metadata": {}, "modalities": ["text"]}, {}),
         (dict.fromkeys(("n", "store", "tools", "tool_choice", "response_format", "stop", "audio")), {}),
@@ -103,7 +103,7 @@ def test_settings_of_the_same_name() -> None:
     ],
 )
 def test_settings_of_another_name(fields: Json, wanted: Json) -> None:
-    assert read_settings(**fields) == Settings(**{"model": "m", "include": INCLUDED, **wanted})
+    assert read_settings(**fields) == Settings(**{"model": "m", **wanted})
 
 
 @pytest.mark.parametrize(

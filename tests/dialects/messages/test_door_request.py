@@ -12,7 +12,7 @@ from msgspec import Raw
 from segue.dialects.messages.door_request import read_request
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits
-from segue.protocol.requests import ENCRYPTED_REASONING, Create, Settings, json_text
+from segue.protocol.requests import Create, Settings, json_text
 
 Json = dict[str, Any]
 
@@ -49,7 +49,7 @@ def test_a_request_needs_a_model_messages_and_a_limit() -> None:
     item = b'{"type":"message","role":"user","content":[{"type":"input_text","text":"hi"}]}'
     assert create.input.items == (item,)
     assert (create.store, create.stream, create.kept, create.native) == (False, False, False, None)
-    assert create.settings == Settings(model="m", max_output_tokens=9, include=(ENCRYPTED_REASONING,))
+    assert create.settings == Settings(model="m", max_output_tokens=9)
     assert accepted(stream=True).stream
 
 
@@ -122,7 +122,7 @@ def test_a_request_needs_a_model_messages_and_a_limit() -> None:
     ],
 )
 def test_each_field_has_a_counterpart_or_does_not_change_the_answer(fields: Json, settings: Json) -> None:
-    plain = Settings(model="m", max_output_tokens=9, include=(ENCRYPTED_REASONING,))
+    plain = Settings(model="m", max_output_tokens=9)
     read_settings = settings_of(**fields)
     for name in Settings.__struct_fields__:
         wanted = settings.get(name, plain.__getattribute__(name))

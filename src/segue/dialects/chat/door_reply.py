@@ -106,7 +106,9 @@ class ChatReplyWriter:
         }
 
     def feed(self, events: Sequence[Event]) -> bytes:
-        """Return the chunks of a batch of events."""
+        """Return the chunks of a batch of events; none for a reply that is not streamed."""
+        if not self._asked.create.stream:
+            return b""
         chunks: list[bytes] = []
         for event in events:
             handler = self._handlers.get(event.type)

@@ -24,7 +24,6 @@ from segue.protocol.object_text import read_object
 from segue.protocol.problems import Problem, missing, thread_unsupported, unsupported
 from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits, refuse_size
 from segue.protocol.requests import (
-    ENCRYPTED_REASONING,
     OUTPUT_LOGPROBS,
     Count,
     Create,
@@ -259,7 +258,14 @@ def _translate(body: _ChatBody, data: bytes) -> ChatRequest | Problem:
     read = read_messages(body.messages or ())
     if isinstance(read, Problem):
         return read
-    create = Create(settings=settings, input=read.input, store=False, stream=bool(body.stream), size_bytes=len(data))
+    create = Create(
+        settings=settings,
+        input=read.input,
+        store=False,
+        stream=bool(body.stream),
+        encrypted=True,
+        size_bytes=len(data),
+    )
     return ChatRequest(create=create, warnings=read.warnings)
 
 
@@ -312,7 +318,7 @@ def _settings(body: _ChatBody, data: bytes) -> Settings | Problem:
         model=body.model or "",
         max_output_tokens=_limit(body),
         top_logprobs=body.top_logprobs or 0,
-        include=(ENCRYPTED_REASONING, *((OUTPUT_LOGPROBS,) if body.logprobs else ())),
+        include=(OUTPUT_LOGPROBS,) if body.logprobs else (),
         extra=extra,
         **values,
     )

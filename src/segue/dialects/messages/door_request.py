@@ -20,7 +20,7 @@ from segue.protocol.codec import decode, encode, without_lone_surrogates
 from segue.protocol.object_text import ObjectText, read_object
 from segue.protocol.problems import Problem, missing, thread_unsupported, unsupported
 from segue.protocol.request_size import RequestLimits, refuse_size
-from segue.protocol.requests import ENCRYPTED_REASONING, Count, Create, NativeBody, Settings, json_text
+from segue.protocol.requests import Count, Create, NativeBody, Settings, json_text
 
 NAME: Literal["messages"] = "messages"
 
@@ -202,11 +202,12 @@ def _read_body(data: bytes, body: _MessagesBody, limits: RequestLimits) -> Creat
         safety_identifier=_identifier(body.metadata),
         reasoning=_reasoning(body),
         text=_text(body),
-        include=(ENCRYPTED_REASONING,),
         extra={"stop": Raw(encode(body.stop_sequences))} if body.stop_sequences else {},
         **_choice(body.tool_choice),
     )
-    return Create(settings=settings, input=given, store=False, stream=bool(body.stream), size_bytes=len(data))
+    return Create(
+        settings=settings, input=given, store=False, stream=bool(body.stream), encrypted=True, size_bytes=len(data)
+    )
 
 
 def _read_tools(raw: Raw) -> list[dict[str, Any]] | Problem:

@@ -39,7 +39,7 @@ from segue.protocol.problems import (
     store_mismatch,
     tool_call_not_found,
 )
-from segue.protocol.requests import ENCRYPTED_REASONING, Create
+from segue.protocol.requests import Create
 from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import Finished, TurnStream
 from segue.stores.interface import ParentGone, Store, StoreError
@@ -286,7 +286,7 @@ class TurnRun:
                 _id_of(request.history.parent),
                 echo,
                 executor.clock(),
-                encrypted=ENCRYPTED_REASONING in create.settings.include,
+                encrypted=create.shows_encrypted,
             )
             waiting = stream.open()
             batches = runs.stream(request) if create.generate else _warm_up(runs, request)
