@@ -174,11 +174,12 @@ class PacketWriter:
         while self._socket.has_room:
             self._before_packet()
             packet = self._source.next_packet(self._loop.time())
-            if packet is None:
+            if packet is not None:
+                self._count(len(packet))
+                self._socket.write(packet)
+            if packet is None or not self._source.has_to_send:
                 self._set_alarm(self._source.next_deadline())
                 return True
-            self._count(len(packet))
-            self._socket.write(packet)
         return False
 
     async def _until_room(self) -> None:

@@ -26,6 +26,8 @@ async def test_each_end_has_its_cpu_time_and_the_first_event_its_delay() -> None
     assert all((figures[f"{name}, {end}"].value or 0) > 0 for end in ("sidecar", "gateway"))
     assert (figures["first event, straight: pi, bodies of 8 KB"].value or 0) > 0
     assert figures["first event, delay added: pi, bodies of 8 KB"].budget == 0.5
+    for added in ("first event, delay added by two relays", "first event after the request, delay added"):
+        assert figures[f"{added}: pi, bodies of 8 KB"].value is not None
     assert (figures["CPU of a fixed piece of work on this machine"].value or 0) > 0
     [arm] = report.arms
     assert len(arm.turns) == TINY.rounds * TINY.turns

@@ -3,9 +3,11 @@
 Agents send large bodies late in a task. The benchmark plays such a part of a session, of another task in every round,
 through a sidecar and a gateway in processes of their own, and asks each for its CPU time. The provider is scripted:
 for CPU time it answers at once; for the delay it answers a moment after the request, one event per millisecond, and
-the same turns go straight to it for comparison. Another figure is the CPU time of a fixed piece of work, since budgets
-were set on a faster or slower machine than this one. Not here: bytes on the wire (`table`), the codec alone
-(`documents`).
+the same turns go straight to it for comparison. The delay of a first event is that of the reply alone, from when the
+provider has it; beside it stands that of the whole turn, with the request's way up. For comparison, the turns also go
+through two processes that only copy bytes: no two processes can add less. Another figure is the CPU time of a fixed
+piece of work, since budgets were set on a faster or slower machine than this one. Not here: bytes on the wire
+(`table`), the codec alone (`documents`).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import hashlib
 import time
 import zlib
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -22,7 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from segue.bench import gateway
-from segue.bench.arms.ends import GatewaySpec, SidecarSpec
+from segue.bench.arms.ends import GatewaySpec, RelaySpec, SidecarSpec
 from segue.bench.arms.player import PlayedTurn, play
 from segue.bench.arms.tunnelled import GATEWAY, SIDECAR, RunningEnd, Start, started
 from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures, arm, figure, make_report
@@ -83,7 +86,16 @@ class _TunnelSamples(msgspec.Struct):
     )
     straight_ms: list[float] = []
     added_ms: list[float] = []
+    whole_added_ms: list[float] = []
+    relays_added_ms: list[float] = []
     turns: list[TurnFigures] = []
+
+
+class _FirstEvent(NamedTuple):
+    """When the first event of a turn came, in ms after the provider had it, and after the request began."""
+
+    delay_ms: float
+    whole_ms: float
 
 
 class _TimedScript:
@@ -123,12 +135,15 @@ async def measure(
             provided(_no_answer) as provider,
             start(GatewaySpec(provider.url)) as at_gateway,
             start(SidecarSpec(f"http://{at_gateway.host}:{at_gateway.port}")) as at_sidecar,
+            start(RelaySpec(provider.host, provider.port)) as far_relay,
+            start(RelaySpec(far_relay.host, far_relay.port)) as near_relay,
         ):
             ends = {GATEWAY: at_gateway, SIDECAR: at_sidecar}
             for number in range(chosen.rounds):
                 for case in cases:
                     yardstick.append(_yardstick_ms())
-                    await _measure_round(chosen, case, number, provider, ends, measured[case])
+                    session = await _measure_round(chosen, case, number, provider, ends, measured[case])
+                    await _measure_delays(session, provider, ends[SIDECAR], near_relay, measured[case])
                     progress.advance(task)
     figures = [_figures(case, samples) for case, samples in measured.items()]
     fixed = figure("CPU of a fixed piece of work on this machine", yardstick, "ms")
@@ -148,15 +163,29 @@ async def _measure_round(
     provider: ScriptedProvider,
     ends: Mapping[str, RunningEnd],
     samples: _TunnelSamples,
-) -> None:
+) -> RecordedSession:
+    """Measure the CPU time of one session; return its turns that are to be timed."""
     session = make_session(case.agent, turns=chosen.turns + 1, task=number, after_bytes=case.depth.kilobytes * KB)
     provider.script = replying(session)
     samples.turns += await _measure_cpu(session, ends, samples)
-    timed = replace(session, turns=session.turns[: chosen.timed_turns])
-    straight_ms = await _delays_ms(timed, provider, provider.host, provider.port)
-    through_ms = await _delays_ms(timed, provider, ends[SIDECAR].host, ends[SIDECAR].port)
-    samples.straight_ms += straight_ms
-    samples.added_ms += [ours - theirs for ours, theirs in zip(through_ms, straight_ms, strict=True)]
+    return replace(session, turns=session.turns[: chosen.timed_turns])
+
+
+async def _measure_delays(
+    session: RecordedSession,
+    provider: ScriptedProvider,
+    sidecar: RunningEnd,
+    relay: RunningEnd,
+    samples: _TunnelSamples,
+) -> None:
+    straight = await _first_events(session, provider, provider.host, provider.port)
+    relayed = await _first_events(session, provider, relay.host, relay.port)
+    through = await _first_events(session, provider, sidecar.host, sidecar.port)
+    for direct, copied, ours in zip(straight, relayed, through, strict=True):
+        samples.straight_ms.append(direct.delay_ms)
+        samples.relays_added_ms.append(copied.delay_ms - direct.delay_ms)
+        samples.added_ms.append(ours.delay_ms - direct.delay_ms)
+        samples.whole_added_ms.append(ours.whole_ms - direct.whole_ms)
     provider.requests.clear()
 
 
@@ -186,16 +215,19 @@ async def _cpu_s(ends: Mapping[str, RunningEnd]) -> dict[str, float]:
     return {**spent_s, BOTH: sum(spent_s.values())} if spent_s else {}
 
 
-async def _delays_ms(session: RecordedSession, provider: ScriptedProvider, host: str, port: int) -> list[float]:
-    """Return how long after the provider's answer its first event came, for each turn."""
+async def _first_events(
+    session: RecordedSession, provider: ScriptedProvider, host: str, port: int
+) -> list[_FirstEvent]:
+    """Play a session; return when the first event of each turn came."""
     script = provider.script = _TimedScript(session)
-    came_at: list[float] = []
+    events: list[_FirstEvent] = []
 
-    async def note(_: int, turn: PlayedTurn) -> None:
-        came_at.append(turn.begun_at + turn.ttft_s)
+    async def note(number: int, turn: PlayedTurn) -> None:
+        came_at = turn.begun_at + turn.ttft_s
+        events.append(_FirstEvent(1e3 * (came_at - script.answered_at[number]), 1e3 * turn.ttft_s))
 
     await play(session, host, port, on_turn=note)
-    return [1e3 * (came - answered) for came, answered in zip(came_at, script.answered_at, strict=True)]
+    return events
 
 
 def _figures(case: _TunnelCase, samples: _TunnelSamples) -> list[Figure]:
@@ -207,6 +239,8 @@ def _figures(case: _TunnelCase, samples: _TunnelSamples) -> list[Figure]:
         ),
         figure(f"first event, straight: {case.name}", samples.straight_ms, "ms"),
         figure(f"first event, delay added: {case.name}", samples.added_ms, "ms", DELAY_BUDGET_MS),
+        figure(f"first event, delay added by two relays: {case.name}", samples.relays_added_ms, "ms"),
+        figure(f"first event after the request, delay added: {case.name}", samples.whole_added_ms, "ms"),
     ]
 
 

@@ -79,14 +79,14 @@ class AgentRequest:
         self._expect("waiting")
         if head.status < _FIRST_FINAL_STATUS:
             raise ValueError(f"{head.status} is not the status of a reply")
-        lines = _reply_lines(head)
-        lengths = values(lines, b"content-length")
+        length = _length(head)
+        lines = end_to_end(head.lines, keep=frozenset() if length is None else _KEPT)
         is_old = self._version == b"1.0"
         self._sends_body = has_content(self.head.method, head.status)
-        self._left = int(lengths[0]) if lengths and self._sends_body else None
-        self._delimited = not is_old or not self._sends_body or bool(lengths)
-        self._chunked = self._sends_body and not is_old and not lengths
-        if not is_old and not lengths and has_content(b"GET", head.status):
+        self._left = length if self._sends_body else None
+        self._delimited = not is_old or not self._sends_body or length is not None
+        self._chunked = self._sends_body and not is_old and length is None
+        if not is_old and length is None and has_content(b"GET", head.status):
             lines = (*lines, _CHUNKED)
         if not self._persistent:
             lines = (*lines, _CLOSE)
@@ -212,11 +212,12 @@ class AgentRequest:
             raise RuntimeError(f"the answer is {self.stage}, not {stage}")
 
 
-def _reply_lines(head: ReplyHead) -> tuple[Line, ...]:
-    """Return the lines of a reply with at most one Content-Length, and that only if it may frame the body."""
+def _length(head: ReplyHead) -> int | None:
+    """Return the Content-Length of a reply, if there is one, and it may frame the body."""
     lengths = values(head.lines, b"content-length")
-    kept = len(lengths) == 1 and _LENGTH.fullmatch(lengths[0]) is not None and head.status != _NO_CONTENT
-    return end_to_end(head.lines, keep=_KEPT if kept else frozenset())
+    if len(lengths) != 1 or head.status == _NO_CONTENT or not _LENGTH.fullmatch(lengths[0]):
+        return None
+    return int(lengths[0])
 
 
 def _encoded(head: ReplyHead) -> bytes:

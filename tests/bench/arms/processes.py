@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from segue.bench.arms.ends import EndSpec, GatewaySpec, run_gateway, run_sidecar
+from segue.bench.arms.ends import EndSpec, run_end
 from segue.bench.arms.model_server import ModelServerSpec, serve_workload
 from segue.bench.arms.server import ProcessUsage, ServerSpec, serve_bare, serve_gateway
 from segue.bench.arms.tunnelled import RunningEnd
@@ -60,8 +60,7 @@ async def model_here(spec: ModelServerSpec) -> AsyncIterator[InProcess]:
 @asynccontextmanager
 async def end_here(spec: EndSpec) -> AsyncIterator[RunningEnd]:
     """Run an end of the tunnel in this process."""
-    running = run_gateway(spec) if isinstance(spec, GatewaySpec) else run_sidecar(spec)
-    async with running as (host, port):
+    async with run_end(spec) as (host, port):
         yield RunningEnd(host, port)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from segue.bench.arms.ends import EndSpec, GatewaySpec, SidecarSpec, main, run_gateway, run_sidecar
+from segue.bench.arms.ends import EndSpec, GatewaySpec, RelaySpec, SidecarSpec, main, run_gateway, run_sidecar
 from segue.bench.arms.player import play
 from segue.bench.arms.server import Ready
 from segue.bench.workloads.sessions import make_session
@@ -31,10 +31,15 @@ async def test_a_session_goes_through_both_ends_and_bases_are_kept_where_it_says
     assert any(files for _, _, files in os.walk(tmp_path)) == kept
 
 
-@pytest.mark.parametrize("end", ["gateway", "sidecar"])
+@pytest.mark.parametrize("end", ["gateway", "sidecar", "relay"])
 async def test_the_command_line_says_which_end_it_is(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with run_gateway(GatewaySpec("http://127.0.0.1:9")) as (host, port):
-        spec: EndSpec = GatewaySpec("http://127.0.0.1:9") if end == "gateway" else SidecarSpec(f"http://{host}:{port}")
+        specs: dict[str, EndSpec] = {
+            "gateway": GatewaySpec("http://127.0.0.1:9"),
+            "sidecar": SidecarSpec(f"http://{host}:{port}"),
+            "relay": RelaySpec(host, port),
+        }
+        spec = specs[end]
         printed = with_stdin(monkeypatch, b"")
         monkeypatch.setattr(sys, "argv", ["ends", msgspec.json.encode(spec).decode()])
         await asyncio.to_thread(main)

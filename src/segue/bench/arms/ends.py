@@ -1,8 +1,8 @@
 """The two ends of the tunnel, each in a process of its own, so that each can be asked for its own CPU time.
 
 `python -m segue.bench.arms.ends SPEC` runs what SPEC (JSON) describes: a gateway whose tunnel forwards to a provider,
-or a sidecar, which is ready when its link is up. The process answers and ends as that of `server` does. Not here:
-starting them (`child`), and the traffic through them (`tunnelled`).
+a sidecar, which is ready when its link is up, or a relay, to compare them with. The process answers and ends as that of
+`server` does. Not here: starting them (`child`), and the traffic through them (`tunnelled`).
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 import msgspec
 
 from segue.bench.arms.server import address_of, run_process
+from segue.bench.meters.tcp import metered
 from segue.config import Config, RouteConfig, ServerConfig
 from segue.gateway.app import serving
 from segue.sidecar.app import Sidecar, SidecarSettings
@@ -47,7 +48,14 @@ class SidecarSpec(msgspec.Struct, frozen=True, tag="sidecar"):
     cafile: str | None = None
 
 
-EndSpec: TypeAlias = GatewaySpec | SidecarSpec
+class RelaySpec(msgspec.Struct, frozen=True, tag="relay"):
+    """What only copies bytes between its clients and the server at this address."""
+
+    host: str
+    port: int
+
+
+EndSpec: TypeAlias = GatewaySpec | SidecarSpec | RelaySpec
 
 
 @asynccontextmanager
@@ -71,14 +79,29 @@ async def run_sidecar(spec: SidecarSpec) -> AsyncIterator[tuple[str, int]]:
         yield address_of(sidecar.url)
 
 
-def main() -> None:
-    """Run what the command line specifies."""
-    spec: EndSpec = msgspec.json.decode(sys.argv[1], type=EndSpec)
+@asynccontextmanager
+async def run_relay(spec: RelaySpec) -> AsyncIterator[tuple[str, int]]:
+    """Run a relay around a block; yields where it listens."""
+    async with metered(spec.host, spec.port) as meter:
+        yield address_of(meter.url)
+
+
+def run_end(spec: EndSpec) -> AbstractAsyncContextManager[tuple[str, int]]:
+    """Run what a spec describes around a block; yields where it listens."""
     match spec:
         case GatewaySpec():
-            run_process(run_gateway(spec))
+            return run_gateway(spec)
         case SidecarSpec():
-            run_process(run_sidecar(spec))
+            return run_sidecar(spec)
+        case RelaySpec():
+            return run_relay(spec)
+        case _:
+            assert_never(spec)
+
+
+def main() -> None:
+    """Run what the command line specifies."""
+    run_process(run_end(msgspec.json.decode(sys.argv[1], type=EndSpec)))
 
 
 if __name__ == "__main__":
