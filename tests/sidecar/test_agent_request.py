@@ -105,7 +105,7 @@ async def test_each_send_leaves_at_once_and_in_one_write() -> None:
         assert await agent.until(b"\r\n\r\n") == b"0\r\n\r\n"
 
 
-async def test_a_handler_that_fails_is_a_500_before_the_head_and_a_cut_after_it(
+async def test_a_handler_that_fails_is_an_error_before_the_head_and_a_cut_after_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def handler(request: AgentRequest) -> None:
@@ -120,7 +120,7 @@ async def test_a_handler_that_fails_is_a_500_before_the_head_and_a_cut_after_it(
             agent = await server.connect()
             await agent.send(b"POST %s HTTP/1.1\r\nHost: localhost\r\n\r\n" % target)
             head = await agent.head()
-            assert head.startswith(b"HTTP/1.1 500 ")
+            assert head.startswith(b"HTTP/1.1 424 ")
             assert b"\r\nx-should-retry: false\r\n" in head  # it may have been forwarded before that
             assert b'"code":"segue_internal_error"' in await agent.until(b"}}")
         late = await server.ask(b"GET /late HTTP/1.1\r\nHost: localhost\r\n\r\n")

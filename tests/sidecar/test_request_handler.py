@@ -294,6 +294,8 @@ async def test_a_node_that_is_gone_before_the_head_leaves_the_outcome_unknown() 
         assert answer.startswith(b"HTTP/1.1 424 Failed Dependency\r\n")
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "segue_outcome_unknown"
         assert len(gateway.forwarded) == 1
+        told = await sidecar.stats()
+    assert [(one["status"], one["error"]) for one in told["recent"]] == [(424, "segue_outcome_unknown")]
 
 
 async def test_a_node_that_is_gone_inside_the_reply_cuts_it() -> None:

@@ -102,19 +102,20 @@ class AgentRequest:
         self.stage = "ended"
         await self._transport.write(_LAST_CHUNK if self._chunked else b"")
 
-    async def fail(self, code: FailureCode, message: str, *, repeatable: bool | None = None) -> None:
-        """Answer with an error of the sidecar, if no answer has begun; else cut the answer.
+    async def fail(self, code: FailureCode, message: str, *, repeatable: bool | None = None) -> int | None:
+        """Answer with an error of the sidecar and return its status; if an answer has begun, cut it and return None.
 
         `repeatable`: whether the agent may send the request again, if the caller knows better than the table of errors.
         """
         if self.stage != "waiting":
             self.abort()
-            return
+            return None
         method, target = self.head.method, self.head.target
         head, body = failure_reply(code, message, method=method, target=target, repeatable=repeatable)
         await self.start(head)
         await self.send(body)
         await self.end()
+        return head.status
 
     def abort(self) -> None:
         """Cut the reply, so that no agent can take it for a complete one. Nothing may follow; cutting twice is fine."""

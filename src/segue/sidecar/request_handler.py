@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import msgspec
 
-from segue.http.error_replies import FAILURES, FailureCode
+from segue.http.error_replies import FailureCode
 from segue.http.heads import ReplyHead
 from segue.http.request_rules import RequestRefusal
 from segue.sidecar.agent_request import AgentRequest
@@ -167,8 +167,8 @@ class RequestHandler:
         return None
 
     async def _fail(self, request: AgentRequest, code: FailureCode, message: str, *, record: _AccessRecord) -> Outcome:
-        record.status, record.failure = FAILURES[code].status, code
-        await request.fail(code, message)
+        record.failure = code
+        record.status = await request.fail(code, message)
         return "failed"
 
     async def _go_without_tunnel(
@@ -238,8 +238,8 @@ class RequestHandler:
         if isinstance(ending, LinkUnavailable):
             return await self._go_without_tunnel(request, ending, record)
         code, message = failure_of(ending)
-        record.status, record.failure = FAILURES[code].status, code
-        await request.fail(code, message, repeatable=is_repeatable(ending))
+        record.failure = code
+        record.status = await request.fail(code, message, repeatable=is_repeatable(ending))
         return "failed"
 
     async def _relay_websocket(self, request: AgentRequest, record: _AccessRecord) -> Outcome:
