@@ -172,4 +172,4 @@ def test_a_command_of_a_model_gets_no_keys() -> None:
 
 def test_a_key_takes_the_place_of_every_other() -> None:
     before = {"PATH": "p", "SEGUE_SIDECAR_KEY_FILE": "f", "SEGUE_SIDECAR_KEY": "sk-1"}
-    assert environment_with_key("sk-2", before) == {"PATH": "p", "SEGUE_SIDECAR_KEY": "sk-2"}
+    assert environment_with_key("sk-2", environ=before) == {"PATH": "p", "SEGUE_SIDECAR_KEY": "sk-2"}

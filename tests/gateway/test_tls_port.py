@@ -20,6 +20,7 @@ from segue.gateway.connections import RESERVED, AcceptLimits, Connections
 from segue.gateway.server_tls import ServerTls
 from segue.gateway.tls_port import HandshakeLimits, TlsPort
 from tests.faults.gateways import until
+from tests.gateway.test_connections import upgrade
 from tests.gateway.test_server_tls import issue, router
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -132,3 +133,20 @@ async def test_without_descriptors_it_waits_and_goes_on(
     async with gateway(tmp_path) as (_, port):
         assert await healthy(port)
     assert [message for message in caplog.messages if "action=accept" in message] == ["action=accept error='no more'"]
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/segue/tunnel"])
+async def test_an_upgrade_that_is_given_up_is_quiet_over_tls_too(
+    path: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with gateway(tmp_path) as (running, port):
+        caplog.clear()
+        for number in range(6):
+            _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting())
+            writer.write(upgrade(path, number))
+            writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
+        await until(lambda: len(running.connections) == 0)
+        await until(lambda: not running.services.drain.connections)
+        assert (running.tunnel.sessions, caplog.messages) == (0, [])

@@ -9,14 +9,26 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
-from segue.config.environment import environment_with_key
+from segue.config.environment import KeyVariable, environment_with_key
 
 _OPTION = "--key"
-#: Commands whose `--key` is the one for the gateway.
-_COMMANDS = (("sidecar",), ("run",), ("doctor",), ("bench", "run"))
+#: The commands that take a `--key`, and the variable that says the same.
+COMMANDS: Mapping[tuple[str, ...], KeyVariable] = MappingProxyType(
+    {
+        ("sidecar",): "SEGUE_SIDECAR_KEY",
+        ("run",): "SEGUE_SIDECAR_KEY",
+        ("doctor",): "SEGUE_SIDECAR_KEY",
+        ("bench", "run"): "SEGUE_SIDECAR_KEY",
+        ("agent",): "SEGUE_AGENT_KEY",
+        ("usage",): "SEGUE_AGENT_KEY",
+        ("export",): "SEGUE_AGENT_KEY",
+        ("import",): "SEGUE_AGENT_KEY",
+    }
+)
 
 
 class Arguments(NamedTuple):
@@ -24,11 +36,13 @@ class Arguments(NamedTuple):
 
     rest: list[str]
     key: str
+    variable: KeyVariable
 
 
 def without_key(arguments: Sequence[str]) -> Arguments | None:
     """Return the arguments without the key; None if they hold none."""
-    if not any(tuple(arguments[: len(command)]) == command for command in _COMMANDS):
+    variable = COMMANDS.get(tuple(arguments[:1])) or COMMANDS.get(tuple(arguments[:2]))
+    if variable is None:
         return None
     end = arguments.index("--") if "--" in arguments else len(arguments)  # behind it is somebody else's command
     kept: list[str] = []
@@ -44,7 +58,7 @@ def without_key(arguments: Sequence[str]) -> Arguments | None:
             at += 0 if equals else 1
         else:
             return None  # it lacks its value, which the parser of the command line tells
-    return None if key is None else Arguments([*kept, *arguments[end:]], key)
+    return None if key is None else Arguments([*kept, *arguments[end:]], key, variable)
 
 
 def hide_key() -> None:
@@ -53,4 +67,4 @@ def hide_key() -> None:
     found = without_key(given)
     if found is not None:
         before = sys.orig_argv[: len(sys.orig_argv) - len(given)]
-        os.execve(sys.executable, [*before, *found.rest], environment_with_key(found.key))  # noqa: S606 - itself, with no shell
+        os.execve(sys.executable, [*before, *found.rest], environment_with_key(found.key, found.variable))  # noqa: S606 - itself, with no shell

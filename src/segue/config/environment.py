@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from segue.config.agent import AgentConfig
 from segue.config.errors import ConfigError
@@ -57,6 +57,10 @@ def named_key(variable: str, named_by: str, *, environ: Mapping[str, str] | None
     if not value.isascii() or not value.isprintable() or " " in value:
         raise ConfigError(f"what the variable {variable} ({named_by}) holds cannot be a key")
     return value
+
+
+#: The variables that hold a key of ours: the sidecar's for its gateway, and the agent's for its server.
+KeyVariable: TypeAlias = Literal["SEGUE_SIDECAR_KEY", "SEGUE_AGENT_KEY"]
 
 
 class ChosenProxy(NamedTuple):
@@ -162,11 +166,13 @@ def child_environment(hosts: Iterable[str] = (), environ: Mapping[str, str] | No
     return ours
 
 
-def environment_with_key(key: str, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment with the key for the gateway in it, in the place of any other."""
+def environment_with_key(
+    key: str, variable: KeyVariable = "SEGUE_SIDECAR_KEY", environ: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return this process's environment with a key in it, in the place of any other that the variable stands for."""
     ours = os.environ if environ is None else environ
-    others = {name: value for name, value in ours.items() if name != "SEGUE_SIDECAR_KEY_FILE"}
-    return {**others, "SEGUE_SIDECAR_KEY": key}
+    others = {name: value for name, value in ours.items() if name != f"{variable}_FILE"}
+    return {**others, variable: key}
 
 
 def has_openmp_policy(environ: Mapping[str, str] | None = None) -> bool:

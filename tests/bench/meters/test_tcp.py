@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
+from segue.bench.meters import tcp
 from segue.bench.meters.tcp import WireBytes, metered
+from segue.peer_credentials.lookup import PeerUsers
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -159,3 +162,20 @@ async def test_an_observer_reads_along() -> None:
         writer.close()
         await writer.wait_closed()
     assert seen == [b"up ab", b"down abab", b"end"]
+
+
+async def test_connections_of_other_users_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server behind would take them for the meter's own."""
+    answers = iter([os.geteuid(), os.geteuid() + 1])
+    users = PeerUsers((lambda _: next(answers, os.geteuid()),))
+    monkeypatch.setattr(tcp, "peer_users", lambda: users)
+    async with listening(doubling) as port, metered("127.0.0.1", port) as meter:
+        reader, writer = await asyncio.open_connection(meter.url_host, meter.port)
+        with suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+        reader, writer = await asyncio.open_connection(meter.url_host, meter.port)
+        writer.write(b"a")
+        assert await reader.readexactly(2) == b"aa"
+        writer.close()
+        assert (len(meter.connections), meter.up_bytes) == (1, 1)

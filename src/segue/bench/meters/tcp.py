@@ -88,7 +88,7 @@ async def metered(target_host: str, target_port: int) -> AsyncIterator[Meter]:
     meter, clients, users = Meter(), set[_DownstreamSocket](), peer_users()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: _DownstreamSocket(meter, clients, target_host, target_port, users=users),
+        lambda: _Gate(users, lambda: _DownstreamSocket(meter, clients, target_host, target_port)),
         meter.url_host,
         0,
         backlog=1024,
@@ -103,6 +103,23 @@ async def metered(target_host: str, target_port: int) -> AsyncIterator[Meter]:
         while clients:
             await asyncio.gather(*(client.closed for client in tuple(clients)))
         await server.wait_closed()
+
+
+class _Gate(asyncio.Protocol):
+    """Lets connections of this user through, and cuts all others before anything of them is read."""
+
+    def __init__(self, users: PeerUsers, make: Callable[[], asyncio.Protocol]) -> None:
+        self._users = users
+        self._make = make
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        stream = cast("asyncio.Transport", transport)
+        if self._users.known and not self._users.is_own(transport.get_extra_info("socket")):
+            stream.abort()
+            return
+        inner = self._make()
+        stream.set_protocol(inner)
+        inner.connection_made(transport)
 
 
 class _ForwardedSocket(asyncio.Protocol, ABC):
@@ -153,31 +170,19 @@ class _ForwardedSocket(asyncio.Protocol, ABC):
 class _DownstreamSocket(_ForwardedSocket):
     """The socket that a client connected to. Reading begins when the socket to the server is open."""
 
-    def __init__(
-        self,
-        meter: Meter,
-        clients: set[_DownstreamSocket],
-        target_host: str,
-        target_port: int,
-        *,
-        users: PeerUsers,
-    ) -> None:
+    def __init__(self, meter: Meter, clients: set[_DownstreamSocket], target_host: str, target_port: int) -> None:
         self.connection = MeteredConnection(None if meter.observe is None else meter.observe())
         self._meter = meter
         self._clients = clients
         self._target = (target_host, target_port)
-        self._users = users
         self._early: list[bytes] = []
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._clients.add(self)
-        if self._users.known and not self._users.is_own(transport.get_extra_info("socket")):
-            self.transport.abort()
-            return
         self._meter.connections.append(self.connection)
+        self._clients.add(self)
         self.transport.pause_reading()  # uvloop reads once in spite of it: see `data_received`
         self._opening = self._loop.create_task(self._open())
 
