@@ -31,7 +31,7 @@ def test_limits_are_read_where_they_hold(tmp_path: Path) -> None:
         (f"{KEY}limits = {{ stored_responses = 5 }}", "key 'a': limits.stored_responses and"),
         ("[limits]\nturns = 0", "limits.turns: Expected `int` >= 1"),
         ("[limits]\nturn = 1", "limits: unknown key 'turn'; did you mean 'turns'?"),
-        ('[[tenant]]\nname = "a"', "tenant[0]: Object missing required field `limits`"),
+        ('[[tenant]]\nname = "a"\nthreads = "disk"', "tenant[0].threads: Invalid enum value 'disk'"),
         ('[[tenant]]\nname = "a"\nlimits = {}\n' * 2, "two [[tenant]] tables are named 'a': names must differ"),
     ],
 )

@@ -7,7 +7,7 @@ import json
 
 import msgspec
 
-from segue.history.chains import History, Turn, path
+from segue.history.chains import History, NativeTurn, Turn, path
 from segue.history.records import ChainLink, Record, encode_head, flatten, restore
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.ids import ResponseId, item_id
@@ -51,11 +51,12 @@ def turn_of(record: Record, parent: Turn | None) -> Turn:
         calls=record.calls,
         stored=True,
         expires_at=record.expires_at,
+        native=record.native,
     )
 
 
 def fields(turn: Turn) -> tuple[object, ...]:
-    return (turn.id, turn.input, turn.output, turn.calls, turn.stored, turn.expires_at)
+    return (turn.id, turn.input, turn.output, turn.calls, turn.stored, turn.expires_at, turn.native)
 
 
 # ------------------------------------------------------------------------------------------------------------ records
@@ -111,7 +112,8 @@ def test_a_record_costs_about_what_it_holds() -> None:
     """Its items, its head and its echo; not its history."""
     record = sample_record("x", "parent")
     content = len(record.head) + len(record.echo) + sum(map(len, record.input + record.output))
-    assert record.size_bytes == content + 256
+    assert record.native is not None
+    assert record.size_bytes == content + len(record.native.messages) + 256
 
 
 # ------------------------------------------------------------------------------------------------- from and to chains
@@ -123,12 +125,23 @@ def test_a_flattened_record_stands_for_the_same_history_alone() -> None:
     parent = turn_of(sample_record("parent", "root"), root)
     record = sample_record("turn", "parent")
     alone = flatten(record, parent)
+    assert alone.native is None, "the root has no words of another API"
     history = tuple(History(parent, record.input).items())
     assert alone == msgspec.structs.replace(
-        record, parent_id=None, input=history, calls=frozenset({"root", "parent", "turn"})
+        record, parent_id=None, input=history, calls=frozenset({"root", "parent", "turn"}), native=None
     )
     before, after = History(turn_of(record, parent), ()), History(turn_of(alone, None), ())
     assert list(after.items()) == list(before.items())
+
+
+def test_a_flattened_record_has_the_words_of_all_its_turns() -> None:
+    """If all of them came in one API."""
+    parent = turn_of(sample_record("parent", "root"), None)
+    record = sample_record("turn", "parent")
+    parts = (parent.native, record.native)
+    assert flatten(record, parent).native == NativeTurn("messages", b",".join(part.messages for part in parts if part))
+    other = msgspec.structs.replace(record, native=NativeTurn("chat", b"{}"))
+    assert flatten(other, parent).native is None
 
 
 LINKS = [link_of(sample_record(name)) for name in ("root", "middle", "tip")]
@@ -142,7 +155,7 @@ def test_a_chain_is_restored_from_its_root() -> None:
     """Each turn with what its link says, on top of the one before it."""
     tip = restore(LINKS, nobody)
     assert [fields(turn) for turn in path(tip)] == [
-        (link.id, link.input, link.output, link.calls, True, link.expires_at) for link in LINKS
+        (link.id, link.input, link.output, link.calls, True, link.expires_at, link.native) for link in LINKS
     ]
     assert tip.depth == 3
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 _Count = Annotated[int, Meta(ge=1)]
+
+
+#: Where message threads are kept: in memory for a while, or in the store like stored responses.
+ThreadKeeping = Literal["memory", "durable"]
 
 
 class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,7 +31,12 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TenantConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`[[tenant]]`: the limits of one tenant, in place of those of `[limits]`."""
+    """`[[tenant]]`: what holds for one tenant, in place of what holds for all."""
 
     name: Annotated[str, Meta(min_length=1, description="The tenant, as in its keys.")]
-    limits: Annotated[LimitsConfig, Meta(description="What all its keys together may use; see [limits].")]
+    limits: Annotated[
+        LimitsConfig | None, Meta(description="What all its keys together may use, in place of [limits].")
+    ] = None
+    threads: Annotated[
+        ThreadKeeping | None, Meta(description="Where its message threads are kept, in place of server.threads.")
+    ] = None

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from segue.config.limits import ThreadKeeping
 from segue.config.units import DAY_S, MIB, Bytes, Positive
 from segue.protocol.lanes import Profile
 
@@ -78,6 +79,16 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     grace_s: Annotated[
         float, Meta(ge=0, description="How long the unstored responses of a lost connection can still be continued.")
     ] = 0.0
+    threads: Annotated[
+        ThreadKeeping, Meta(description="Where message threads are kept: memory, or durable, which is the store.")
+    ] = "memory"
+    thread_s: Annotated[
+        Positive, Meta(description="How long a message thread in memory can be continued after its last use.")
+    ] = 300.0
+    thread_forks: Annotated[
+        bool,
+        Meta(description="Let a message of a thread be continued more than once; Anthropic's own service does not."),
+    ] = True
     drain_s: Annotated[Positive, Meta(description="How long running turns may take to end at shutdown.")] = 30.0
     tls_cert: Annotated[
         str | None, Meta(description="PEM file with the gateway's certificate and its chain: its ports speak TLS then.")

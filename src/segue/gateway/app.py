@@ -30,6 +30,7 @@ from segue.gateway.services import build_services
 from segue.gateway.tls_port import HandshakeLimits, TlsPort
 from segue.gateway.tunnel.diagnostics import RouteDiagnostics
 from segue.gateway.tunnel.endpoint import SidecarSessions
+from segue.gateway.turns.threads import ThreadRules
 from segue.gateway.user_socket import SameUserProtocol
 from segue.listening import stop_listening
 from segue.stores.interface import Store, StoreError
@@ -215,6 +216,7 @@ class Gateway:
         services.note_upstreams()
         services.access.replace_keys(config.key, config.certificate)
         services.rules.quotas.replace(config)
+        services.threads.rules = ThreadRules.of(config)
         self.tunnel.resources.routes = routes
         self.diagnostics.replace(routes, provider_targets(config))
         for upstream in before:

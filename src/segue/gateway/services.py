@@ -26,6 +26,7 @@ from segue.gateway.turns.eviction import Eviction
 from segue.gateway.turns.executor import Executor, Sources, TurnSettings
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.gateway.turns.parents import Parents
+from segue.gateway.turns.threads import ThreadRules, Threads
 from segue.history.cache import TurnCache
 from segue.protocol.problems import Refused, epoch_changed
 from segue.protocol.request_size import RequestLimits
@@ -57,6 +58,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     executor: Executor
     background: BackgroundResponses
     grace: GracePeriod
+    threads: Threads
     event_logs: MemoryEventLogs
     metrics: Metrics
     drain: DrainState
@@ -124,6 +126,7 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
         executor=executor,
         background=background,
         grace=grace,
+        threads=Threads(ThreadRules.of(config), parents=parents, store=store, cache=cache, grace=grace, clock=clock),
         event_logs=event_logs,
         metrics=metrics,
         drain=drain,

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import Item, answered_by, key_of
+from segue.protocol.requests import ThreadContext
 
 #: What a turn and an item cost in memory beside the item's bytes: objects, ids, table entries. Rounded up from what
 #: tracemalloc shows on CPython 3.11: 0.87 to 1.1 KB and 41 bytes.
@@ -18,21 +21,45 @@ TURN_OVERHEAD_BYTES = 1152
 ITEM_OVERHEAD_BYTES = 64
 
 
+class NativeTurn(msgspec.Struct, frozen=True):
+    """The input and output of a turn as they were said in another API (`dialect`), whose words items may lack.
+
+    `messages` are the elements of that API's list, with a comma between two.
+    """
+
+    dialect: str
+    messages: bytes
+
+    def pack(self) -> bytes:
+        """Return it as one text, for a store."""
+        return b"%b\n%b" % (self.dialect.encode(), self.messages)
+
+
+def unpack_native(text: bytes | None) -> NativeTurn | None:
+    """Return what `NativeTurn.pack` has packed."""
+    if text is None:
+        return None
+    dialect, _, messages = text.partition(b"\n")
+    return NativeTurn(dialect.decode(), messages)
+
+
 class Turn:
     """One finished turn: the items it added to the conversation, and the turn before it.
 
     `calls` are the ids of the tool calls among its items, `answered` those of the calls whose output is in its input
     (None: they are read from it when they are asked for). `stored` is true if a record of it is in the store;
-    `expires_at` is when that record expires (unix seconds).
+    `expires_at` is when that record expires (unix seconds). A message of a thread has the context of its `thread`, and
+    may be there in its API's words too (`native`); it is `continued` once there is a next one.
     """
 
     __slots__ = (
-        *("calls", "depth", "expires_at", "id", "input", "output", "parent", "references", "size_bytes", "stored"),
+        *("calls", "continued", "depth", "expires_at", "id", "input", "native", "output", "parent", "references"),
+        *("size_bytes", "stored", "thread"),
         *("_answered", "_item_ids"),
         "__weakref__",  # so that a cache beside the history does not keep it alive
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one for each attribute
         self,
         *,
         id: ResponseId,  # noqa: A002 - the wire's own word
@@ -43,6 +70,8 @@ class Turn:
         stored: bool,
         answered: frozenset[str] | None = None,
         expires_at: float | None = None,
+        native: NativeTurn | None = None,
+        thread: ThreadContext | None = None,
     ) -> None:
         self._answered = answered
         self._item_ids: frozenset[str] | None = None
@@ -53,9 +82,15 @@ class Turn:
         self.calls = calls
         self.stored = stored
         self.expires_at = expires_at
+        self.native = native
+        self.thread = thread
+        self.continued = False
         self.depth: int = 1 if parent is None else parent.depth + 1
         items = len(input) + len(output)
         content = sum(map(len, input)) + sum(map(len, output))
+        content += 0 if native is None else len(native.messages)
+        if thread is not None and (parent is None or parent.thread is not thread):
+            content += thread.size_bytes
         self.size_bytes = TURN_OVERHEAD_BYTES + ITEM_OVERHEAD_BYTES * items + content
         self.references = 0  # owned by the cache: how many entries and children keep this turn in memory
 

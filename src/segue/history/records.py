@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from segue.history.chains import History, Turn, path
+from segue.history.chains import History, NativeTurn, Turn, path
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId, parse_item_id
 from segue.protocol.items import MAX_ITEM_ID, Item, given_ids, hide_encrypted
@@ -37,6 +37,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     input: tuple[Item, ...]
     output: tuple[Item, ...]
     calls: frozenset[str]
+    native: NativeTurn | None = None
 
     @property
     def echo_digest(self) -> bytes:
@@ -46,7 +47,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def size_bytes(self) -> int:
         """Roughly how many bytes the record takes in a queue or on a socket."""
-        return len(self.head) + len(self.echo) + sum(map(len, self.input)) + sum(map(len, self.output)) + 256
+        native = 0 if self.native is None else len(self.native.messages)
+        return len(self.head) + len(self.echo) + sum(map(len, self.input)) + sum(map(len, self.output)) + native + 256
 
     def output_ids(self) -> frozenset[str]:
         """Return the ids of its output by which `find_item` finds it: those that are not derived from its own id."""
@@ -75,6 +77,7 @@ class ChainLink(msgspec.Struct, frozen=True, kw_only=True):
     input: tuple[Item, ...]
     output: tuple[Item, ...]
     calls: frozenset[str]
+    native: NativeTurn | None = None
 
 
 def _indexed(items: Sequence[Item]) -> Iterator[str]:
@@ -94,8 +97,18 @@ def flatten(record: Record, parent: Turn) -> Record:
     For a turn whose parent was deleted while it ran: it was accepted, so its client can still continue it.
     """
     history = History(parent, record.input)
-    calls = record.calls.union(*(turn.calls for turn in path(parent)))
-    return msgspec.structs.replace(record, parent_id=None, input=tuple(history.items()), calls=calls)
+    turns = path(parent)
+    calls = record.calls.union(*(turn.calls for turn in turns))
+    native = _joined([*(turn.native for turn in turns), record.native])
+    return msgspec.structs.replace(record, parent_id=None, input=tuple(history.items()), calls=calls, native=native)
+
+
+def _joined(natives: Sequence[NativeTurn | None]) -> NativeTurn | None:
+    """Return turns as one, if all of them are there in the words of one API."""
+    known = [native for native in natives if native is not None]
+    if len(known) < len(natives) or len({native.dialect for native in known}) > 1:
+        return None
+    return NativeTurn(known[0].dialect, b",".join(native.messages for native in known if native.messages))
 
 
 def restore(links: Iterable[ChainLink], resident: Callable[[ResponseId], Turn | None]) -> Turn:
@@ -110,6 +123,7 @@ def restore(links: Iterable[ChainLink], resident: Callable[[ResponseId], Turn | 
             calls=link.calls,
             stored=True,
             expires_at=link.expires_at,
+            native=link.native,
         )
     assert turn is not None, "a chain has at least one turn"
     return turn

@@ -9,7 +9,7 @@ executor checks.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -180,15 +180,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 class NativeBody(msgspec.Struct, frozen=True, kw_only=True):
     """A request in the words of another API, for an upstream that speaks that API (`dialect`) and gets it unchanged.
 
-    `headers` are header lines of the client that belong to it. `opening` is a digest of what comes before the model's
-    first message, and `replayed` is true if there is such a message: they tell conversations apart.
+    `fields` stand in the place of the client's, or beside them. `headers` are header lines of the client that belong to
+    it. `opening` is a digest of what comes before the model's first message, and `replayed` is true if there is such a
+    message: they tell conversations apart. In a thread, `messages` are the new ones, with a comma between two.
     """
 
     dialect: str
     body: ObjectText
+    fields: Mapping[str, bytes] = {}
     headers: tuple[tuple[str, str], ...] = ()
     opening: bytes = b""
     replayed: bool = False
+    messages: bytes = b""
+
+
+class ThreadContext(msgspec.Struct, frozen=True):
+    """What a message thread keeps beside its messages, in the JSON of its client; `null` for what it did not have."""
+
+    system: Raw = _NULL
+    tools: Raw = _NULL
+
+    @property
+    def size_bytes(self) -> int:
+        """Roughly what it holds in memory."""
+        return len(bytes(self.system)) + len(bytes(self.tools))
 
 
 class Create(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,6 +215,7 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
     `native`, the upstream must speak that API; if nothing will continue the turn, its input need not be read at all.
     A client of another API, which keeps its own history, gets `encrypted` reasoning where there is any. Its upstream is
     not asked for it by an `include` of the settings, which it might refuse.
+    With `thread`, the response is a message of a thread, and that is kept with it.
     """
 
     settings: Settings
@@ -215,6 +231,7 @@ class Create(msgspec.Struct, frozen=True, kw_only=True):
     form: StreamForm = "whole"
     native: NativeBody | None = None
     encrypted: bool = False
+    thread: ThreadContext | None = None
     size_bytes: int = 0
 
     @property

@@ -16,7 +16,7 @@ from segue.protocol.codec import Pieces, decode, decode_value, encode, encode_ex
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
-from segue.protocol.requests import Settings, refuse_text
+from segue.protocol.requests import Settings, ThreadContext, refuse_text
 
 Status = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
 #: Statuses after which nothing of a response changes any more.
@@ -112,10 +112,13 @@ class _SettingsEcho(msgspec.Struct, frozen=True, kw_only=True):
     prompt_cache_key: str | None
 
 
-def encode_echo(settings: Settings, *, store: bool, background: bool = False) -> bytes:
+def encode_echo(
+    settings: Settings, *, store: bool, background: bool = False, thread: ThreadContext | None = None
+) -> bytes:
     """Return the echo of the request's settings as a JSON object. Costs O(settings), once per turn.
 
-    The instructions are put in as they came: nothing reads them here, however long they are.
+    The instructions are put in as they came: nothing reads them here, however long they are. The context of a message
+    thread is an extra key of ours, so that a thread can be continued from its record.
     """
     tier = settings.service_tier
     encoded = encode_exactly(
@@ -143,12 +146,40 @@ def encode_echo(settings: Settings, *, store: bool, background: bool = False) ->
             prompt_cache_key=settings.prompt_cache_key,
         )
     )
+    end = b"" if thread is None else b',"thread":%b}' % encode(thread)
+    if end:
+        encoded = encoded[:-1]
     if settings.instructions is None:
-        return encoded
+        return encoded + end
     at = encoded.index(_INSTRUCTIONS) + len(_INSTRUCTIONS)  # no string holds it: its quotation marks are escaped
-    return b"".join((encoded[:at], settings.instructions, encoded[at + len(_NULL) :]))
+    return b"".join((encoded[:at], settings.instructions, encoded[at + len(_NULL) :], end))
 
 
+class _ThreadEcho(msgspec.Struct):
+    """What of an echo a thread can be continued with; a response of another API has only the first two."""
+
+    instructions: str | None = None
+    tools: list[dict[str, Any]] = []
+    thread: ThreadContext | None = None
+
+
+def thread_of(echo: bytes) -> ThreadContext:
+    """Return the context that a thread goes on with from the response with this echo."""
+    found = _thread_echoes.decode(echo)
+    if found.thread is not None:
+        return found.thread
+    system = msgspec.Raw(encode(found.instructions or None))
+    tools = [_thread_tool(tool) for tool in found.tools if tool.get("type") == "function"]
+    return ThreadContext(system, msgspec.Raw(encode(tools or None)))
+
+
+def _thread_tool(tool: dict[str, Any]) -> dict[str, Any]:
+    """Return a function as a tool of the Messages API."""
+    written = {"name": tool["name"], "input_schema": tool.get("parameters") or {"type": "object", "properties": {}}}
+    return written | {name: tool[name] for name in ("description", "strict") if tool.get(name)}
+
+
+_thread_echoes = msgspec.json.Decoder(_ThreadEcho)
 _echoes = msgspec.json.Decoder(_SettingsEcho)
 
 

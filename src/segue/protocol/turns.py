@@ -67,11 +67,18 @@ class TurnStream:
     """One turn from `open` to `close`; times are unix seconds from the caller.
 
     The result always holds the `encrypted_content` of reasoning. The client gets it only if it asked for it
-    (`encrypted`).
+    (`encrypted`). With `keeps_sources`, the provider's own events are collected.
     """
 
     def __init__(
-        self, response_id: ResponseId, parent_id: ResponseId | None, echo: bytes, now: float, *, encrypted: bool = False
+        self,
+        response_id: ResponseId,
+        parent_id: ResponseId | None,
+        echo: bytes,
+        now: float,
+        *,
+        encrypted: bool = False,
+        keeps_sources: bool = False,
     ) -> None:
         self._encrypted = encrypted
         self._head = ResponseObjectHead(id=response_id, created_at=int(now), previous_response_id=parent_id)
@@ -79,6 +86,7 @@ class TurnStream:
         self._number = FIRST_SEQUENCE_NUMBER
         self._output: list[Item] = []
         self._added = 0
+        self.sources: list[bytes] | None = [] if keeps_sources else None
         self.ended: Ended | None = None
 
     def open(self) -> list[Event]:
@@ -98,6 +106,8 @@ class TurnStream:
                 break
             if event.type == SOURCE:
                 forwarded.append(event)
+                if self.sources is not None:
+                    self.sources.append(event.data)
                 continue
             own = event if event.sequence_number == self._number else _renumber(event, self._number)
             if event.type == _DONE:

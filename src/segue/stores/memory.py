@@ -181,6 +181,7 @@ class _StoredRecord:
             input=record.input,
             output=record.output,
             calls=record.calls,
+            native=record.native,
         )
 
 

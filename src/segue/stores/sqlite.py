@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from segue.history.chains import unpack_native
 from segue.history.records import ChainLink, Record
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId
@@ -59,8 +60,8 @@ _FIND_EXPIRED = "SELECT seq, parent, echo, tenant, id FROM records WHERE head IS
 _FIND_ECHO = "SELECT seq FROM echoes WHERE tenant = ? AND digest = ?"
 _ADD_ECHO = "INSERT INTO echoes (tenant, digest, echo) VALUES (?, ?, ?)"
 _ADD = (
-    "INSERT INTO records (parent, echo, created_at, expires_at, tenant, id, calls, head, input, output)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO records (parent, echo, created_at, expires_at, tenant, id, calls, head, input, output, native)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _ADD_ITEM = "INSERT INTO item_ids (tenant, id, record) VALUES (?, ?, ?)"
 _KNOWN_ITEMS = "SELECT id FROM item_ids WHERE tenant = ? AND id IN ({})"
@@ -76,13 +77,14 @@ _PARENT_IF_DEAD = "SELECT parent FROM records WHERE seq = ? AND head IS NULL"
 _FREE_ECHO = "DELETE FROM echoes WHERE seq = ? AND NOT EXISTS (SELECT 1 FROM records WHERE echo = echoes.seq)"
 _COUNT = "SELECT count(*) FROM records WHERE echo IS NOT NULL"  # the same rows, counted in an index alone
 _TENANT_SIZE = """
-    SELECT count(head), coalesce(sum(length(input) + length(output) + length(calls) + coalesce(length(head), 0)), 0)
+    SELECT count(head), coalesce(sum(length(input) + length(output) + length(calls) + coalesce(length(head), 0)
+                                     + coalesce(length(native), 0)), 0)
       FROM records
      WHERE tenant = ?
 """
 _RECORD = """
     SELECT parents.id, records.created_at, records.expires_at, records.head, echoes.echo,
-           records.input, records.output, records.calls
+           records.input, records.output, records.calls, records.native
       FROM records
       JOIN echoes ON echoes.seq = records.echo
  LEFT JOIN records AS parents ON parents.seq = records.parent
@@ -97,7 +99,7 @@ _CHAIN = """
         SELECT records.seq, records.parent, path.above + 1 FROM path JOIN records ON records.seq = path.parent
     )
     SELECT path.above, records.id, records.expires_at, records.head IS NOT NULL AND records.expires_at > :now,
-           records.input, records.output, records.calls
+           records.input, records.output, records.calls, records.native
       FROM path JOIN records ON records.seq = path.seq
 """
 
@@ -231,6 +233,7 @@ def _append(record: Record, connection: sqlite3.Connection) -> None:
         record.head,
         join(record.input),
         join(record.output),
+        None if record.native is None else record.native.pack(),
     )
     try:
         number = connection.execute(_ADD, values).lastrowid
@@ -313,7 +316,14 @@ def _chain(connection: sqlite3.Connection, tenant: str, response_id: ResponseId,
 
 
 def _link(
-    _above: int, ident: str, expires_at: float, alive: int, given: bytes, output: bytes, calls: bytes
+    _above: int,
+    ident: str,
+    expires_at: float,
+    alive: int,
+    given: bytes,
+    output: bytes,
+    calls: bytes,
+    native: bytes | None,
 ) -> ChainLink:
     return ChainLink(
         id=ResponseId(ident),
@@ -322,6 +332,7 @@ def _link(
         input=tuple(split(given)),
         output=tuple(split(output)),
         calls=frozenset(_calls.decode(calls)),
+        native=unpack_native(native),
     )
 
 
@@ -329,7 +340,7 @@ def _record(connection: sqlite3.Connection, tenant: str, response_id: ResponseId
     row: tuple[Any, ...] | None = connection.execute(_RECORD, (tenant, response_id, now)).fetchone()
     if row is None:
         return None
-    parent_id, created_at, expires_at, head, echo, given, output, calls = row
+    parent_id, created_at, expires_at, head, echo, given, output, calls, native = row
     return Record(
         tenant=tenant,
         id=response_id,
@@ -341,6 +352,7 @@ def _record(connection: sqlite3.Connection, tenant: str, response_id: ResponseId
         input=tuple(split(given)),
         output=tuple(split(output)),
         calls=frozenset(_calls.decode(calls)),
+        native=unpack_native(native),
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from segue.history.chains import NativeTurn
 from segue.history.records import ChainLink, Record
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
 from segue.protocol.items import MAX_ITEM_ID
@@ -73,6 +74,7 @@ def sample_record(
         ),
         output=(call, *(items[ident] for ident in made)),
         calls=frozenset({name}),
+        native=None if parent is None else NativeTurn("messages", b'{"role":"user", "content":%b\n}' % quoted),
     )
 
 
@@ -85,6 +87,7 @@ def link_of(record: Record, *, alive: bool = True) -> ChainLink:
         input=record.input,
         output=record.output,
         calls=record.calls,
+        native=record.native,
     )
 
 

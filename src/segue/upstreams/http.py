@@ -245,10 +245,11 @@ class HttpUpstream:
             raise Refused(not_counted(request.model))
         headers = _merge([*self._headers(request).items(), *_JSON_LINES])
         rendered = (await self._begin(request)).rendered
-        if request.native is None:
+        if request.native is None or request.history.parent is not None:
             body = JsonBody((counting_body(rendered, endpoint),))
         else:  # it came to count tokens, too
-            body = JsonBody(request.native.body.changed({"model": (encode(request.model),)}))
+            changed = request.native.body.changed({"model": (encode(request.model),)}, without={"thread"})
+            body = JsonBody(changed)
         async with self.admission.permit(request.tenant):
             reply = await self._post(endpoint.path, body, headers)
             if isinstance(reply, FailedAttempt):

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from segue.dialects.messages.door_request import read_request
+from segue.dialects.messages.door_request import RequestReading, read_request
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits
-from segue.protocol.requests import Create, Settings, json_text
+from segue.protocol.requests import Create, Settings, ThreadContext, json_text
 
 Json = dict[str, Any]
 
@@ -20,13 +20,19 @@ BODY: Json = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "cont
 TOOL = {"name": "f", "description": "d", "input_schema": {"type": "object"}}
 
 
-def read(*, speaks: bool = False, counting: bool = False, **fields: Any) -> Create | Problem:  # noqa: ANN401 - any JSON values
+def read(
+    *,
+    speaks: bool = False,
+    counting: bool = False,
+    held: ThreadContext | None = None,
+    **fields: Any,  # noqa: ANN401 - any JSON values
+) -> Create | Problem:
     data = json.dumps({**BODY, **fields}).encode()
-    return read_request(data, speaks=lambda model: speaks and model == "m", limits=DEFAULT_LIMITS, counting=counting)
+    return read_request(data, RequestReading(lambda model: speaks and model == "m", DEFAULT_LIMITS, counting, held))
 
 
-def accepted(*, speaks: bool = False, counting: bool = False, **fields: Any) -> Create:  # noqa: ANN401 - any JSON values
-    create = read(speaks=speaks, counting=counting, **fields)
+def accepted(**fields: Any) -> Create:  # noqa: ANN401 - any JSON values
+    create = read(**fields)
     assert isinstance(create, Create), create
     return create
 
@@ -156,16 +162,16 @@ def test_only_the_number_of_tokens_needs_no_limit() -> None:
 
 def test_half_a_character_is_replaced() -> None:
     data = json.dumps(BODY).replace("hi", "\\ud800").encode()
-    create = read_request(data, speaks=lambda _: False, limits=DEFAULT_LIMITS)
+    create = read_request(data, RequestReading(lambda _: False, DEFAULT_LIMITS))
     assert isinstance(create, Create)
     assert "\ufffd".encode() in create.input.items[0]
 
 
 def test_a_body_is_bounded_before_it_is_read() -> None:
-    problem = read_request(json.dumps([0] * 9).encode(), speaks=lambda _: False, limits=RequestLimits(values=3))
+    problem = read_request(json.dumps([0] * 9).encode(), RequestReading(lambda _: False, RequestLimits(values=3)))
     assert isinstance(problem, Problem)
     assert problem.code == "message_too_large"
-    assert isinstance(read_request(b"[", speaks=lambda _: True, limits=DEFAULT_LIMITS), Problem)
+    assert isinstance(read_request(b"[", RequestReading(lambda _: True, DEFAULT_LIMITS)), Problem)
 
 
 # --- through to the same API -----------------------------------------------------------------------------------------
@@ -204,16 +210,66 @@ def test_what_the_gateway_reads_of_it_must_be_sound(fields: Json) -> None:
 
 def test_a_field_that_stands_there_twice_is_refused() -> None:
     data = b'{"max_tokens":1,"messages":[],"model":"x","model":"m"}'
-    assert isinstance(read_request(data, speaks=lambda _: True, limits=DEFAULT_LIMITS), Problem)
+    assert isinstance(read_request(data, RequestReading(lambda _: True, DEFAULT_LIMITS)), Problem)
 
 
 # --- threads ---------------------------------------------------------------------------------------------------------
 
+CREATE: Json = {"type": "create"}
+CONTINUE: Json = {"type": "continue", "previous_message_id": "msg_1"}
+
+
+def test_a_thread_keeps_its_system_and_tools_as_they_were_written() -> None:
+    create = accepted(thread=CREATE, system="S", tools=[TOOL])
+    assert create.thread == ThreadContext(Raw(b'"S"'), Raw(json.dumps([TOOL]).encode()))
+    assert (create.settings.instructions_text, len(create.input.items), create.native) == ("S", 1, None)
+    assert accepted(thread=CREATE).thread == ThreadContext()
+    assert accepted(thread=None).thread is None
+
+
+def test_a_request_that_goes_on_has_what_its_thread_keeps() -> None:
+    """It need not say it again, nor anything else that is new."""
+    held = ThreadContext(Raw(b'"S"'), Raw(json.dumps([TOOL]).encode()))
+    create = accepted(thread=CONTINUE, held=held, messages=[])
+    assert create.thread == held
+    assert create.settings.instructions_text == "S"
+    assert [tool["name"] for tool in create.settings.tools] == ["f"]
+    assert create.input.items == ()
+    assert refused(thread=CONTINUE, held=held, system="T") == ("thread_fingerprint_mismatch", "thread")
+    assert refused(thread=CONTINUE) == ("thread_not_found", "thread.previous_message_id")
+
+
+def test_a_thread_passes_through_and_is_read_as_well() -> None:
+    """What has no counterpart is kept as text: the thread may go on at another upstream."""
+    upload = {"type": "container_upload", "file_id": "f"}
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    fields: Json = {"messages": [{"role": "user", "content": [upload]}], "tools": [TOOL, search], "container": "c"}
+    create = accepted(thread=CREATE, speaks=True, **fields)
+    assert create.native is not None
+    assert create.native.messages == json.dumps(fields["messages"][0]).encode()
+    assert create.native.fields == {}
+    assert json.loads(create.input.items[0])["content"] == [{"type": "input_text", "text": json.dumps(upload)}]
+    assert [tool["name"] for tool in create.settings.tools] == ["f"]
+    held = create.thread
+    on = accepted(thread=CONTINUE, speaks=True, held=held, messages=[])
+    assert on.native is not None
+    assert on.native.fields == {"tools": json.dumps(fields["tools"]).encode()}
+    assert on.native.messages == b""
+
+
+@pytest.mark.parametrize("fields", [{"messages": [{"role": "x"}]}, {"tools": 1}, {"system": 1}, {"max_tokens": None}])
+@pytest.mark.parametrize("speaks", [True, False])
+def test_what_is_unsound_in_a_thread_is_refused(fields: Json, speaks: bool) -> None:
+    assert isinstance(read(thread=CREATE, speaks=speaks, **fields), Problem)
+
+
+def test_a_field_that_stands_twice_in_a_thread_is_refused() -> None:
+    data = json.dumps({**BODY, "thread": CREATE}).encode()
+    data = b'{"messages":[],' + data[1:]
+    assert isinstance(read_request(data, RequestReading(lambda _: True, DEFAULT_LIMITS)), Problem)
+
 
 @pytest.mark.parametrize("speaks", [True, False])
-@pytest.mark.parametrize(
-    "thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}, {"type": "x"}, 1, [], ""]
-)
-def test_a_thread_is_refused_as_its_clients_understand_it(thread: object, speaks: bool) -> None:
+@pytest.mark.parametrize("thread", [{"type": "x"}, {}, 1, [], "", {**CREATE, "ttl": 9}, {"type": "continue"}])
+def test_an_unknown_thread_is_refused_as_its_clients_understand_it(thread: object, speaks: bool) -> None:
     assert refused(thread=thread, speaks=speaks) == ("thread_unsupported_request", "thread")
-    assert isinstance(read(thread=None, speaks=speaks), Create)

@@ -219,24 +219,3 @@ async def test_a_refusal_of_the_provider_keeps_its_kind() -> None:
         told = await reply.json()
         assert (reply.status, told["error"]["type"]) == (400, "invalid_request_error")
         assert "too long" in told["error"]["message"]
-
-
-# --- threads ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("path", [MESSAGES, COUNT])
-async def test_a_thread_is_refused_and_reaches_no_provider(path: str) -> None:
-    async with passing() as (provider, client):
-        for thread in ({"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}, {"type": "x"}, "y"):
-            async with client.post(path, json={**BODY, "thread": thread}) as reply:
-                error = (await reply.json())["error"]
-                assert (reply.status, error["type"]) == (400, "invalid_request_error")
-                assert error["details"] == {"error_code": "thread_unsupported_request"}
-        assert not provider.requests
-
-
-async def test_no_other_endpoint_ignores_a_thread() -> None:
-    async with door() as (_, client):
-        body = {"model": "m", "input": "hi", "thread": {"type": "create"}}
-        async with client.post("/v1/responses", json=body) as reply:
-            assert (reply.status, (await reply.json())["error"]["code"]) == (400, "thread_unsupported_request")

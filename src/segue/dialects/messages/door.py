@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from segue.dialects.doors import DoorRequest, Speaks
 from segue.dialects.messages.door_reply import MessagesWriter
-from segue.dialects.messages.door_request import NAME, read_request
+from segue.dialects.messages.door_request import NAME, RequestReading, read_request
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import RequestLimits
+from segue.protocol.requests import ThreadContext
 
 #: Header lines that say how a request is to be understood.
 _PASSED = frozenset({"anthropic-version", "anthropic-beta"})
@@ -18,12 +19,16 @@ THREADS_BETA = "message-threads-"
 
 
 class MessagesDoor:
-    """The Messages API as clients speak it; `counting`: only the tokens of a request are asked for."""
+    """The Messages API as clients speak it; `counting`: only the tokens of a request are asked for.
+
+    `held` is the context of the thread that a request goes on with.
+    """
 
     name = NAME
 
-    def __init__(self, *, counting: bool = False) -> None:
+    def __init__(self, *, counting: bool = False, held: ThreadContext | None = None) -> None:
         self._counting = counting
+        self._held = held
 
     def passed_headers(self, headers: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
         """Return the version and the betas that a client asks for; several lines of betas as one."""
@@ -38,7 +43,7 @@ class MessagesDoor:
 
     def read(self, body: bytes, *, speaks: Speaks, limits: RequestLimits) -> DoorRequest | Problem:
         """Read the body of a request."""
-        create = read_request(body, speaks=speaks, limits=limits, counting=self._counting)
+        create = read_request(body, RequestReading(speaks, limits, self._counting, self._held))
         return create if isinstance(create, Problem) else DoorRequest(create)
 
     def writer(self, asked: DoorRequest, response_id: ResponseId, created_at: int) -> MessagesWriter:  # noqa: ARG002 - this API has no time of a message

@@ -96,14 +96,14 @@ def system_text(raw: bytes | Raw) -> str:
     return "\n\n".join(text for text in texts if text and not text.startswith(BILLING))
 
 
-def read_messages(raw: bytes | Raw, limits: RequestLimits) -> Input | Problem:
-    """Read `messages` as the input of a turn."""
+def read_messages(raw: bytes | Raw, limits: RequestLimits, *, keeps_unknown: bool = False) -> Input | Problem:
+    """Read `messages` as the input of a turn. With `keeps_unknown`, the JSON of a block stands for it as a text."""
     messages = decode(raw, _messages, "messages")
     if isinstance(messages, Problem):
         return messages
     items: list[Item] = []
     for index, message in enumerate(messages):
-        reader = _MessageReader(message.role, f"messages[{index}].content")
+        reader = _MessageReader(message.role, f"messages[{index}].content", keeps_unknown=keeps_unknown)
         problem = reader.read(message.content)
         if problem is not None:
             return problem
@@ -116,7 +116,8 @@ def read_messages(raw: bytes | Raw, limits: RequestLimits) -> Input | Problem:
 class _MessageReader:
     """Reads one message; `items` are those that it becomes."""
 
-    def __init__(self, role: Literal["user", "assistant", "system"], where: str) -> None:
+    def __init__(self, role: Literal["user", "assistant", "system"], where: str, *, keeps_unknown: bool) -> None:
+        self._keeps_unknown = keeps_unknown
         self.items: list[Item] = []
         self._role = role
         self._where = where
@@ -147,8 +148,10 @@ class _MessageReader:
             if isinstance(value, Problem) or isinstance(block, Problem):
                 return value if isinstance(value, Problem) else block if isinstance(block, Problem) else None
             problem = self._reader(block)(block, where)
-            if problem is not None:
+            if problem is not None and not (self._keeps_unknown and problem.code == "unsupported_parameter"):
                 return problem
+            if problem is not None:
+                self._add_text(bytes(raw).decode())
         self._end_message()
         return None
 

@@ -2,7 +2,7 @@
 
 Where the model's upstream speaks this API too, the body passes through, and only what the gateway acts on is read.
 Everywhere else each field has a counterpart in a `Create`, or does not change the answer, or is refused. Not here: the
-reply (`door_reply`), and threads (`threads`).
+reply (`door_reply`), and what a thread is (`threads`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from msgspec import Meta, Raw
 
 from segue.dialects.doors import Speaks
 from segue.dialects.messages.door_items import is_from_model, read_messages, system_text
+from segue.dialects.messages.threads import ThreadAsk, given_context, known_context, read_thread
 from segue.protocol.codec import decode, encode, without_lone_surrogates
 from segue.protocol.object_text import ObjectText, read_object
-from segue.protocol.problems import Problem, missing, thread_unsupported, unsupported
+from segue.protocol.problems import Problem, missing, thread_not_found, unsupported
 from segue.protocol.request_size import RequestLimits, refuse_size
-from segue.protocol.requests import Count, Create, NativeBody, Settings, json_text
+from segue.protocol.requests import Count, Create, NativeBody, Settings, ThreadContext, json_text
 
 NAME: Literal["messages"] = "messages"
 
@@ -111,28 +112,50 @@ _ADAPTIVE = "high"
 _TIERS: Mapping[str, str] = {"standard_only": "default", "auto": "auto"}
 
 
-def read_request(data: bytes, *, speaks: Speaks, limits: RequestLimits, counting: bool = False) -> Create | Problem:
-    """Read the body of a request; `counting`: it asks only for the number of its tokens."""
-    too_large = refuse_size(data, limits)
+class RequestReading(msgspec.Struct, frozen=True):
+    """How a request is read: whether its upstream `speaks` this API, and how much it may hold.
+
+    `counting`: it asks only for the number of its tokens. `held` is the context of the thread that it goes on with.
+    """
+
+    speaks: Speaks
+    limits: RequestLimits
+    counting: bool = False
+    held: ThreadContext | None = None
+
+
+def read_request(data: bytes, reading: RequestReading) -> Create | Problem:
+    """Read the body of a request."""
+    too_large = refuse_size(data, reading.limits)
     if too_large is not None:
         return too_large
     head = decode(data, _heads)
-    if isinstance(head, Problem):
-        repaired = without_lone_surrogates(data)
-        return head if repaired is None else read_request(repaired, speaks=speaks, limits=limits, counting=counting)
-    problem = _refuse(head, counting=counting)
+    if not isinstance(head, Problem):
+        return _read(data, head, reading)
+    repaired = without_lone_surrogates(data)
+    return head if repaired is None else read_request(repaired, reading)
+
+
+def _read(data: bytes, head: _MessagesHead, reading: RequestReading) -> Create | Problem:
+    asked = read_thread(head.thread)
+    if isinstance(asked, Problem):
+        return asked
+    problem = _refuse(head, counting=reading.counting)
     if problem is not None:
         return problem
     assert head.model is not None, "a request without a model is refused"
-    if speaks(head.model):
+    native = reading.speaks(head.model)
+    if native and asked is None:
         return _read_native(data, head)
     body = decode(data, _bodies)
-    return body if isinstance(body, Problem) else _read_body(data, body, limits)
+    if isinstance(body, Problem):
+        return body
+    if asked is None:
+        return _read_body(data, body, reading.limits)
+    return _read_threaded(data, body, reading, asked=asked, native=native)
 
 
 def _refuse(head: _MessagesHead, *, counting: bool) -> Problem | None:
-    if head.thread != _NULL:
-        return thread_unsupported("the gateway keeps no threads")
     if not head.model:
         return missing("model")
     if head.messages == _NULL:
@@ -171,19 +194,53 @@ def _opening(body: ObjectText, messages: Sequence[Raw]) -> tuple[bytes, bool]:
     return digest.digest(), False
 
 
+# --- in a thread -----------------------------------------------------------------------------------------------------
+
+
+def _read_threaded(
+    data: bytes, body: _MessagesBody, reading: RequestReading, *, asked: ThreadAsk, native: bool
+) -> Create | Problem:
+    """Read a request of a thread: for any upstream, since the thread may go on at another one."""
+    previous = asked.previous_message_id
+    held = given_context(body.system, body.tools) if previous is None else reading.held
+    if held is None:
+        return thread_not_found(previous or "")
+    known = known_context(held, body.system, body.tools)
+    if isinstance(known, Problem):
+        return known
+    context = known.context
+    body = msgspec.structs.replace(body, system=context.system, tools=context.tools)
+    create = _read_body(data, body, reading.limits, native=native, goes_on=previous is not None)
+    if isinstance(create, Problem):
+        return create
+    passed = _passed(data, body, known.fields) if native else None
+    return passed if isinstance(passed, Problem) else msgspec.structs.replace(create, native=passed, thread=held)
+
+
+def _passed(data: bytes, body: _MessagesBody, fields: Mapping[str, bytes]) -> NativeBody | Problem:
+    text = read_object(data)
+    if isinstance(text, Problem):
+        return text
+    messages = bytes(body.messages)
+    return NativeBody(dialect=NAME, body=text, fields=fields, messages=messages.strip()[1:-1].strip())
+
+
 # --- to any other upstream -------------------------------------------------------------------------------------------
 
 
-def _read_body(data: bytes, body: _MessagesBody, limits: RequestLimits) -> Create | Problem:
+def _read_body(
+    data: bytes, body: _MessagesBody, limits: RequestLimits, *, native: bool = False, goes_on: bool = False
+) -> Create | Problem:
+    """Translate a request. If it passes through all the same (`native`), what has no counterpart is kept as text."""
     for name, value in {"mcp_servers": body.mcp_servers, "container": body.container}.items():
-        if value not in (_NULL, Raw(b"[]")):
+        if value not in (_NULL, Raw(b"[]")) and not native:
             return unsupported(name, "only a provider of this API has them, and this model has another one")
-    given = read_messages(body.messages, limits)
+    given = read_messages(body.messages, limits, keeps_unknown=native)
     if isinstance(given, Problem):
         return given
-    if not given.items:
+    if not given.items and not goes_on:
         return missing("messages[0]")
-    tools = _read_tools(body.tools)
+    tools = _read_tools(body.tools, keeps_unknown=native)
     if isinstance(tools, Problem):
         return tools
     system = decode(body.system, _systems, "system")
@@ -210,7 +267,7 @@ def _read_body(data: bytes, body: _MessagesBody, limits: RequestLimits) -> Creat
     )
 
 
-def _read_tools(raw: Raw) -> list[dict[str, Any]] | Problem:
+def _read_tools(raw: Raw, *, keeps_unknown: bool) -> list[dict[str, Any]] | Problem:
     if raw == _NULL:
         return []
     tools = decode(raw, _tools, "tools")
@@ -219,6 +276,8 @@ def _read_tools(raw: Raw) -> list[dict[str, Any]] | Problem:
     written: list[dict[str, Any]] = []
     for index, tool in enumerate(tools):
         if tool.type not in (None, "custom"):
+            if keeps_unknown:
+                continue
             return unsupported(f"tools[{index}]", "only models of this API's own provider have tools of that type")
         schema = tool.input_schema or {"type": "object", "properties": {}}
         function = {"type": "function", "name": tool.name, "parameters": schema, "strict": bool(tool.strict)}

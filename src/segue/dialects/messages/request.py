@@ -29,6 +29,7 @@ from segue.dialects.loss_warnings import (
     THOUGHTS_LEFT_OUT,
     UNANSWERED_CALL,
 )
+from segue.dialects.messages.native_turns import native_messages
 from segue.dialects.messages.settings import MESSAGES_FIELDS, NAME_LENGTH, finish_settings, replaced_names
 from segue.dialects.messages.stream import MessagesDecoder, Thought
 from segue.dialects.messages.thinking import ToolLoop
@@ -39,6 +40,7 @@ from segue.dialects.render_cache import RenderCache
 from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
 from segue.dialects.token_counting import MESSAGES_COUNTING
 from segue.dialects.tools import custom_names, wire_name
+from segue.history.chains import path
 from segue.protocol.codec import encode
 from segue.protocol.item_types import ContentPart, FunctionCallItem, MessageItem, ReasoningItem, ToolOutputItem
 from segue.protocol.problems import Problem
@@ -146,13 +148,28 @@ class MessagesDialect:
         self,
         request: TurnRequest,
         native: NativeBody,
-        cache: RenderCache,  # noqa: ARG002 - others render what they have kept
+        cache: RenderCache,
         *,
         without: frozenset[str] = NOTHING,
     ) -> Rendered | Problem:
         """Write the body of a request that came in this API."""
-        fields = {"model": encode(request.model), "stream": b"true"}
-        return passed_on(native.body, fields, preset=self._preset, known=_KNOWN, without=_OURS | without)
+        fields: dict[str, bytes | tuple[bytes, ...]] = {"model": encode(request.model), "stream": b"true"}
+        fields |= native.fields
+        warnings: tuple[str, ...] = ()
+        if request.history.parent is not None:
+            messages = native_messages(path(request.history.parent), native)
+            if messages is None:  # a turn came through another door, or had an upstream of another API
+                view = cache.view(self._cache_key, RenderedTurn)
+                rendered = render_history(request.history, self, view)
+                state = rendered[-1].state
+                if state.problem is not None:
+                    return state.problem
+                closed = [part.closed for part in rendered if part.closed]
+                messages = close_list([b"[", *closed, *state.open.messages()], b"]")
+                warnings = state.warnings
+            fields["messages"] = messages
+        passed = passed_on(native.body, fields, preset=self._preset, known=_KNOWN, without=_OURS | without)
+        return msgspec.structs.replace(passed, warnings=warnings)
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""

@@ -8,7 +8,6 @@ from functools import partial
 from aiohttp import web
 
 from segue.dialects.chat.door import ChatDoor
-from segue.dialects.messages.door import MessagesDoor
 from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.admin.usage import UsageRoutes
@@ -16,6 +15,7 @@ from segue.gateway.api.authentication import Handler, audited, keyed, private, s
 from segue.gateway.api.client_api import CHAT, MESSAGES, MODELS
 from segue.gateway.api.conversations import ConversationRoutes
 from segue.gateway.api.doors import DoorRoutes
+from segue.gateway.api.messages import MessagesRoutes
 from segue.gateway.api.middleware import closes_when_draining, door_check, error_replies, say_no_server
 from segue.gateway.api.models import ModelRoutes
 from segue.gateway.api.request_body import RequestBodies
@@ -96,8 +96,7 @@ def _model_routes(
 ) -> list[web.RouteDef]:
     """Return the routes of the APIs in which a model is asked."""
     responses, models = ResponseRoutes(services, bodies), ModelRoutes(services)
-    messages = DoorRoutes(services, MessagesDoor(), bodies, id_header="request-id")
-    counted = DoorRoutes(services, MessagesDoor(counting=True), bodies, id_header="request-id")
+    messages = MessagesRoutes(services, bodies)
     chat = DoorRoutes(services, ChatDoor(), bodies, id_header="x-request-id")
     reads, deletes, cancels = (partial(audited, services.audit, action) for action in _ACTIONS)
     return [
@@ -109,7 +108,7 @@ def _model_routes(
         web.post(f"{_RESPONSE}/cancel", with_key(cancels(responses.cancel))),
         web.get(f"{_RESPONSE}/input_items", with_key(reads(responses.input_items)), allow_head=False),
         web.post(MESSAGES, with_key(messages.create)),
-        web.post(f"{MESSAGES}/count_tokens", with_key(counted.count_input)),
+        web.post(f"{MESSAGES}/count_tokens", with_key(messages.count_input)),
         web.post(CHAT, with_key(chat.create)),
         web.get(MODELS, with_key(models.list)),
         web.get(f"{MODELS}/{{id:.+}}", with_key(models.retrieve)),

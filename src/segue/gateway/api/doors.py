@@ -8,12 +8,12 @@ does (`turns`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 
-import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 
 from segue.dialects.doors import Door, DoorRequest, DoorWriter
 from segue.gateway.admin.metrics import TransportMeter
@@ -27,6 +27,7 @@ from segue.gateway.services import Services
 from segue.gateway.transport import abort, finish, send_whole, watch_peer, write_all_but_last
 from segue.gateway.turns.executor import Caller, TurnRun
 from segue.protocol.codec import encode
+from segue.protocol.events import Event
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.turns import Finished
 
@@ -48,42 +49,36 @@ class DoorRoutes:
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Run a turn, and answer as the door's API does."""
-        services = self._services
-        asked = await self._read(request)
-        create = asked.create
-        meter = self._streamed if create.stream else self._plain
-        meter.received(create.size_bytes)
-        run = services.executor.run(create, self._caller(request, meter), services.executor.new_id(create))
-        assert run.response_id is not None, "it was just made"
-        writer = self._door.writer(asked, run.response_id, int(services.clock()))
-        watch_peer(request)
-        with services.drain.turn_running():
-            if create.stream:
-                return await self._stream(request, run, writer, meter=meter)
-            return await self._reply(request, run, writer, meter=meter)
+        asked = await self._parse(request, await self._bodies.read(request), self._door)
+        meter = self._meter(asked)
+        caller = self._caller(request, meter)
+        run = self._services.executor.run(asked.create, caller, self._services.executor.new_id(asked.create))
+        return await self._answer(request, asked, run, run.events())
 
     async def count_input(self, request: web.Request) -> web.StreamResponse:
         """Answer how many tokens the input of a request would have."""
-        asked = await self._read(request)
-        watch_peer(request)
-        create = msgspec.structs.replace(asked.create, store=False)  # nothing is stored
-        count = await self._services.executor.count_input(create, self._caller(request, self._plain))
-        return web.Response(body=encode({"input_tokens": count}), content_type=_JSON, headers=self._headers(request))
+        asked = await self._parse(request, await self._bodies.read(request), self._door)
+        return await self._count(request, asked, self._caller(request, self._plain))
 
-    async def _read(self, request: web.Request) -> DoorRequest:
-        services, principal = self._services, request[PRINCIPAL]
-        body = await self._bodies.read(request)
-        speaks = partial(services.executor.is_native, tenant=principal.tenant, dialect=self._door.name)
-        asked = await services.requests.door(self._door, body, principal.tenant, speaks=speaks)
+    async def _parse(self, request: web.Request, body: bytes, door: Door) -> DoorRequest:
+        """Read a request; raises `Refused`."""
+        services, tenant = self._services, request[PRINCIPAL].tenant
+        speaks = partial(services.executor.is_native, tenant=tenant, dialect=door.name)
+        asked = await services.requests.door(door, body, tenant, speaks=speaks)
         if services.drain.draining:
             raise Refused(takes_no_turn())
         if isinstance(asked, Problem):
             raise Refused(asked)
-        if asked.create.native is None:
+        native = asked.create.native
+        if native is None:
             return asked
-        headers = self._door.passed_headers(tuple(request.headers.items()))
-        native = msgspec.structs.replace(asked.create.native, headers=headers)
-        return msgspec.structs.replace(asked, create=msgspec.structs.replace(asked.create, native=native))
+        native = replace(native, headers=door.passed_headers(tuple(request.headers.items())))
+        return replace(asked, create=replace(asked.create, native=native))
+
+    def _meter(self, asked: DoorRequest) -> TransportMeter:
+        meter = self._streamed if asked.create.stream else self._plain
+        meter.received(asked.create.size_bytes)
+        return meter
 
     def _caller(self, request: web.Request, meter: TransportMeter) -> Caller:
         return Caller(request[PRINCIPAL], meter, credential=self._services.access.credential(request.headers))
@@ -91,8 +86,31 @@ class DoorRoutes:
     def _headers(self, request: web.Request) -> Mapping[str, str]:
         return {self._id_header: request[REQUEST_ID]}
 
+    async def _answer(
+        self, request: web.Request, asked: DoorRequest, run: TurnRun, batches: AsyncGenerator[Sequence[Event], None]
+    ) -> web.StreamResponse:
+        """Answer with the events of a turn, or with the one message that they are."""
+        assert run.response_id is not None, "it was made before"
+        writer = self._door.writer(asked, run.response_id, int(self._services.clock()))
+        watch_peer(request)
+        with self._services.drain.turn_running():
+            if asked.create.stream:
+                return await self._stream(request, run, batches, writer=writer)
+            return await self._reply(request, run, batches, writer=writer)
+
+    async def _count(self, request: web.Request, asked: DoorRequest, caller: Caller) -> web.StreamResponse:
+        watch_peer(request)
+        create = replace(asked.create, store=False)  # nothing is stored
+        count = await self._services.executor.count_input(create, caller)
+        return web.Response(body=encode({"input_tokens": count}), content_type=_JSON, headers=self._headers(request))
+
     async def _stream(
-        self, request: web.Request, run: TurnRun, writer: DoorWriter, *, meter: TransportMeter
+        self,
+        request: web.Request,
+        run: TurnRun,
+        events: AsyncGenerator[Sequence[Event], None],
+        *,
+        writer: DoorWriter,
     ) -> web.StreamResponse:
         """Send a turn as it comes, one write for each batch. A stream that breaks is reset.
 
@@ -100,13 +118,13 @@ class DoorRoutes:
         """
         response = web.StreamResponse(headers={**SSE_HEADERS, **self._headers(request)})
         try:
-            async with aclosing(run.events()) as batches:
+            async with aclosing(events) as batches:
                 async for batch in batches:
                     finished = run.finished
                     data = writer.feed(batch if finished is None else batch[:-1])
                     if finished is not None:
                         data += _end(writer, finished, begun=response.prepared or bool(data))
-                    meter.sent(len(batch), len(data))
+                    self._streamed.sent(len(batch), len(data))
                     last = await write_all_but_last(request, response, (data,)) if data else b""
                     if finished is not None:
                         await finish(request, response, last)
@@ -121,9 +139,14 @@ class DoorRoutes:
         return response
 
     async def _reply(
-        self, request: web.Request, run: TurnRun, writer: DoorWriter, *, meter: TransportMeter
+        self,
+        request: web.Request,
+        run: TurnRun,
+        events: AsyncGenerator[Sequence[Event], None],
+        *,
+        writer: DoorWriter,
     ) -> web.StreamResponse:
-        async with aclosing(run.events()) as batches:
+        async with aclosing(events) as batches:
             async for batch in batches:
                 writer.feed(batch if run.finished is None else batch[:-1])
         finished = run.finished
@@ -132,7 +155,7 @@ class DoorRoutes:
         if problem is not None:  # nothing was sent yet, so the status can tell
             raise Refused(problem)
         body = writer.whole(finished)
-        meter.sent(1, len(body))
+        self._plain.sent(1, len(body))
         return await send_whole(request, (body,), headers=self._headers(request))
 
 

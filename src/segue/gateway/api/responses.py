@@ -59,7 +59,8 @@ class ResponseRoutes:
             raise Refused(create)
         meter = self._streamed if create.stream else self._plain
         meter.received(create.size_bytes)
-        caller = Caller(principal, meter, credential=services.access.credential(request.headers))
+        places = services.threads.places(principal.tenant, create.previous_response_id)
+        caller = Caller(principal, meter, None, places, services.access.credential(request.headers))
         services.check_epoch(create)
         if create.kept:
             return await self._background.create(request, create, caller, meter)

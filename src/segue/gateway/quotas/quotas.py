@@ -78,7 +78,7 @@ class Quotas:
 
     def replace(self, config: Config) -> None:
         """Take the limits of another configuration. What was counted stays."""
-        self._by_tenant = {tenant.name: tenant.limits for tenant in config.tenant}
+        self._by_tenant = {tenant.name: tenant.limits for tenant in config.tenant if tenant.limits is not None}
         self._for_others = config.limits
         self._by_key = {(key.tenant, key.name): key.limits for key in config.callers}
         for (tenant, key), scope in self._scopes.items():

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from segue.dialects.messages.native_turns import native_turn
 from segue.gateway.admin.metrics import Outcome, TransportMeter
 from segue.gateway.principal import Principal
 from segue.gateway.quotas.quotas import Quotas, Scope
@@ -29,7 +30,7 @@ from segue.history.chains import History, Turn
 from segue.history.records import Record, encode_head, flatten
 from segue.history.repeated_items import leave_out_repeats
 from segue.protocol.events import Ended, Event
-from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id, parse_response_id
+from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id, parse_response_id, response_of_message
 from segue.protocol.items import Input, calls_of
 from segue.protocol.problems import (
     Problem,
@@ -143,7 +144,7 @@ class Executor:
     def new_id(self, create: Create) -> ResponseId:
         """Make an id for the response of a create."""
         wanted = create.previous_response_id
-        parent = None if wanted is None else parse_response_id(wanted)
+        parent = None if wanted is None else parse_response_id(response_of_message(wanted))
         return new_response_id(self.entropy(ENTROPY_BYTES), parent)
 
     def is_native(self, model: str, tenant: str, dialect: str) -> bool:
@@ -259,6 +260,11 @@ class TurnRun:
         self.finished: Finished | None = None
         self.committing = False
 
+    @property
+    def remembered(self) -> bool:
+        """Whether the turn has become a parent."""
+        return self._remembered
+
     def cancelled(self) -> Finished | None:
         """End the turn as cancelled, after its events were stopped; return None if it had not begun."""
         if self._stream is not None:
@@ -280,13 +286,14 @@ class TurnRun:
         try:
             request, runs = await self._prepare()
             self.response_id = request.response_id
-            echo = encode_echo(create.settings, store=create.store, background=create.background)
+            echo = encode_echo(create.settings, store=create.store, background=create.background, thread=create.thread)
             stream = self._stream = TurnStream(
                 request.response_id,
                 _id_of(request.history.parent),
                 echo,
                 executor.clock(),
                 encrypted=create.shows_encrypted,
+                keeps_sources=create.thread is not None and create.native is not None,
             )
             waiting = stream.open()
             batches = runs.stream(request) if create.generate else _warm_up(runs, request)
@@ -305,8 +312,8 @@ class TurnRun:
                     self._first_output_s = executor.monotonic() - self._begun_at
                 waiting += events
             finished = stream.close(stream.ended, executor.clock())
-            if finished.status != "failed":
-                turn = self._turn_of(request, finished)
+            if finished.status != "failed" and not (create.thread is not None and _is_refusal(finished)):
+                turn = self._turn_of(request, finished, stream.sources)
                 if create.store:
                     if waiting:
                         yield waiting  # the commit takes a disk write: the text need not wait for it
@@ -358,8 +365,9 @@ class TurnRun:
         executor.quotas.end(self._scopes, None if self.finished is None else self.finished.head.usage, executor.clock())
         self._caller.meter.turn(outcome, self._first_output_s, executor.monotonic() - self._begun_at)
 
-    def _turn_of(self, request: UpstreamRequest, finished: Finished) -> Turn:
+    def _turn_of(self, request: UpstreamRequest, finished: Finished, sources: Sequence[bytes] | None) -> Turn:
         create = self._create
+        native = None if create.native is None or sources is None else native_turn(create.native, sources)
         return Turn(
             id=request.response_id,
             parent=request.history.parent,
@@ -369,6 +377,8 @@ class TurnRun:
             answered=self._input.answered,
             stored=create.store,
             expires_at=self._executor.clock() + self._executor.retention_s if create.store else None,
+            native=native,
+            thread=create.thread,
         )
 
     async def _commit(self, turn: Turn, stream: TurnStream, finished: Finished, echo: bytes) -> Finished:
@@ -386,6 +396,7 @@ class TurnRun:
             input=turn.input,
             output=turn.output,
             calls=turn.calls,
+            native=turn.native,
         )
         try:
             try:
@@ -457,6 +468,12 @@ def _is_cancelled() -> bool:
     """Tell whether this task was asked to stop; otherwise a CancelledError is a failure within what it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def _is_refusal(finished: Finished) -> bool:
+    """Tell whether a provider's filter cut the answer: its client drops such a turn of a thread, and begins anew."""
+    details = finished.head.incomplete_details
+    return details is not None and details.reason == "content_filter"
 
 
 def _id_of(turn: Turn | None) -> ResponseId | None:

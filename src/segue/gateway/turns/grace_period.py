@@ -40,6 +40,10 @@ class GracePeriod:
         self._until[name] = max(expires_at, self._until.get(name, expires_at))
         self._arm(expires_at)
 
+    def holds(self, tenant: str, response_id: str) -> bool:
+        """Tell whether the grace period of a turn goes on."""
+        return self._until.get((tenant, response_id), 0.0) > self._clock()
+
     def drop(self, tenant: str, response_id: str) -> None:
         """Hold a turn no longer, whether it was held or not."""
         self._until.pop((tenant, response_id), None)

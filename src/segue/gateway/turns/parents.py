@@ -17,7 +17,7 @@ from segue.gateway.turns.grace_period import GracePeriod
 from segue.history.cache import Slot, TurnCache
 from segue.history.chains import Turn, path
 from segue.history.records import restore
-from segue.protocol.ids import ResponseId, parse_response_id
+from segue.protocol.ids import ResponseId, parse_response_id, response_of_message
 from segue.protocol.problems import Problem, Refused, previous_response_not_found
 from segue.stores.interface import Store, StoreError
 
@@ -51,7 +51,7 @@ class Parents:
         Raises:
             Refused: there is none for this tenant, or the store cannot be read.
         """
-        metrics, response_id = self._metrics, parse_response_id(wanted)
+        metrics, response_id = self._metrics, parse_response_id(response_of_message(wanted))
         if response_id is not None:
             now = self._clock()
             turn = self._first_in(places, response_id, now)
@@ -166,7 +166,7 @@ class ConnectionSlots:
         fork = self._forks.get(number)
         if fork is not None:
             places.append(fork)
-        places.append(self._grace.slot(self._tenant, wanted))
+        places.append(self._grace.slot(self._tenant, response_of_message(wanted)))
         return places
 
     def hold_for_fork(self, lane: str, number: int, wanted: str) -> None:
