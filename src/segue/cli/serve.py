@@ -17,6 +17,7 @@ from segue.config import FILE_NAME, Config, ConfigError, load
 from segue.engine import Unavailable
 from segue.gateway.app import Gateway
 from segue.gateway.descriptors import raise_descriptor_limit
+from segue.gateway.memory_allocator import return_large_blocks
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.stores.interface import StoreError
 
@@ -81,6 +82,7 @@ async def run_until_signal(config: Config, read: Callable[[], Config], *, watche
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     before, now = raise_descriptor_limit()
     sys.setswitchinterval(SWITCH_S)
+    return_large_blocks()
     gateway = await Gateway.open(config)
     try:
         if now != before:

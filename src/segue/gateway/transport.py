@@ -43,13 +43,16 @@ async def finish(request: web.Request, response: web.StreamResponse, rest: bytes
 
     A turn counts as running until then, so that a drain cuts off nothing.
     """
-    await response.prepare(request)
-    await response.write_eof(rest)
-    transport = request.transport
-    if transport is not None:
-        transport.set_write_buffer_limits(high=0)  # now "drained" means empty
-        await request.writer.drain()
-        transport.set_write_buffer_limits()
+    try:
+        await response.prepare(request)
+        await response.write_eof(rest)
+        transport = request.transport
+        if transport is not None:
+            transport.set_write_buffer_limits(high=0)  # now "drained" means empty
+            await request.writer.drain()
+            transport.set_write_buffer_limits()
+    except ConnectionError as error:
+        raise peer_gone(error) from None
 
 
 async def send_whole(
@@ -84,8 +87,26 @@ async def write_all_but_last(request: web.Request, response: web.StreamResponse,
 
 async def write_block(response: web.StreamResponse, block: bytes) -> None:
     """Write a block, wait until the socket has room for more, and let others go on: it may have room at once."""
-    await response.write(block)
+    await write(response, block)
     await asyncio.sleep(0)
+
+
+async def write(response: web.StreamResponse, data: bytes) -> None:
+    """Write some of a reply, and wait until the socket has room for more."""
+    try:
+        await response.write(data)
+    except ConnectionError as error:
+        raise peer_gone(error) from None
+
+
+def peer_gone(error: ConnectionError) -> ConnectionResetError:
+    """Return what to raise for an error of aiohttp's, whose own traceback is cut off.
+
+    aiohttp waits for room in a frame that refers to the error, which refers to that frame and all that it passes. Only
+    a garbage collection ends such a circle. Until one, the frames would hold what they were about to send.
+    """
+    error.__traceback__ = None
+    return ConnectionResetError("the client is gone")
 
 
 def abort(request: web.Request) -> None:

@@ -24,7 +24,7 @@ from segue.gateway.drain import takes_no_turn
 from segue.gateway.error_mapping import REPLIES, failed_turn
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.services import Services
-from segue.gateway.transport import abort, finish, send_whole, watch_peer, write_all_but_last
+from segue.gateway.transport import abort, finish, send_whole, watch_peer, write, write_all_but_last
 from segue.gateway.turns.executor import Caller, TurnRun
 from segue.protocol.codec import encode
 from segue.protocol.events import Event
@@ -129,7 +129,7 @@ class DoorRoutes:
                     if finished is not None:
                         await finish(request, response, last)
                     elif last:
-                        await response.write(last)
+                        await write(response, last)
         except Exception as error:
             if not response.prepared:
                 raise

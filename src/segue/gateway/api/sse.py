@@ -19,7 +19,7 @@ from aiohttp import web
 
 from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.redacted_traceback import redacted_traceback
-from segue.gateway.transport import abort, finish, write_block
+from segue.gateway.transport import abort, finish, write, write_block
 from segue.gateway.turns.lean_batches import lean_batches
 from segue.http.blocks import BLOCK_BYTES, Pieces, blocks
 from segue.http.event_coding import EventEncoder, StreamCoding, stream_coding
@@ -66,7 +66,7 @@ async def send_events(
                 meter.sent(len(batch), sum(len(piece) for text in texts for piece in text))
                 last = await _write_all_but_last(response, texts, encoder)
                 if batch[-1].type not in _LAST:
-                    await response.write(last if encoder is None else encoder.feed(last) + encoder.flush())
+                    await write(response, last if encoder is None else encoder.feed(last) + encoder.flush())
                     continue
                 done = True
                 await _end(request, response, last + DONE, encoder)

@@ -25,7 +25,7 @@ from segue.gateway.error_mapping import socket_reply
 from segue.gateway.principal import Principal
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.services import Services
-from segue.gateway.transport import watch_peer
+from segue.gateway.transport import peer_gone, watch_peer
 from segue.gateway.turns.executor import Caller, TurnRun
 from segue.gateway.turns.lean_batches import lean_batches
 from segue.http.blocks import BLOCK_BYTES, Pieces
@@ -346,7 +346,10 @@ class WebSocketConnection:
                 if self._socket.closed or self._transport.is_closing():
                     raise ConnectionResetError("the socket is closed")
                 self._transport.write(data)
-                await self._drain()
+                try:
+                    await self._drain()
+                except ConnectionError as error:
+                    raise peer_gone(error) from None
                 if len(data) > BLOCK_BYTES:  # a socket may have room at once, and others are to go on
                     await asyncio.sleep(0)
 
