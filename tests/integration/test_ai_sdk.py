@@ -113,7 +113,7 @@ LATER: dict[str, tuple[str, ...]] = {
 }
 
 
-def check_asked(api: Api, server: CaseProvider) -> None:
+def check_asked(api: Api, server: CaseProvider, *, thoughts: bool = True) -> None:
     """The last request of each case holds the whole of it, once; and there were no requests but these."""
     for case, steps in server.cases.items():
         bodies = server.conversations[case]
@@ -122,7 +122,8 @@ def check_asked(api: Api, server: CaseProvider) -> None:
         if case == "image":
             kind, url = said.pop(1)
             assert (kind, url[: len(PIXEL)]) == ("image", PIXEL)
-        assert said == conversation(api, [("user", PROMPTS[case])], steps, *LATER.get(case, ())), case
+        began: list[Said] = [("user", PROMPTS[case])]
+        assert said == conversation(api if thoughts else "chat", began, steps, *LATER.get(case, ())), case
     assert server.hung_up == 1
 
 
@@ -158,6 +159,29 @@ async def test_all_cases_come_to_what_they_should(api: Api, store: Store) -> Non
         results = await run_program(url, "openai", STORES[store])
         assert results == expected(api, stored=stored)
         check_asked(api, server)
+
+
+def door_matrix() -> list[object]:
+    """The SDK's providers of other APIs, with every API behind the gateway; one of each stands for all."""
+    quick = {("compatible", "messages")}
+    return [
+        pytest.param(provider, api, marks=[] if (provider, api) in quick else [pytest.mark.deep])
+        for provider in ("chat", "compatible")
+        for api in ("chat", "messages", "responses")
+    ]
+
+
+@pytest.mark.parametrize(("provider", "api"), door_matrix())
+async def test_all_cases_come_to_what_they_should_at_the_door_of_chat_completions(provider: str, api: Api) -> None:
+    """The SDK keeps no reasoning of that API, so none goes back to its model."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(case_provider(api, CASES))
+        url = await stack.enter_async_context(gateway(upstream(server, models=["*"])))
+        results = await run_program(url, provider, None)
+        thought = "I need the weather.Now I know." if provider == "compatible" and api != "chat" else ""
+        wanted = expected("chat", stored=False)
+        assert results == {**wanted, "reasoning": {**wanted["reasoning"], "thought": thought}}
+        check_asked(api, server, thoughts=False)
 
 
 @pytest.mark.deep
