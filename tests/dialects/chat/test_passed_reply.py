@@ -168,6 +168,15 @@ def test_calls_of_custom_tools_pass_whole() -> None:
     assert len(sent(streamed(STREAM, output(*map(chunk, pieces), DONE_EVENT)))) == len(pieces)
 
 
+def test_a_provider_that_goes_on_after_its_answer_costs_no_memory() -> None:
+    reply = writer(STREAM)
+    events, finished = turn(output(chunk(delta("stop", content="x")), *[chunk(pad=7)] * 100, DONE_EVENT))
+    reply.feed(events)
+    chunks = sent(reply.finish(finished))
+    assert chunks[0]["choices"][0]["finish_reason"] == "stop"
+    assert len(chunks) == 16
+
+
 def test_a_second_answer_is_not_taken() -> None:
     other = {**delta("stop", content="y"), "index": 1}
     read = completion(chunk(delta("stop", content="x"), other), DONE_EVENT)

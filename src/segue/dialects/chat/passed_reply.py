@@ -48,6 +48,8 @@ class _ReceivedChunk(msgspec.Struct):
 _chunks = msgspec.json.Decoder(_ReceivedChunk)
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _values = msgspec.json.Decoder(dict[str, Any])
+#: How many chunks may come after an answer: one tells the usage, and servers add some of their own.
+_MOST_HELD = 16
 #: A delta that adds nothing to an answer.
 _NOTHING = frozenset({b"null", b"{}", b'{"content":""}', b'{"content":null}'})
 
@@ -122,15 +124,19 @@ class PassedReplyWriter:
             before, self._held, self._ended = b"".join(self._held), [], False
         if not (ends or self._held):
             return before + written
+        del self._held[_MOST_HELD - 1 :]  # a peer could go on for ever
         self._held.append(written)
         self._ended = self._ended or ends
         return before
 
 
 #: Fields that say the same in each chunk, or that only one chunk has.
-_SAID_ONCE = frozenset({"id", "type", "role", "name", "format", "signature", "index", "object", "model"})
-#: Fields of a message that the gateway reads, and writes as it has read them.
-_READ = frozenset({"role", "content", "refusal", "tool_calls", "function_call"})
+_SAID_ONCE = frozenset(
+    {"id", "type", "role", "name", "format", "signature", "index", "object", "model", "finish_reason"}
+)
+#: The texts of a message, and all fields of one that the gateway reads, and writes as it has read them.
+_TEXTS = ("content", "refusal")
+_READ = frozenset({"role", "tool_calls", "function_call", *_TEXTS})
 #: Fields of a choice that hold its answer.
 _ANSWER = frozenset({"index", "delta", "message", "text"})
 #: Fields of our own message in whose place the provider's stand.
@@ -150,11 +156,16 @@ class ChunkFold:
         self._chunk.update({name: value for name, value in chunk.items() if value is not None})
         for choice in choices:
             if isinstance(choice, dict) and choice.get("index", 0) == 0:
+                delta = choice.get("delta")
+                if isinstance(delta, dict):
+                    for name in _TEXTS:
+                        delta.pop(name, None)  # the gateway has it
                 _merge(self._choice, choice)
 
     def joined(self, completion: Json) -> Json:
         """Return the completion that the gateway has read, with everything else of the chunks."""
         choice, message = completion["choices"][0], completion["choices"][0]["message"]
+        self._choice = _joined(self._choice)
         said: Json = {}
         for name in ("message", "delta"):  # some servers send a message in place of its deltas
             part = self._choice.get(name)
@@ -182,6 +193,19 @@ def _join_calls(calls: list[Json], sent: object) -> None:
         call |= {name: value for name, value in other.items() if name not in call and name != "index"}
 
 
+class _Pieces(list[str]):
+    """A text that grows: joining it at each step would take the square of its length."""
+
+
+def _joined(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a value with each text in one piece."""
+    if isinstance(value, _Pieces):
+        return "".join(value)
+    if isinstance(value, dict):
+        return {name: _joined(inner) for name, inner in value.items()}
+    return [_joined(inner) for inner in value] if isinstance(value, list) else value
+
+
 def _merge(old: Json, new: Json) -> None:
     for name, value in new.items():
         known = old.get(name)
@@ -191,8 +215,10 @@ def _merge(old: Json, new: Json) -> None:
             _merge(known, value)
         elif isinstance(known, list) and isinstance(value, list):
             _merge_lists(known, value)
-        elif isinstance(known, str) and isinstance(value, str) and name not in _SAID_ONCE and name != "finish_reason":
-            old[name] = known + value
+        elif isinstance(known, _Pieces) and isinstance(value, str):
+            known.append(value)
+        elif isinstance(known, str) and isinstance(value, str) and name not in _SAID_ONCE:
+            old[name] = _Pieces((known, value))
         else:
             old[name] = value
 
@@ -200,9 +226,17 @@ def _merge(old: Json, new: Json) -> None:
 def _merge_lists(old: list[Any], new: list[Any]) -> None:
     """Add to a list; elements with an `index` go on with the one that has it."""
     for element in new:
-        index = element.get("index") if isinstance(element, dict) else None
-        known = next((one for one in old if isinstance(one, dict) and one.get("index") == index), None)
-        if index is None or known is None:
+        known = _find(old, element.get("index")) if isinstance(element, dict) else None
+        if known is None:
             old.append(element)
         else:
             _merge(known, element)
+
+
+def _find(elements: list[Any], index: object) -> Json | None:
+    """Return the element with an index, which is nearly always its place. In a long list, no other place is looked at."""
+    if not isinstance(index, int):
+        return None
+    near = elements[index : index + 1] if index >= 0 else []
+    looked_at = [*near, *(elements if len(elements) <= _MOST_HELD else ())]
+    return next((one for one in looked_at if isinstance(one, dict) and one.get("index") == index), None)
