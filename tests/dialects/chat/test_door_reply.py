@@ -17,6 +17,7 @@ from segue.testing.chat_checker import check_chunks
 from tests.dialects.chat.doors import asked, checked, completed, ended, said, streamed, turn, writer
 from tests.dialects.conversations import RESPONSE_ID, run
 from tests.dialects.golden import CHECKED, GOLDEN, decoder, dialect_of, read
+from tests.dialects.stream_mutations import odd_streams, write
 from tests.strategies import examples
 
 Json = dict[str, Any]
@@ -167,6 +168,18 @@ def test_log_probabilities_have_all_that_this_api_has_of_them() -> None:
     assert told == [None, wanted, None, None]
 
 
+@pytest.mark.parametrize("delta", [{}, {"delta": 7}, {"delta": None}, {"delta": {"a": 1}}])
+def test_a_text_that_cannot_be_read_is_no_sound_answer(delta: Json) -> None:
+    """What a Responses server sends within an item passes to clients of that API as it is."""
+    events, finished = turn(said("a"))
+    reply = writer(STREAM)
+    sent = reply.feed([*events, event("output_text.delta", output_index=0, content_index=0, **delta)])
+    stream = check_chunks(sent + reply.finish(finished))
+    assert stream.message == {"content": "a"}
+    assert stream.error is not None
+    assert stream.error["code"] == "upstream_protocol_error"
+
+
 def test_arguments_of_no_call_are_left_out() -> None:
     delta = event("function_call_arguments.delta", output_index=9, delta="{}")
     assert writer(STREAM).feed([delta]) == b""
@@ -197,6 +210,19 @@ def _agrees(output: Output) -> None:
 def test_every_stream_of_a_provider_is_a_sound_completion(name: str) -> None:
     events, _ = read(GOLDEN[name])
     _agrees(run(decoder(dialect_of(name)), events))
+
+
+@pytest.mark.parametrize("dialect", ["chat", "messages", "responses"])
+@given(data=st.data())
+@settings(max_examples=examples(100))
+def test_whatever_a_stream_has_become_its_completion_is_sound_or_an_error(dialect: str, data: st.DataObject) -> None:
+    lines, _ = data.draw(odd_streams(dialect))
+    output = run(decoder(dialect), write(lines))
+    _, finished = turn(output)
+    body = streamed(STREAM, output)
+    assert body.endswith(DONE) or b'"error":{' in body
+    assert finished.status != "failed" or not body.endswith(DONE)
+    assert b'"finish_reason":"' not in body or body.endswith(DONE)
 
 
 @given(name=st.sampled_from(CHECKED), length=st.integers(0, 30), truncated=st.booleans())

@@ -1,8 +1,8 @@
 """The door of Chat Completions: the events of a turn as the chunks of a completion.
 
 A stream ends in a `finish_reason` and `[DONE]` only if the answer ended. One that broke ends in an error, for which
-OpenAI's clients look in each chunk. Texts are not encoded again: their JSON goes from an event into a chunk. Not here:
-the completion itself (`completion`), and streams of a provider that pass through (`door_passed_reply`).
+OpenAI's clients look in each chunk. Not here: the completion itself (`completion`), and streams of a provider that pass
+through (`passed_reply`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from segue.dialects.chat.completion import (
 from segue.dialects.chat.door_request import ChatRequest
 from segue.dialects.chat.reasoning_details import write_detail
 from segue.http.sse import write_event
-from segue.protocol.codec import encode
+from segue.protocol.codec import UNREADABLE, encode
 from segue.protocol.events import Event, http_error
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import key_of
@@ -36,13 +36,14 @@ from segue.protocol.turns import Finished
 
 DONE = write_event("", b"[DONE]")
 _NULL = Raw(b"null")
+_UNREADABLE = Problem("upstream_protocol_error", "The upstream's answer holds events that cannot be read.")
 _NO_LOGPROBS = frozenset({b"null", b"[]"})
 
 
 class _TextDelta(msgspec.Struct):
     """An event that adds to a text; the numbers say to which one."""
 
-    delta: Raw
+    delta: str
     output_index: int = 0
     content_index: int = 0
     summary_index: int = 0
@@ -75,10 +76,10 @@ class _JoinedTexts:
     def __init__(self) -> None:
         self._last: object = None
 
-    def parted(self, text: object, delta: Raw) -> bytes:
-        """Return more of a text, after what parts it from the one before."""
+    def parted(self, text: object, delta: str) -> bytes:
+        """Return more of a text as JSON, after what parts it from the one before."""
         last, self._last = self._last, text
-        return bytes(delta) if last in (None, text) else encode(BETWEEN_TEXTS)[:-1] + bytes(delta)[1:]
+        return encode(delta if last in (None, text) else BETWEEN_TEXTS + delta)
 
 
 class ChatReplyWriter:
@@ -90,7 +91,7 @@ class ChatReplyWriter:
         self._head = CompletionHead(completion_id(response_id), "chat.completion.chunk", created_at, model)
         self._before = encode(self._head)[:-1] + b',"choices":[{"index":0,"delta":'
         self._after = b',"usage":null}' if asked.include_usage else b"}"
-        self._begun = False
+        self._begun = self._unreadable = False
         self._texts, self._refusals, self._thoughts = _JoinedTexts(), _JoinedTexts(), _JoinedTexts()
         self._calls: dict[int, int] = {}  # the number of each call, by the place of its item
         self._handlers: dict[str, Callable[[Event], bytes]] = {
@@ -112,12 +113,18 @@ class ChatReplyWriter:
         chunks: list[bytes] = []
         for event in events:
             handler = self._handlers.get(event.type)
-            if handler is not None:
+            if handler is None:
+                continue
+            try:
                 chunks.append(handler(event))
+            except UNREADABLE:  # a server of the Responses API may send anything, and most of it passes there
+                self._unreadable = True
         return b"".join(chunks)
 
     def finish(self, finished: Finished) -> bytes:
-        """Return the end of the stream."""
+        """Return the end of the stream. Where something could not be read, the answer is not what it should be."""
+        if self._unreadable:
+            return error_chunk(_UNREADABLE, "server_error")
         warnings = all_warnings(finished, self._asked.warnings)
         told = b',"warnings":%b' % encode(warnings) if warnings else b""
         reason = finish_reason(finished).encode()
@@ -200,7 +207,7 @@ class ChatReplyWriter:
         number = self._calls.get(delta.output_index)
         if number is None:
             return b""
-        return self._chunk(b'{"tool_calls":[{"index":%d,%b}]}' % (number, form % bytes(delta.delta)))
+        return self._chunk(b'{"tool_calls":[{"index":%d,%b}]}' % (number, form % encode(delta.delta)))
 
     def _on_done(self, event: Event) -> bytes:
         if key_of(event.item).kind != "reasoning":

@@ -234,7 +234,7 @@ def _merge_lists(old: list[Any], new: list[Any]) -> None:
 
 
 def _find(elements: list[Any], index: object) -> Json | None:
-    """Return the element with an index, which is nearly always its place. In a long list, no other place is looked at."""
+    """Return the element with an index, nearly always at that place. Of a long list, no other place is looked at."""
     if not isinstance(index, int):
         return None
     near = elements[index : index + 1] if index >= 0 else []
