@@ -112,11 +112,12 @@ class _Wire(asyncio.Protocol):
             self._transport.resume_reading()
         return data
 
-    async def readable(self) -> None:
-        """Wait until something has come, or nothing more will."""
-        if not (self.unread or self.eof or self.lost):
-            self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
+    def readable(self) -> asyncio.Future[None] | None:
+        """Return what is done when something has come, or nothing more will; None: that is so now."""
+        if self.unread or self.eof or self.lost:
+            return None
+        self._reader = asyncio.get_running_loop().create_future()
+        return self._reader
 
     async def writable(self) -> None:
         """Wait until there is room."""
@@ -139,12 +140,13 @@ class _AsyncioStream(httpcore.AsyncNetworkStream):
             httpcore.ReadError, httpcore.ReadTimeout: nothing will come, or nothing came.
         """
         wire = self._wire
-        if not wire.unread and timeout is None:
-            await wire.readable()
-        elif not wire.unread:
+        waiting = wire.readable()
+        if waiting is not None and timeout is None:
+            await waiting
+        elif waiting is not None:
             try:
                 async with asyncio.timeout(timeout):
-                    await wire.readable()
+                    await waiting
             except TimeoutError:
                 raise httpcore.ReadTimeout("nothing came in time") from None
         if wire.unread:

@@ -93,15 +93,17 @@ class HttpConnection:
         content = self._content
         assert content is not None, "ask() comes first"
         try:
-            while not content.complete:
+            while True:
                 piece = content.read()
-                if piece:
+                if piece or content.complete:
                     return piece
-                if not content.complete:
-                    await self._feed(content)
+                data = await self._receive()
+                if data:
+                    content.feed(data)
+                else:
+                    content.end()
         except ValueError as error:
             raise httpcore.RemoteProtocolError(str(error)) from None
-        return b""
 
     def upgrade(self) -> tuple[httpcore.AsyncNetworkStream, bytes]:
         """After a 101: return the network stream, and the bytes that were already read from it."""
@@ -167,13 +169,6 @@ class HttpConnection:
         if self._silence_s is None or self._writer is not None:
             return None
         return asyncio.get_running_loop().time() + self._silence_s
-
-    async def _feed(self, content: MessageContent) -> None:
-        data = await self._receive()
-        if data:
-            content.feed(data)
-        else:
-            content.end()
 
     async def _receive(self) -> bytes:
         if self._silence_s is None:

@@ -283,7 +283,7 @@ class ForwardedExchange:
 
     async def _pass_on(self, reply: StreamedReply, fold: DeferredFold | None = None) -> None:
         self._begin(reply.head)
-        async for chunk in reply.chunks():
+        while chunk := await reply.read():
             await self._send(chunk)
             if fold is not None:
                 fold.feed(chunk)
