@@ -28,7 +28,11 @@ class MemoryNetwork(httpcore.AsyncNetworkStream):
         self.write_error: Exception | None = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - the interface is httpcore's
-        return await self.pieces.get()
+        try:
+            async with asyncio.timeout(timeout):
+                return await self.pieces.get()
+        except TimeoutError:
+            raise httpcore.ReadTimeout("nothing came in time") from None
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the interface is httpcore's
         if self.write_error is not None:

@@ -141,14 +141,13 @@ class _AsyncioStream(httpcore.AsyncNetworkStream):
         """
         wire = self._wire
         waiting = wire.readable()
-        if waiting is not None and timeout is None:
-            await waiting
-        elif waiting is not None:
+        if waiting is not None:
+            timer = None if timeout is None else waiting.get_loop().call_later(timeout, _time_out, waiting)
             try:
-                async with asyncio.timeout(timeout):
-                    await waiting
-            except TimeoutError:
-                raise httpcore.ReadTimeout("nothing came in time") from None
+                await waiting
+            finally:
+                if timer is not None:
+                    timer.cancel()
         if wire.unread:
             return wire.take(max_bytes)
         if wire.eof:
@@ -226,6 +225,11 @@ class _AsyncioStream(httpcore.AsyncNetworkStream):
     def _socket(self) -> socket.socket | None:
         found: socket.socket | None = self._transport.get_extra_info("socket")
         return found
+
+
+def _time_out(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_exception(httpcore.ReadTimeout("nothing came in time"))
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -161,20 +161,14 @@ class HttpConnection:
             pass  # the server may have answered before it closed; the reader tells which
         finally:
             self._writer = None
-            if self._timeout is not None:
-                self._timeout.reschedule(self._deadline())
-
-    def _deadline(self) -> float | None:
-        """Return when the answer times out: its time begins when the request is written."""
-        if self._silence_s is None or self._writer is not None:
-            return None
-        return asyncio.get_running_loop().time() + self._silence_s
+            if self._timeout is not None and self._silence_s is not None:
+                self._timeout.reschedule(asyncio.get_running_loop().time() + self._silence_s)
 
     async def _receive(self) -> bytes:
-        if self._silence_s is None:
-            return await self._stream.read(_READ_BYTES)
+        if self._silence_s is None or self._writer is None:
+            return await self._stream.read(_READ_BYTES, self._silence_s)
         try:
-            async with asyncio.timeout_at(self._deadline()) as self._timeout:
+            async with asyncio.timeout_at(None) as self._timeout:  # until the request is written
                 return await self._stream.read(_READ_BYTES)
         except TimeoutError:
             raise httpcore.ReadTimeout("nothing came") from None

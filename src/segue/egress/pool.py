@@ -43,7 +43,10 @@ class ConnectionPool:
             TimeoutError: too many are in use.
             httpcore.ConnectError, httpcore.ConnectTimeout: there is no connection.
         """
-        async with asyncio.timeout(self._limits.connect_s):
+        if self._places.locked():
+            async with asyncio.timeout(self._limits.connect_s):
+                await self._places.acquire()
+        else:
             await self._places.acquire()
         try:
             connection = await self._take_idle()

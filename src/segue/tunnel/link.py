@@ -49,6 +49,7 @@ UNPINGED_S = 60.0
 MAX_UNACKED = 64 * 1024
 #: A peer with so many control bytes waiting for it asks and does not read: twice the largest heads of all exchanges.
 MAX_CONTROL_BYTES = 32 * 1024 * 1024
+_NEVER = float("inf")
 #: The memory that a queued frame takes beside its bytes.
 _QUEUED_OVERHEAD_BYTES = 128
 
@@ -236,7 +237,7 @@ class TunnelLink:
         return queued
 
     def _add_data(self, queued: list[QueuedFrame], take_data: Callable[[int], QueuedFrame | None]) -> None:
-        size = OVERHEAD_BYTES + sum(len(frame.encoded) for frame in queued)
+        size = OVERHEAD_BYTES + (sum([len(frame.encoded) for frame in queued]) if queued else 0)
         packet_bytes = min(MAX_PACKET_BYTES, self._window.size_bytes // PACKETS_PER_WINDOW)
         if self._window.size_bytes - self.in_flight_bytes - size < packet_bytes:
             self._was_full = True  # a whole packet or none: no silly windows (RFC 1122, 4.2.3.4)
@@ -316,15 +317,15 @@ class TunnelLink:
 
     def next_deadline(self) -> float | None:
         """Return when to call `compose` and `is_dead` again, though nothing was received or queued."""
-        deadlines = [self._ack_due_at]
+        at = _NEVER if self._ack_due_at is None else self._ack_due_at
         since = self.quiet_since()
         if since is not None:
-            deadlines.append(since + DEAD_S)
+            at = min(at, since + DEAD_S)
         if self._ping_every_s is None:
-            deadlines.append(self._heard_at + UNPINGED_S)
+            at = min(at, self._heard_at + UNPINGED_S)
         elif self._ping_sent_at is None:
-            deadlines.append(self._heard_at + self._ping_every_s)
-        return min((at for at in deadlines if at is not None), default=None)
+            at = min(at, self._heard_at + self._ping_every_s)
+        return None if at == _NEVER else at
 
     def is_dead(self, now: float) -> bool:
         """Tell whether the peer has been silent for too long."""
@@ -338,9 +339,10 @@ class TunnelLink:
         return len(self._sent) > MAX_UNACKED or self._control_bytes > MAX_CONTROL_BYTES
 
     def _outstanding_since(self) -> float | None:
-        times = [self._sent[0].at] if self._sent else []
-        times += [self._ping_sent_at] if self._ping_sent_at is not None else []
-        return min(times, default=None)
+        sent_at = self._sent[0].at if self._sent else None
+        if sent_at is None or self._ping_sent_at is None:
+            return self._ping_sent_at if sent_at is None else sent_at
+        return min(sent_at, self._ping_sent_at)
 
     def _is_ack_due(self, now: float) -> bool:
         if self._received_total - self._acked_to_peer >= ACK_BYTES:

@@ -82,9 +82,10 @@ class Outgoing:
         """There is a piece to take."""
         if self.done:
             return False
-        if self._next < min(self.end, self._limit):
+        end = self.end
+        if self._next < end and self._next < self._limit:
             return True
-        return self._finished and self._next == self.end and not self._ended_on_link
+        return self._finished and self._next == end and not self._ended_on_link
 
     def take(self, limit: int) -> Piece | None:
         """Take the next piece of at most `limit` bytes for the link."""
