@@ -5,9 +5,11 @@ gets each request once and to the byte as without any of it.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +28,7 @@ from segue.testing.provider import (
     answer_with,
 )
 from segue.testing.replies import Api, ProviderReply, ReplyContext, make_reply
+from tests.faults.gateways import until
 from tests.faults.tunnels import Way, tunnelled
 
 if TYPE_CHECKING:
@@ -311,3 +314,47 @@ async def test_the_end_of_a_websocket_passes_in_both_directions() -> None:
             assert await socket.recv() == "hello"
             await asyncio.wait_for(socket.wait_closed(), 20)
         assert (socket.close_code, socket.close_reason) == (4001, "enough")
+
+
+def saying(*items: str) -> str:
+    """A message as Codex sends it: with its tools, and what is new."""
+    tools = [{"type": "function", "name": f"tool {number}", "description": "what it does " * 9} for number in range(40)]
+    made = {"type": "response.create", "input": [{"type": "message", "text": item} for item in items], "tools": tools}
+    return json.dumps(made, separators=(",", ":"))
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_resumed_conversation_is_sent_against_an_earlier_socket_over_cuts(*, restarted: bool) -> None:
+    """It comes in the second message, as Codex sends it with gpt-5.5, and another one in the midst of the stream."""
+    said = [hashlib.sha512(b"%d" % number).hexdigest() * 4 for number in range(40)]
+    first, second = [saying("begin"), saying(*said[:20])], [saying("begin"), saying(*said[20:])]
+    resumed = [saying("begin again"), saying(*said[:20], "go on"), saying("and on"), saying(*said[20:], "go on")]
+    async with tunnelled(lambda _: ACCEPTED, message_script=lambda _: SocketAnswer(messages=(b"done",))) as way:
+        url = way.sidecar.sidecar.url.replace("http", "ws") + "/v1/responses"
+        for earlier in (first, second):
+            await say(url, earlier, way.link)
+            await until(lambda: way.node.gateway is not None and not way.node.gateway.tunnel.exchanges)
+            while (await way.sidecar.stats())["active"]:  # it keeps the base first
+                pass
+        if restarted:
+            await way.node.stop()
+            await way.node.start()
+        before = await way.sidecar.stats()
+        await say(url, resumed, way.link, cut_at=(300, 90, 60, 150))
+        after = await way.sidecar.stats()
+        assert [message.data.decode() for message in way.provider.messages] == first + second + resumed
+    assert after["base_misses"] - before["base_misses"] == restarted
+    if not restarted:
+        assert after["base_hits"] - before["base_hits"] == 3
+        assert after["tunnel_bytes_up"] - before["tunnel_bytes_up"] < 6000
+    assert after["resumes"] > before["resumes"]
+
+
+async def say(url: str, messages: list[str], link: EmulatedLink, cut_at: Sequence[int] = ()) -> None:
+    """Say something on a new WebSocket, message by message; the link is cut within those for which there is a place."""
+    async with connect(url, proxy=None) as socket, asyncio.timeout(60):
+        for message, place in zip_longest(messages, cut_at):
+            if place is not None:
+                link.cut_after(up_bytes=place)
+            await socket.send(message)
+            assert await socket.recv() == "done"
