@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from segue.cli.run import require_link
+from segue.cli.run import is_shown, require_link
 from segue.http.heads import values
 from segue.protocol.problems import Problem
+from segue.sidecar.agent_environment import pointed_at
 from segue.sidecar.app import Sidecar, SidecarSettings
 from segue.sidecar.dialer import Dialer
 from segue.testing.provider import Answer, provided
@@ -417,3 +418,12 @@ async def test_with_a_token_the_program_gets_it_in_its_addresses_and_nobody_else
     logged = (tmp_path / "run.log").read_text()
     assert "path=/anthropic/v1/messages" in logged
     assert "--stats --listen" not in told, "it would need the token"
+
+
+def test_only_codex_has_its_address_on_the_command_line() -> None:
+    url = "http://127.0.0.1:1/token"
+    shown = {
+        program: is_shown(pointed_at([program, "x"], url, environ={}, official=True), url)
+        for program in ("codex", "claude", "opencode", "gemini")
+    }
+    assert shown == {"codex": True, "claude": False, "opencode": False, "gemini": False}

@@ -102,7 +102,7 @@ async def _run(command: Sequence[str], wanted: RunSwitches, *, loaded: LoadedCon
     with child.signals():
         async with _gateway(config, loaded.file, named=named) as settings, Sidecar(settings, dialer=dialer) as sidecar:
             launch = launch_of(command, sidecar.agent_url, config)
-            if sidecar.access.needs_token and sidecar.agent_url in " ".join(launch.command):
+            if sidecar.access.needs_token and is_shown(launch, sidecar.agent_url):
                 print(f"segue: {_SHOWN_TOKEN.format(program=command[0])}", file=sys.stderr)
             if wanted.check and not settings.direct:
                 await require_link(sidecar, command[0])
@@ -114,6 +114,11 @@ async def _run(command: Sequence[str], wanted: RunSwitches, *, loaded: LoadedCon
             report = sidecar.report()
         _tell(report, wanted)
     return status
+
+
+def is_shown(launch: Launch, agent_url: str) -> bool:
+    """Tell whether the address of the sidecar is on the program's command line, which all users can read."""
+    return any(agent_url in argument for argument in launch.command)
 
 
 def _tell(report: SidecarReport, wanted: RunSwitches) -> None:

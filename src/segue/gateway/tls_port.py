@@ -8,7 +8,6 @@ certificates (`server_tls`), and how many connections there may be (`connections
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import socket
 import ssl
@@ -22,8 +21,7 @@ from segue.gateway.server_tls import ServerTls
 _log = logging.getLogger("segue.gateway")
 
 _BACKLOG = 1024
-#: What the kernel lacks for one more connection. asyncio's servers wait as long before they try again.
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: If the kernel has no room for one more connection, asyncio's servers wait as long before they try again.
 _PAUSE_S = 1.0
 
 
@@ -55,6 +53,7 @@ class TlsPort:
         self._make = make
         self._connections = connections
         self._limits = limits
+        self._listening: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._handshakes: set[asyncio.Task[None]] = set()
 
@@ -62,18 +61,15 @@ class TlsPort:
         """Listen on every address that the host stands for, and return them as the sockets tell them."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        listening: list[socket.socket] = []
         try:
             for family, *_, address in dict.fromkeys(found):
-                listening.append(socket.create_server(address, family=family, backlog=_BACKLOG))
-                listening[-1].settimeout(0)
+                self._listening.append(socket.create_server(address, family=family, backlog=_BACKLOG))
+                self._listening[-1].settimeout(0)
         except BaseException:
-            for one in listening:
-                one.close()
+            await self.close()
             raise
-        names = [one.getsockname()[:2] for one in listening]
-        self._accepting += [loop.create_task(self._accept(one)) for one in listening]
-        return names
+        self._accepting = [loop.create_task(self._accept(one)) for one in self._listening]
+        return [one.getsockname()[:2] for one in self._listening]
 
     async def close(self) -> None:
         """Accept nothing more. Handshakes and connections stay."""
@@ -81,6 +77,8 @@ class TlsPort:
         for task in accepting:
             task.cancel()
         await asyncio.gather(*accepting, return_exceptions=True)
+        for one in self._listening:
+            one.close()
 
     async def aclose(self) -> None:
         """Accept nothing more, and cut the handshakes that are under way."""
@@ -91,23 +89,23 @@ class TlsPort:
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        with listening:
-            while True:
-                try:
-                    accepted, peer = await loop.sock_accept(listening)
-                except OSError as error:
-                    if error.errno in _EXHAUSTED:
-                        _log.error("action=accept error=%r", error.strerror)
-                        await asyncio.sleep(_PAUSE_S)
-                    continue  # else the client has given up while it waited
-                handshake = Handshake(accepted)
-                if not self._connections.accept(handshake, peer):
-                    accepted.close()  # an answer would cost a handshake
-                    continue
-                handshake.task = loop.create_task(self._shake_hands(handshake, peer))
-                self._handshakes.add(handshake.task)
-                handshake.task.add_done_callback(handshake.release)
-                handshake.task.add_done_callback(self._handshakes.discard)
+        while True:
+            try:
+                accepted, peer = await loop.sock_accept(listening)
+            except ConnectionAbortedError:  # the client has given up while it waited
+                continue
+            except OSError as error:  # no descriptor is left, for example
+                _log.error("action=accept error=%r", error.strerror)
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            handshake = Handshake(accepted)
+            if not self._connections.accept(handshake, peer):
+                accepted.close()  # an answer would cost a handshake
+                continue
+            handshake.task = loop.create_task(self._shake_hands(handshake, peer))
+            self._handshakes.add(handshake.task)
+            handshake.task.add_done_callback(handshake.release)
+            handshake.task.add_done_callback(self._handshakes.discard)
 
     async def _shake_hands(self, handshake: Handshake, peer: tuple[object, ...]) -> None:
         loop = asyncio.get_running_loop()
