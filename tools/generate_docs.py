@@ -274,6 +274,9 @@ _ROUTES = {
     "answer, for that API: `path`, `body`, and `warnings` of what was left out.",
     ("POST", "/segue/conversations"): "Takes such a file in. Answers with the `id` to continue, how many `turns` the "
     "file has, and how many of them were `imported`: the others were there.",
+    ("DELETE", "/segue/tenants/{tenant}"): "Erases what a tenant has, or with `before` (unix seconds) the stored "
+    "responses that are older; answers with a [receipt](../how-to/erase.md#the-receipt), which lists them with "
+    "`ids=true`. A key may erase its own tenant, one with `operator` any.",
     ("GET", "/segue/diagnostics"): "Where the routes lead, and which providers this gateway reaches. See below.",
     ("POST", "/segue/diagnostics/transfer"): "Bytes to time: reads a body, and answers with `bytes` random ones.",
     ("GET", "/healthz"): "Whether the process answers.",

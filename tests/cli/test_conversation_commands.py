@@ -12,6 +12,7 @@ from tests.cli.conftest import Command
     [
         ("usage", ("--base-url", "--key", "--json")),
         ("export", ("RESPONSE_ID", "--as", "--output", "--base-url", "--key")),
+        ("forget", ("--tenant", "--before", "--ids", "--store", "--output")),
         ("import", ("FILE", "--base-url", "--key")),
     ],
 )

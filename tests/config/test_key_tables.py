@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.config.errors import ConfigError
-from segue.config.key_tables import add_key, parse_expiry, remove_key
+from segue.config.key_tables import add_key, remove_key
 from segue.config.keys import KeyConfig
 from tests.strategies import examples
 
@@ -89,30 +89,3 @@ def test_a_key_that_is_not_there_is_told_with_those_that_are(text: str, known: s
     with pytest.raises(ConfigError) as caught:
         remove_key(text, "zz")
     assert str(caught.value) == f"there is no key named 'zz' in the file; its keys: {known}"
-
-
-@pytest.mark.parametrize(
-    ("text", "moment"),
-    [
-        ("12h", datetime(2027, 1, 2, 0, 30, 15, tzinfo=UTC)),
-        ("30d", datetime(2027, 1, 31, 12, 30, 15, tzinfo=UTC)),
-        ("8w", datetime(2027, 2, 26, 12, 30, 15, tzinfo=UTC)),
-        ("2030-01-31", datetime(2030, 1, 31, tzinfo=UTC)),
-        ("2030-01-31T12:00:00Z", datetime(2030, 1, 31, 12, tzinfo=UTC)),
-        ("2030-01-31T12:00:00+01:00", datetime(2030, 1, 31, 11, tzinfo=UTC)),
-    ],
-)
-def test_a_period_a_day_or_a_moment_is_an_expiry(text: str, moment: datetime) -> None:
-    assert parse_expiry(text, NOW) == moment
-
-
-@pytest.mark.parametrize("text", ["", "0d", "-1d", "1.5d", "3 days", "999999w", "yesterday", "2026-12-31", "30m"])
-def test_what_is_no_time_to_come_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError):
-        parse_expiry(text, NOW)
-
-
-def test_now_is_over() -> None:
-    with pytest.raises(ConfigError, match="is over"):
-        parse_expiry(NOW.isoformat(), NOW)
-    assert parse_expiry((NOW + timedelta(seconds=2)).isoformat(), NOW) > NOW

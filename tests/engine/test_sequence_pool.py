@@ -220,6 +220,13 @@ class TestTrimming:
         made.pool.forget([response("parent")])
         assert made.pool.sequences == []
 
+    def test_a_tenant_is_forgotten_and_nobody_else(self, made: Pool) -> None:
+        made.turn(FIRST, "parent")
+        made.pool.forget_tenant("nobody")
+        assert len(made.pool.sequences) == 1
+        made.pool.forget_tenant(response("parent")[0])
+        assert made.pool.sequences == []
+
     def test_an_evicted_one_is_dropped_whole(self, made: Pool) -> None:
         made.turn(FIRST, "parent")
         made.turn([*FIRST, *SECOND], "child")

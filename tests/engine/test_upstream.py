@@ -33,6 +33,7 @@ from segue.protocol.responses import Failure, usage
 from segue.testing.store_conformance import sample_id
 from segue.upstreams.interface import UpstreamRequest
 from tests.engine.grammar.byte_grammars import parser_for
+from tests.engine.kept import look
 from tests.engine.turns import ask, ask_alone, begin, first_text, loaded, tiny
 from tests.engine.turns import request as plain_request
 
@@ -108,6 +109,15 @@ class TestAnswers:
         second = await ask(upstream, request("And of Italy?", first.turn))
         assert "Rome" in second.text
         assert second.cached == 35, "all but what ends the answer, and the new question"
+
+    async def test_it_forgets_a_tenant(self, upstream: LocalUpstream) -> None:
+        """Also what no client can name; a turn that is asked for again is read whole."""
+        made = await ask(upstream, request())
+        upstream.forget_tenant("nobody")
+        assert (await ask(upstream, request("And of Italy?", made.turn))).cached
+        upstream.forget_tenant(request().tenant)
+        assert await look(upstream) == []
+        assert not (await ask(upstream, request("And of Italy?", made.turn))).cached
 
     @pytest.mark.deep
     async def test_continued_and_alone_are_the_same(self, upstream: LocalUpstream) -> None:

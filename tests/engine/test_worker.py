@@ -317,6 +317,14 @@ class TestRetention:
         working.worker.forget([(job.request.tenant, job.request.response_id)])
         assert working.worker.sequences == []
 
+    def test_a_forgotten_tenant_takes_its_state_along(self, working: Working) -> None:
+        job = new_job(30)
+        working.answer(job)
+        working.worker.forget_tenant("nobody")
+        assert len(working.worker.sequences) == 1
+        working.worker.forget_tenant(job.request.tenant)
+        assert working.worker.sequences == []
+
     def test_a_cancelled_turn_is_forgotten_with_its_response(self, working: Working) -> None:
         """Though no step has come since it was cancelled."""
         job = new_job(30, max_output_tokens=100)

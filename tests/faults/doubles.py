@@ -54,6 +54,10 @@ class BrokenStore(MemoryStore):
         self.swept += len(swept)
         return swept
 
+    async def erase(self, tenant: str, before: float | None) -> list[ResponseId]:
+        self._check("erase")
+        return await super().erase(tenant, before)
+
     async def tenant_size(self, tenant: str) -> StoreSize:
         self._check("tenant_size")
         return await super().tenant_size(tenant)
@@ -98,6 +102,12 @@ class SlowStore(MemoryStore):
         deleted = await super().delete(tenant, response_id, now)
         await self._wait("delete", first=False)
         return deleted
+
+    async def erase(self, tenant: str, before: float | None) -> list[ResponseId]:
+        await self._wait("erase", first=True)
+        erased = await super().erase(tenant, before)
+        await self._wait("erase", first=False)
+        return erased
 
     async def _wait(self, method: str, *, first: bool) -> None:
         if method == self._method and first is not self._works_first:

@@ -136,6 +136,21 @@ def test_forgetting_what_is_not_there_does_nothing(tenant: str) -> None:
     assert cache.size_bytes == 10 * KB
 
 
+def test_a_tenant_is_dropped_with_all_that_its_connections_hold() -> None:
+    """Each turn counts once, and nothing of others is touched."""
+    cache = TurnCache(1000 * KB)
+    root = turn("root")
+    put(cache, ALICE, root, turn("child", root))
+    cache.put_slot(ALICE, FIRST, root)
+    cache.put_slot(BOB, SECOND, turn("theirs"))
+    assert (cache.drop_tenant(ALICE), cache.drop_tenant(ALICE), cache.drop_tenant(CAROL)) == (2, 0, 0)
+    assert cache.peek_slot(FIRST) is None
+    assert (cache.tenant_bytes(ALICE), cache.size_bytes) == (0, 10 * KB)
+    cache.drop_slot(FIRST)
+    assert cache.drop_tenant(BOB) == 1
+    assert is_empty(cache)
+
+
 def test_an_expired_turn_is_found_nowhere_but_as_a_part_of_a_chain() -> None:
     """From the second in which it expires, in slots too."""
     cache = TurnCache(100 * KB)

@@ -198,3 +198,18 @@ async def test_the_turns_of_a_session_keep_what_they_repeat_once() -> None:
     assert await logs.latest("a", ids[1]) == whole_turn(ids[1])[-1]
     await logs.purge(10.0)
     assert logs.size_bytes == 0
+
+
+async def test_the_logs_of_a_tenant_are_dropped_together(logs: MemoryEventLogs) -> None:
+    """Their followers are told; others follow on."""
+    await logs.open("a", TWO)
+    await logs.open("b", ONE)
+    for tenant in ("a", "b"):
+        await logs.append(tenant, ONE, events(0, 1))
+    assert (await logs.drop_tenant("a"), await logs.drop_tenant("a")) == (2, 0)
+    with pytest.raises(EventsGone):
+        await collect(logs, -1)
+    await logs.end("b", ONE, 1.0)
+    assert await collect(logs, -1, "b") == [0]
+    await logs.drop("b", ONE)
+    assert logs.size_bytes == 0

@@ -41,3 +41,12 @@ async def test_old_claims_are_purged_and_others_are_not() -> None:
     await claims.purge(11)
     assert await claims.claim("a", "k", YOURS, 0) == YOURS
     assert await claims.claim("a", "l", YOURS, 0) == MINE
+
+
+async def test_the_keys_of_a_tenant_are_dropped_together() -> None:
+    claims = MemoryClaims()
+    for tenant, key in (("a", "k"), ("a", "l"), ("b", "k")):
+        await claims.claim(tenant, key, MINE, 0)
+    await claims.drop_tenant("a")
+    held = [await claims.claim(tenant, key, YOURS, 0) for tenant, key in (("a", "k"), ("a", "l"), ("b", "k"))]
+    assert held == [YOURS, YOURS, MINE]

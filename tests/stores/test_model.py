@@ -148,6 +148,15 @@ class StoresAgree(RuleBasedStateMachine):
         for store in self.stores:
             assert set(self.runner.run(store.sweep(self.now))) == expired
 
+    @rule(tenant=tenants, old=st.booleans())
+    def erase(self, tenant: str, *, old: bool) -> None:
+        """Erase what a tenant has, or what is older than all that it has."""
+        living = {ident for owner, ident in self.model.records.keys() - self.model.buried if owner == tenant}
+        erased = set() if old else living
+        self.model.buried |= {(tenant, ident) for ident in erased}
+        for store in self.stores:
+            assert set(self.runner.run(store.erase(tenant, NOW if old else None))) == erased
+
     @rule(seconds=st.integers(1, 6))
     def wait(self, seconds: int) -> None:
         """Let time pass."""

@@ -24,7 +24,7 @@ from segue.history.records import Record
 from segue.stores.interface import ParentGone, StoreError
 from segue.stores.sqlite import SqliteStore
 from segue.stores.sqlite_file import Trace
-from segue.testing.store_conformance import ALICE, NOW, link_of, sample_id, sample_record
+from segue.testing.store_conformance import ALICE, BOB, NOW, link_of, sample_id, sample_record
 
 TURN_BYTES = 4096
 BUDGET_BYTES = 2 * TURN_BYTES + 1024
@@ -257,6 +257,26 @@ async def test_what_is_deleted_leaves_the_disk(tmp_path: Path) -> None:
         assert await store.sweep(NOW) == []  # comes after the emptying of the log
         assert not any(word in files_of(path) for word in secrets)
     assert not any(word in files_of(path) for word in secrets)
+
+
+async def test_what_is_erased_leaves_the_disk_and_the_file_shrinks(tmp_path: Path) -> None:
+    """A file that an older version has made keeps its size, and none of the content."""
+    for name, auto_vacuum in (("new.db", True), ("old.db", False)):
+        path = tmp_path / name
+        async with store_at(path) as store:
+            if not auto_vacuum:
+                writer = store._database.writer  # noqa: SLF001 - it makes the file as it was once
+                writer.execute("PRAGMA auto_vacuum = NONE")
+                writer.execute("VACUUM")
+            await append_all(store, *map(turn, range(300)), sample_record("kept", tenant=BOB))
+            await store.check_writable()
+            full = path.stat().st_size + (path.parent / f"{name}-wal").stat().st_size
+            assert len(await store.erase(ALICE, None)) == 300
+            await store.sweep(NOW)  # comes after the emptying of the log
+            assert (path.stat().st_size < full / 10) is auto_vacuum
+            assert (await store.tenant_size(BOB)).records == 1
+            assert b"ttttt" not in files_of(path)
+            assert turn(7).input[0][40:80] not in files_of(path)
 
 
 async def test_a_check_writes_and_finds_out_what_appends_would(tmp_path: Path) -> None:

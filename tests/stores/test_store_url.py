@@ -9,7 +9,7 @@ import pytest
 from segue.stores.interface import StoreError
 from segue.stores.memory import MemoryStore
 from segue.stores.sqlite import SqliteStore
-from segue.stores.store_url import check_url, open_store
+from segue.stores.store_url import check_url, file_of, open_store
 from segue.testing.store_conformance import sample_record
 
 
@@ -95,3 +95,10 @@ async def test_an_unopenable_file_is_a_store_error(tmp_path: Path) -> None:
     """The URL is good; its directory does not exist."""
     with pytest.raises(StoreError, match="No such file or directory: check that its directory exists"):
         await open_store(f"sqlite:///{tmp_path}/nowhere/segue.db")
+
+
+def test_the_file_of_a_store_is_known() -> None:
+    assert file_of("memory:") is None
+    assert file_of("sqlite:///a%20b.db?synchronous=NORMAL") == Path("a b.db")
+    with pytest.raises(ValueError, match="is not a store"):
+        file_of("x")

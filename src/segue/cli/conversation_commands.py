@@ -55,6 +55,42 @@ def export(
     return run_export(response_id, config=config, base_url=base_url, key=key, dialect=as_, output=output)
 
 
+def forget(
+    *,
+    tenant: Annotated[str, Parameter(help="Whose responses and caches are erased.")],
+    before: Annotated[
+        str | None,
+        Parameter(help="Only stored responses that are older: 12h, 30d, 8w, or a date. Default: everything."),
+    ] = None,
+    ids: Annotated[bool, Parameter(help="List the ids of the responses in the receipt.", negative="")] = False,
+    output: Annotated[
+        Path | None, Parameter(help="The file for the receipt; default: standard output.", validator=check_writable)
+    ] = None,
+    store: Annotated[
+        str | None, Parameter(help="Erase in this store instead, sqlite:///FILE, which no running gateway uses.")
+    ] = None,
+    base_url: parameters.BaseUrl = None,
+    key: parameters.Key = None,
+    config: UserConfigFile = None,
+) -> int:
+    """Erase what a tenant has, in the store and the caches of a gateway, and print a receipt.
+
+    A key may erase its own tenant. For another one it must be an operator's (`segue key new --operator`).
+    """
+    from segue.cli.forget import run_forget
+
+    return run_forget(
+        tenant,
+        before=before,
+        with_ids=ids,
+        store=store,
+        output=output,
+        config=config,
+        base_url=base_url,
+        key=key,
+    )
+
+
 def import_conversation(
     file: Annotated[Path, Parameter(help="The file; - for standard input.", allow_leading_hyphen=True)],
     /,

@@ -22,7 +22,8 @@ from rich.text import Text
 from segue.cli.output_file import writing
 from segue.cli.serve import DEFAULT_FILE
 from segue.config import ConfigError, KeyConfig, load
-from segue.config.key_tables import add_key, parse_expiry, remove_key
+from segue.config.key_tables import add_key, remove_key
+from segue.config.moments import parse_expiry
 
 #: What every key begins with, so that scanners for leaked secrets know it.
 PREFIX = "sk-segue-"
@@ -37,6 +38,7 @@ def run_key_new(
     expires: str | None,
     models: Sequence[str],
     routes: Sequence[str],
+    operator: bool,
     config: Path | None,
     as_json: bool,
 ) -> int:
@@ -50,6 +52,7 @@ def run_key_new(
         expires_at=None if expires is None else parse_expiry(expires, datetime.now(UTC)),
         models=list(models) or everything.models,
         routes=list(routes) or everything.routes,
+        operator=operator,
     )
     file = config or DEFAULT_FILE
     _replace(file, add_key(_text(file) if file.exists() else "", key))

@@ -32,13 +32,23 @@ def new(
         tuple[str, ...],
         Parameter(help="A route that its sidecars may use, like /anthropic; repeat it for more. Default: all."),
     ] = (),
+    operator: Annotated[bool, Parameter(help="It may erase what other tenants have.", negative="")] = False,
     config: _KeyFile = None,
     json: _AsJson = False,
 ) -> int:
     """Make a key, and print it. The file gets its digest only, so you see the key only this time."""
     from segue.cli.key import run_key_new
 
-    return run_key_new(name, tenant=tenant, expires=expires, models=model, routes=route, config=config, as_json=json)
+    return run_key_new(
+        name,
+        tenant=tenant,
+        expires=expires,
+        models=model,
+        routes=route,
+        operator=operator,
+        config=config,
+        as_json=json,
+    )
 
 
 @key_commands.command(name="list")

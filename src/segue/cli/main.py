@@ -15,7 +15,7 @@ from segue.cli import server_benchmarks
 from segue.cli.bench_commands import FlightEvents, airplane, spectrum, times
 from segue.cli.closed_pipe import PIPE_CLOSED_STATUS, drop_output, is_pipe_closed
 from segue.cli.config_commands import config_commands
-from segue.cli.conversation_commands import export, import_conversation, usage
+from segue.cli.conversation_commands import export, forget, import_conversation, usage
 from segue.cli.gateway_parameters import (
     Access,
     AsJson,
@@ -48,6 +48,7 @@ app.command(config_commands)
 app.command(key_commands)
 app.command(usage)
 app.command(export)
+app.command(forget)
 app.command(import_conversation, name="import")
 app.register_install_completion_command()
 

@@ -209,6 +209,10 @@ class SequencePool:
         """Drop what only these responses retain. What a turn works on stays until the turn ends."""
         self.trim(self._retention.forget(responses))
 
+    def forget_tenant(self, tenant: str) -> None:
+        """Drop what the responses of a tenant retain, as `forget` does."""
+        self.forget(self._retention.of_tenant(tenant))
+
     def release(self, response: ResponseKey) -> None:
         """Let what a response retains expire: no client can continue it by its id."""
         self._retention.release(response, self._clock() + self._file.idle_s)

@@ -141,6 +141,14 @@ class LocalUpstream:
         self._renderer.forget(tenant, response_ids)
         self._engine.call_between_steps(lambda worker: worker.forget(responses))
 
+    def forget_tenant(self, tenant: str) -> None:
+        """Drop all that is kept of a tenant, before the next step."""
+        if self._renderer is None:
+            return
+        self._active.update((response, True) for response in self._active if response[0] == tenant)
+        self._renderer.forget_tenant(tenant)
+        self._engine.call_between_steps(lambda worker: worker.forget_tenant(tenant))
+
     async def evict(self, to: Literal["host", "disk"]) -> None:
         """Move all idle sequences out of the context, to host memory or to disk."""
         loop = asyncio.get_running_loop()

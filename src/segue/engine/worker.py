@@ -130,6 +130,11 @@ class Worker:
         self._drop_cancelled()  # what a cancelled turn leaves is known now
         self._pool.forget(responses)
 
+    def forget_tenant(self, tenant: str) -> None:
+        """Drop what the responses of a tenant retain."""
+        self._drop_cancelled()
+        self._pool.forget_tenant(tenant)
+
     def release(self, response: ResponseKey) -> None:
         """Treat a response as one that no client can continue by its id."""
         self._pool.release(response)

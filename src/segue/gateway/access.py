@@ -23,7 +23,7 @@ from segue.upstreams.interface import Secret
 
 #: The tenant of everybody, when no keys are configured.
 LOCAL_TENANT = "local"
-_LOCAL = Principal(LOCAL_TENANT)
+_LOCAL = Principal(LOCAL_TENANT, operator=True)
 
 
 class Access:
@@ -197,6 +197,7 @@ def _principal_of(key: KeyConfig) -> Principal:
         models=tuple(key.models),
         routes=tuple(key.routes),
         expires_at=None if key.expires_at is None else key.expires_at.timestamp(),
+        operator=key.operator,
     )
 
 

@@ -27,6 +27,7 @@ Action = Literal[
     "cancel",
     "export",
     "import",
+    "erase",
     "refused_key",
     "refused_certificate",
     "reload",

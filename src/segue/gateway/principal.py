@@ -23,6 +23,7 @@ class Principal(msgspec.Struct, frozen=True):
     `key` is the name of its API key, or of its client certificate; None if there are neither. `digest` is the SHA-256
     of the key, hex; None if there is none.
     `models` and `routes` are names or globs: of models, and of the prefixes of routes for requests of sidecars.
+    An `operator` may erase what other tenants have.
     """
 
     tenant: str
@@ -32,6 +33,7 @@ class Principal(msgspec.Struct, frozen=True):
     routes: tuple[str, ...] = (ANY,)
     expires_at: float | None = None
     certificate: ClientCertificate | None = None
+    operator: bool = False
 
     def has_expired(self, now: float) -> bool:
         """Say whether its key is no longer valid; `now` in unix seconds."""

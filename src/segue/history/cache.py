@@ -124,6 +124,17 @@ class TurnCache:
         for entry in list(entries.by_id.get(response_id, ())) if entries is not None else ():
             self._drop(tenant, entry)
 
+    def drop_tenant(self, tenant: str) -> int:
+        """Drop every entry of a tenant, also those of connections; return how many turns there were."""
+        entries = self._tenants.get(tenant)
+        if entries is None:
+            return 0
+        found = [entry for same_id in entries.by_id.values() for entry in same_id]
+        turns = len(entries.by_id)
+        for entry in found:
+            self._drop(tenant, entry)
+        return turns
+
     # --- private: entries --------------------------------------------------------------------------------------------
 
     def _touch(self, tenant: str, entry: _CacheEntry, now: float) -> Turn | None:

@@ -44,6 +44,9 @@ class EventLogs(Protocol):
     async def drop(self, tenant: str, response_id: ResponseId) -> None:
         """Drop the log; its followers get `EventsGone`."""
 
+    async def drop_tenant(self, tenant: str) -> int:
+        """Drop all logs of a tenant; return how many there were."""
+
     async def latest(self, tenant: str, response_id: ResponseId) -> Event | None:
         """Return the latest event that carries the response object; None if there is none."""
 
@@ -147,6 +150,13 @@ class MemoryEventLogs:
     async def drop(self, tenant: str, response_id: ResponseId) -> None:
         """Drop the log."""
         self._drop((tenant, response_id))
+
+    async def drop_tenant(self, tenant: str) -> int:
+        """Drop all logs of a tenant."""
+        keys = [key for key in self._logs if key[0] == tenant]
+        for key in keys:
+            self._drop(key)
+        return len(keys)
 
     async def latest(self, tenant: str, response_id: ResponseId) -> Event | None:
         """Return the latest event that carries the response object."""

@@ -32,6 +32,9 @@ class Claims(Protocol):
     async def release(self, tenant: str, key: str) -> None:
         """Drop a claim: the next create with the key makes a response of its own."""
 
+    async def drop_tenant(self, tenant: str) -> None:
+        """Drop all claims of a tenant."""
+
     async def purge(self, now: float) -> None:
         """Drop the claims that have expired."""
 
@@ -58,6 +61,11 @@ class MemoryClaims:
         """Drop a claim."""
         self._claims.pop((tenant, key), None)
         self._until.pop((tenant, key), None)
+
+    async def drop_tenant(self, tenant: str) -> None:
+        """Drop all claims of a tenant."""
+        for name in [name for name in self._claims if name[0] == tenant]:
+            await self.release(*name)
 
     async def purge(self, now: float) -> None:
         """Drop the claims that have expired."""

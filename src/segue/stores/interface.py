@@ -63,6 +63,15 @@ class Store(Protocol):
         The result is empty only when no expired record is left: call it until then to delete all.
         """
 
+    async def erase(self, tenant: str, before: float | None) -> list[ResponseId]:
+        """Delete the responses of a tenant that were made before a time, or all (None); return their ids.
+
+        Those that have expired count too.
+
+        It need not be atomic: if it fails, some may be gone, and it can be called again. A record that is appended
+        meanwhile may stay. Freed bytes are overwritten, and given back as far as that delays no other call.
+        """
+
     async def size(self) -> StoreSize:
         """Measure the store. Raises `StoreError` if it cannot be read."""
 

@@ -81,6 +81,15 @@ class MemoryStore:
             self._delete(entry)
         return [(entry.record.tenant, entry.record.id) for entry in expired]
 
+    async def erase(self, tenant: str, before: float | None) -> list[ResponseId]:
+        """Delete the responses of a tenant that were made before a time, or all of them."""
+        self._check_open()
+        own = [entry for (owner, _), entry in self._records.items() if owner == tenant and not entry.dead]
+        chosen = [entry for entry in own if before is None or entry.record.created_at < before]
+        for entry in chosen:
+            self._delete(entry)
+        return [entry.record.id for entry in chosen]
+
     async def size(self) -> StoreSize:
         """Return how many records live, and how many bytes all records take."""
         self._check_open()

@@ -2,8 +2,8 @@
 
 One thread writes, with group commit; another reads, on a connection of its own, and never waits for a commit. Neither
 blocks the event loop. The file is in WAL mode. Deleted content is overwritten with zeros (`secure_delete`), and a
-checkpoint removes it from the write-ahead log right after the commit that deletes it. Freed space is used again, but
-the file does not shrink.
+checkpoint removes it from the write-ahead log right after the commit that deletes it. Freed space is used again; the
+file shrinks when a tenant's responses are erased.
 
 Durability: with `synchronous="FULL"`, the default, a record survives a power cut once `append` has returned. With
 `"NORMAL"` a commit does not wait for the disk: a power cut or a crash of the operating system can lose the last
@@ -20,9 +20,10 @@ import functools
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -45,6 +46,9 @@ _SMALL_BYTES = 256
 
 #: How many expired records one transaction deletes. More would delay appends.
 _SWEEP_RECORDS = 256
+
+#: How many free pages one transaction gives back.
+_SHRINK_PAGES = 1024
 
 #: How many values one query compares with; the oldest versions of SQLite take 999.
 _VALUES = 500
@@ -69,6 +73,10 @@ _FREE_ITEMS = "DELETE FROM item_ids WHERE record = ?"
 _FIND_ITEM = (
     "SELECT records.id FROM item_ids JOIN records ON records.seq = item_ids.record"
     " WHERE item_ids.tenant = ? AND item_ids.id = ? AND records.head IS NOT NULL AND records.expires_at > ? LIMIT 2"
+)
+_FIND_OF_TENANT = (
+    "SELECT seq, parent, echo, id, head IS NOT NULL AND created_at < ? FROM records"
+    " WHERE tenant = ? AND id > ? ORDER BY id LIMIT ?"
 )
 _ENTOMB = "UPDATE records SET head = NULL, echo = NULL WHERE seq = ?"
 _IS_PARENT = "SELECT 1 FROM records WHERE parent = ? LIMIT 1"
@@ -170,6 +178,23 @@ class SqliteStore:
         """
         self._check_open()
         return await self._writer.run(functools.partial(_sweep, now), _SMALL_BYTES, erases=True)
+
+    async def erase(self, tenant: str, before: float | None) -> list[ResponseId]:
+        """Delete the responses of a tenant that were made before a time, or all, and shrink the file.
+
+        It goes on in steps, so that other writes are not delayed.
+        """
+        self._check_open()
+        erased: list[ResponseId] = []
+        after: str | None = ""
+        while after is not None:
+            step = functools.partial(_erase, tenant, inf if before is None else before, after)
+            found = await self._writer.run(step, _SMALL_BYTES, erases=True)
+            after = found.last
+            erased += found.erased
+        while await self._writer.run(_shrink, _SMALL_BYTES, erases=True):
+            pass
+        return erased
 
     async def size(self) -> StoreSize:
         """Return how many records live, and the size of the file with its write-ahead log."""
@@ -297,6 +322,39 @@ def _free_ancestors(connection: sqlite3.Connection, seq: int | None) -> None:
             return
         connection.execute(_FREE, (seq,))
         (seq,) = row
+
+
+class _Erased(NamedTuple):
+    """What one step has erased, and the last id that it looked at; None if there are no more."""
+
+    erased: list[ResponseId]
+    last: str | None
+
+
+def _erase(tenant: str, before: float, after: str, connection: sqlite3.Connection) -> _Erased:
+    """Delete some of a tenant's responses, in the order of their ids: so it looks at no row of another tenant."""
+    rows = connection.execute(_FIND_OF_TENANT, (before, tenant, after, _SWEEP_RECORDS)).fetchall()
+    chosen = [row for row in rows if row[4]]
+    for seq, parent, echo, _, _ in sorted(chosen, reverse=True):  # children first, as in `_sweep`
+        _delete_row(connection, seq, parent, echo)
+    last = rows[-1][3] if len(rows) == _SWEEP_RECORDS else None
+    return _Erased([ResponseId(ident) for _, _, _, ident, _ in chosen], last)
+
+
+def _shrink(connection: sqlite3.Connection) -> bool:
+    """Give some free pages at the end of the file back; return whether there are more.
+
+    A file that an older version of segue has made cannot do that: its free pages are used again.
+    """
+    pages = _free_pages(connection)
+    if pages:
+        connection.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
+    return 0 < _free_pages(connection) < pages
+
+
+def _free_pages(connection: sqlite3.Connection) -> int:
+    (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+    return int(pages)
 
 
 def _rewrite_header(connection: sqlite3.Connection) -> None:

@@ -188,6 +188,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection, path: Path, synchronous: Synchronous) -> None:
     steps = migrations()
     _check_owner(connection, path, steps[-1].version)
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file; an older one stays as it is
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise StoreError(f"{path}: the file system does not support a write-ahead log; use a local disk")

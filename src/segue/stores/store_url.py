@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -32,6 +33,11 @@ def check_url(url: str) -> None:
     """Raise `ValueError` if no store has such a URL; open nothing."""
     if url != "memory:":
         _parse_sqlite(url)
+
+
+def file_of(url: str) -> Path | None:
+    """Return the file of a store; None if it has none. Raises `ValueError` if no store has such a URL."""
+    return None if url == "memory:" else Path(_parse_sqlite(url)[0])
 
 
 def _parse_sqlite(url: str) -> tuple[str, Synchronous]:

@@ -14,81 +14,32 @@ A store that outlives its process must also pass `write_before_restart`, be clos
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
 
-from segue.history.chains import NativeTurn
-from segue.history.records import ChainLink, Record
-from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
+from segue.history.records import Record
+from segue.protocol.ids import ResponseId
 from segue.protocol.items import MAX_ITEM_ID
 from segue.stores.interface import ParentGone, Store, StoreError, StoreSize
+from segue.testing.store_samples import ALICE, BOB, LATER, NOW, link_of, sample_id, sample_record
 
 Check = Callable[[Store], Awaitable[None]]
 
-#: The time at which checks run, and when the records they make die unless they say otherwise.
-NOW = 1_700_000_000.0
-LATER = NOW + 3600.0
-
-ALICE = "alice"
-BOB = "bob"
-
-
-def sample_id(name: str) -> ResponseId:
-    """Return the id that stands for `name` in a test: always the same one."""
-    return new_response_id(hashlib.sha256(name.encode()).digest()[:ENTROPY_BYTES])
-
-
-def sample_record(
-    name: str,
-    parent: str | None = None,
-    *,
-    tenant: str = ALICE,
-    expires_at: float = LATER,
-    echo: bytes = b"",
-    given: Sequence[str] = (),
-    made: Sequence[str] = (),
-) -> Record:
-    """Return a record whose content tells it from every other; `name` and `parent` stand for ids.
-
-    `given` and `made` are ids of items that it has in its input and in its output.
-    """
-    quoted = msgspec.json.encode(name)
-    call = b'{"type":"function_call","call_id":%b,"name":"f","arguments":"{}"}' % quoted
-    items = {ident: b'{"id":%b,"type":"x","of":%b}' % (msgspec.json.encode(ident), quoted) for ident in {*given, *made}}
-    return Record(
-        tenant=tenant,
-        id=sample_id(name),
-        parent_id=None if parent is None else sample_id(parent),
-        created_at=NOW,
-        expires_at=expires_at,
-        head=b'{"id":"%b","created_at":1700000000,"status":"completed"}' % sample_id(name).encode(),
-        echo=echo or b'{"model":"scripted","tools":[],"metadata":{}}',
-        # Spaces, key order, escapes and raw text are the author's, and stay.
-        input=(
-            b'{ "role":"user",  "content":%b }' % quoted,
-            '{"type":"x","t":"é \\u00e9 ∑"}'.encode(),
-            *(items[ident] for ident in given),
-        ),
-        output=(call, *(items[ident] for ident in made)),
-        calls=frozenset({name}),
-        native=None if parent is None else NativeTurn("messages", b'{"role":"user", "content":%b\n}' % quoted),
-    )
-
-
-def link_of(record: Record, *, alive: bool = True) -> ChainLink:
-    """Return the link that stands for a record in a chain."""
-    return ChainLink(
-        id=record.id,
-        expires_at=record.expires_at,
-        alive=alive,
-        input=record.input,
-        output=record.output,
-        calls=record.calls,
-        native=record.native,
-    )
+__all__ = [
+    "ALICE",
+    "BOB",
+    "CHECKS",
+    "LATER",
+    "NOW",
+    "Check",
+    "check_after_restart",
+    "link_of",
+    "sample_id",
+    "sample_record",
+    "write_before_restart",
+]
 
 
 async def write_before_restart(store: Store) -> None:
@@ -444,6 +395,46 @@ async def a_sweep_frees_whole_chains(store: Store) -> None:
         await _assert_refused(store, sample_record("late", name), ParentGone)
 
 
+# Erasing
+
+
+async def a_tenant_is_erased(store: Store) -> None:
+    """With all that only its own responses needed, tombstones too; others keep what they have."""
+    await _append(store, sample_record("root"), sample_record("left", "root"), sample_record("right", "root"))
+    await _append(store, sample_record("alone", given=["in"], made=["out"]), sample_record("root", tenant=BOB))
+    await store.delete(ALICE, sample_id("left"), NOW)
+    await store.delete(ALICE, sample_id("root"), NOW)
+    erased = await store.erase(ALICE, None)
+    assert sorted(erased) == sorted([sample_id("right"), sample_id("alone")])
+    for name in ("root", "left", "right", "alone"):
+        await _assert_unknown(store, ALICE, name)
+    assert [await store.find_item(ALICE, ident, NOW) for ident in ("in", "out")] == [None, None]
+    assert await store.tenant_size(ALICE) == StoreSize(0, 0)
+    assert (await store.size()).records == 1
+    assert await store.record(BOB, sample_id("root"), NOW) is not None
+    assert await store.erase(ALICE, None) == []
+    await _append(store, sample_record("root"))
+    assert await _chain_ids(store, "root") == [sample_id("root")], "an id that was erased may come back by an import"
+
+
+async def many_responses_are_erased(store: Store) -> None:
+    """More than a store may want to touch at once."""
+    records = [sample_record(f"{number:04}", f"{number - 1:04}" if number else None) for number in range(600)]
+    await _append(store, *records)
+    assert sorted(await store.erase(ALICE, None)) == sorted(record.id for record in records)
+    assert await store.tenant_size(ALICE) == StoreSize(0, 0)
+
+
+async def what_is_newer_is_not_erased(store: Store) -> None:
+    """It keeps the items that it needs of what was."""
+    made = [(sample_record("old"), 1.0), (sample_record("child", "old"), 2.0), (sample_record("alone"), 1.5)]
+    await _append(store, *(msgspec.structs.replace(record, created_at=at) for record, at in made))
+    assert sorted(await store.erase(ALICE, 2.0)) == sorted([sample_id("old"), sample_id("alone")])
+    await _assert_unknown(store, ALICE, "old")
+    assert await _chain_ids(store, "child") == [sample_id("old"), sample_id("child")]
+    assert (await store.tenant_size(ALICE)).records == 1
+
+
 # The store itself
 
 
@@ -501,6 +492,7 @@ async def a_closed_store_refuses(store: Store) -> None:
         store.append(sample_record("late")),
         store.chain(ALICE, root.id, NOW),
         store.record(ALICE, root.id, NOW),
+        store.erase(ALICE, None),
         store.find_item(ALICE, "in", NOW),
         store.delete(ALICE, root.id, NOW),
         store.sweep(NOW),
@@ -556,6 +548,9 @@ CHECKS: tuple[Check, ...] = (
     a_sweep_frees_what_has_expired,
     a_sweep_reaches_every_tenant,
     a_sweep_frees_whole_chains,
+    a_tenant_is_erased,
+    many_responses_are_erased,
+    what_is_newer_is_not_erased,
     size_counts_the_living,
     the_size_of_a_tenant_is_its_own,
     a_check_leaves_no_trace,

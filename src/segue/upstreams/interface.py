@@ -162,3 +162,11 @@ class Forgetting(Protocol):
         State that only they need must soon be gone too; state that living responses need to continue them stays. Ids
         that are unknown here or that were named before are fine, and so are turns that still run. Returns at once.
         """
+
+
+@runtime_checkable
+class ForgettingTenants(Protocol):
+    """An upstream that keeps state of its responses beyond what `Forgetting` can name."""
+
+    def forget_tenant(self, tenant: str) -> None:
+        """Drop the state of all responses of a tenant, whether a client can name them or not. Returns at once."""

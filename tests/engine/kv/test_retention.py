@@ -37,6 +37,13 @@ def test_a_sequence_is_retained_as_far_as_its_longest_retention() -> None:
     assert index.forget([name(0)]) == set()
 
 
+def test_the_responses_of_a_tenant_are_known() -> None:
+    index = chain(10, 20)
+    index.retain(2, ("bob", name(0)[1]), Retention(5, 4), None)
+    assert index.of_tenant("alice") == [name(0), name(1)]
+    assert index.of_tenant("carol") == []
+
+
 def test_what_was_rewound_is_not_retained_any_more() -> None:
     """Behind it stands another answer, which is nobody's but its own turn's."""
     index = chain(10, 20)

@@ -165,6 +165,17 @@ def test_nothing_is_kept_for_another_tenant() -> None:
     assert prompt.rendered == len(prompt.tokens)
 
 
+def test_the_prompts_of_a_forgotten_tenant_are_not_kept() -> None:
+    reading = Reading()
+    parent = chain(reading, 2)
+    reading.renderer.forget_tenant("b")
+    assert reading.renderer.cached
+    reading.renderer.forget_tenant("a")
+    assert not reading.renderer.cached
+    prompt = reading.render(3, parent, [user_message("or")])
+    assert prompt.rendered == len(prompt.tokens)
+
+
 def test_a_forgotten_prompt_is_not_kept() -> None:
     """What continues it is read whole; what already did keeps its own beginning."""
     reading = Reading()

@@ -73,3 +73,11 @@ def test_a_reply_completes_the_body_that_is_there() -> None:
     assert bases.get("bob", body.id) is None
     bases.complete("alice", body.id, b"x" * 200)
     assert bases.get("alice", body.id) is None, "it is larger than the budget now"
+
+
+def test_the_bases_of_a_tenant_are_dropped_together() -> None:
+    bases = Bases(1000)
+    for tenant, name in (("alice", b"a"), ("alice", b"b"), ("bob", b"a")):
+        bases.add(tenant, base(name))
+    assert (bases.drop_tenant("alice"), bases.drop_tenant("alice")) == (2, 0)
+    assert (bases.get("alice", base(b"a").id), bases.size_bytes) == (None, 100)

@@ -18,7 +18,12 @@ from tests.gateway.parts import TENANT, create, ident, parts, respond
 def transfer(services: Services) -> ConversationTransfer:
     executor = services.executor
     return ConversationTransfer(
-        services.store, executor.storage_quota, limits=DEFAULT_LIMITS, retention_s=100.0, clock=services.clock
+        services.store,
+        executor.storage_quota,
+        limits=DEFAULT_LIMITS,
+        retention_s=100.0,
+        clock=services.clock,
+        erasures=executor.erasures,
     )
 
 

@@ -102,3 +102,26 @@ def test_where_nobody_keeps_anything_nothing_is_remembered() -> None:
     assert vars(scoped)["_ids"] == {}
     scoped.close()
     assert told.told == []
+
+
+class Keeping(ScriptedUpstream):
+    """A model that keeps more than responses, or fails to drop it."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.tenants: list[str] = []
+        self._error = error
+
+    def forget_tenant(self, tenant: str) -> None:
+        self.tenants.append(tenant)
+        if self._error is not None:
+            raise self._error
+
+
+def test_a_tenant_is_forgotten_here_and_by_whoever_keeps_more(caplog: pytest.LogCaptureFixture) -> None:
+    cache, first, second, told = TurnCache(1 << 20), Keeping(RuntimeError("no")), Keeping(), Told()
+    eviction = Eviction(cache, iter([first, ScriptedUpstream(), told, second]))
+    cache.put_shared("alice", turn(1, stored=True))
+    assert (eviction.forget_tenant("alice"), cache.size_bytes) == (1, 0)
+    assert (first.tenants, second.tenants, told.told) == (["alice"], ["alice"], [])
+    assert "RuntimeError" in caplog.text

@@ -78,3 +78,16 @@ async def test_what_has_less_time_than_others_leaves_before_them() -> None:
     assert cache.peek_slot(grace.slot("a", "resp_1")) is None
     assert cache.peek_slot(grace.slot("a", "resp_2")) is longer
     grace.close()
+
+
+async def test_a_tenant_is_held_no_longer() -> None:
+    """Its turns are not released one by one: whoever drops the tenant tells of that."""
+    cache, released = TurnCache(1 << 20), Released()
+    grace = GracePeriod(cache, lambda: 0.0, released)
+    for tenant in ("a", "b"):
+        grace.retain(tenant, turn(), 10)
+    grace.drop_tenant("a")
+    assert cache.peek_slot(grace.slot("a", "resp_1")) is None
+    assert cache.peek_slot(grace.slot("b", "resp_1")) is not None
+    assert released.names == []
+    grace.close()

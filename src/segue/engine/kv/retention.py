@@ -98,6 +98,10 @@ class RetentionIndex:
         keys = {self._remove(response) for response in responses}
         return {key for key in keys if key is not None}
 
+    def of_tenant(self, tenant: str) -> list[ResponseKey]:
+        """Return the responses of a tenant that retain something."""
+        return [response for response in self._sequences if response[0] == tenant]
+
     def expire(self, now: float) -> set[int]:
         """Remove the retentions that have expired; return the sequences that had them."""
         due = []

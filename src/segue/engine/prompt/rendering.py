@@ -153,6 +153,12 @@ class PromptRenderer:
             for response_id in response_ids:
                 self._cache.pop((tenant, response_id))
 
+    def forget_tenant(self, tenant: str) -> None:
+        """Drop the cached prompts of a tenant."""
+        with self._lock:
+            for key in [key for key in self._cache if key[0] == tenant]:
+                self._cache.pop(key)
+
     @property
     def cached(self) -> frozenset[ResponseId]:
         """The responses whose prompts are cached."""

@@ -21,12 +21,14 @@ from segue.gateway.api.models import ModelRoutes
 from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.responses import ResponseRoutes
+from segue.gateway.api.tenants import TenantRoutes
 from segue.gateway.api.websocket import serve_websocket
 from segue.gateway.audit import Action
 from segue.gateway.connections import Connections
 from segue.gateway.services import Services
 from segue.gateway.tunnel.diagnostics import RouteDiagnostics
 from segue.gateway.tunnel.endpoint import SidecarSessions
+from segue.gateway.turns.erasure import Erasure
 
 #: `compact` is no id but an endpoint of the API that this gateway does not offer.
 _RESPONSE = "/v1/responses/{id:(?!compact$)[^/]+}"
@@ -71,6 +73,7 @@ def build_application(
             web.get("/segue/usage", with_key(usage), allow_head=False),
             web.get("/segue/conversations/{id}", with_key(exports(conversations.export)), allow_head=False),
             web.post("/segue/conversations", with_key(conversations.take_in)),
+            web.delete("/segue/tenants/{tenant}", with_key(_tenant_routes(services, tunnel).erase)),
             web.get("/segue/diagnostics", with_key(diagnostics.show), allow_head=False),
             web.post("/segue/diagnostics/transfer", with_key(transfer)),
             web.get("/healthz", health.healthz),
@@ -79,6 +82,11 @@ def build_application(
         ]
     )
     return application
+
+
+def _tenant_routes(services: Services, tunnel: SidecarSessions) -> TenantRoutes:
+    erasure = Erasure(services.executor, services.background, services.grace, tunnel.resources.bases.drop_tenant)
+    return TenantRoutes(erasure, services.rules, services.audit)
 
 
 def _health_routes(services: Services) -> HealthRoutes:

@@ -38,6 +38,7 @@ class ConversationRoutes:
             limits=services.requests.limits,
             retention_s=server.retention_s,
             clock=services.clock,
+            erasures=executor.erasures,
         )
 
     async def export(self, request: web.Request) -> web.StreamResponse:

@@ -66,6 +66,10 @@ class StorageQuota:
             _log.error("action=tenant_size error=%r", str(error))
             raise Refused(Problem("store_error", "The store does not answer at the moment. Try again.")) from error
 
+    def forget(self, tenant: str) -> None:
+        """Ask the store again what a tenant has."""
+        self._known.pop(tenant, None)
+
     def note_stored(self, tenant: str, size: int) -> None:
         """Count a response that was stored."""
         known = self._known.get(tenant)

@@ -54,5 +54,10 @@ class Bases:
                 base = Base(base.body, reply, body_id=base_id)
                 bases.put(base_id, base, size_bytes=base.size)
 
+    def drop_tenant(self, tenant: str) -> int:
+        """Drop the bases of a tenant; return how many there were."""
+        with self._lock:
+            return len(self._tenants.pop(tenant, ()))
+
     def _of(self, tenant: str) -> ByteLru[bytes, Base]:
         return self._tenants.setdefault(tenant, ByteLru(self._budget_bytes))

@@ -252,6 +252,20 @@ class BackgroundResponses:
             self._executor.eviction.forget(tenant, [response_id])
         return there
 
+    async def forget_tenant(self, tenant: str) -> int:
+        """Stop the turns of a tenant, and forget their events and keys; return how many there were.
+
+        A turn that is being stored is not stopped; whoever erases the tenant takes care of what it stores.
+        """
+        running = [kept for (owner, _), kept in self._running.items() if owner == tenant]
+        for kept in running:
+            if not kept.run.committing:
+                kept.stop()
+        await asyncio.gather(*(kept.task for kept in running if kept.task is not None), return_exceptions=True)
+        self._spent = {name: spent for name, spent in self._spent.items() if name[0] != tenant}
+        await self._claims.drop_tenant(tenant)
+        return await self._logs.drop_tenant(tenant)
+
     async def aclose(self) -> None:
         """Stop everything."""
         if self._purging is not None:

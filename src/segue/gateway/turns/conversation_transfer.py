@@ -39,7 +39,10 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConversationTransfer:
-    """Exports and imports the conversations of one store. `clock` gives unix seconds."""
+    """Exports and imports the conversations of one store.
+
+    `clock` gives unix seconds; the number that `erasures` gives changes when what a tenant has is erased.
+    """
 
     def __init__(
         self,
@@ -49,12 +52,14 @@ class ConversationTransfer:
         limits: RequestLimits,
         retention_s: float,
         clock: Callable[[], float],
+        erasures: Callable[[str], int],
     ) -> None:
         self._store = store
         self._storage_quota = storage_quota
         self._limits = limits
         self._retention_s = retention_s
         self._clock = clock
+        self._erasures = erasures
         # One at a time, for tenants in turn: a thread beside the event loop slows it too.
         self._queue = AdmissionQueue("transfers", limit=1, max_waiting=_MOST_WAITING, timeout_s=None)
 
@@ -77,7 +82,7 @@ class ConversationTransfer:
 
     async def take_in(self, tenant: str, file: bytes) -> ImportReport:
         """Store the turns of a file that are not here yet. Raises `Refused`."""
-        now = self._clock()
+        now, erasures = self._clock(), self._erasures(tenant)
         importer = Imported(tenant, now, now + self._retention_s)
         async with self._queue.permit(tenant):
             if len(file) < LARGE_BYTES:
@@ -89,9 +94,21 @@ class ConversationTransfer:
             here = await self._count_here(tenant, records)
             for record in records[here:]:
                 await self._storage_quota.check(tenant, now)
-                await self._store.append(record)
-                self._storage_quota.note_stored(tenant, record.size_bytes)
+                await self._append(record, erasures)
         return ImportReport(id=records[-1].id, turns=len(records), imported=len(records) - here)
+
+    async def _append(self, record: Record, erasures: int) -> None:
+        """Store a record, unless what its tenant has was erased since the import began."""
+        tenant = record.tenant
+        if self._erasures(tenant) == erasures:
+            await self._store.append(record)
+            if self._erasures(tenant) == erasures:
+                self._storage_quota.note_stored(tenant, record.size_bytes)
+                return
+            await self._store.delete(tenant, record.id, self._clock())
+        raise Refused(
+            Problem("store_error", "What belongs to this tenant was erased meanwhile. Nothing is left of it.")
+        )
 
     async def _read(self, tenant: str, response_id: ResponseId) -> list[Record]:
         """Return the records of a conversation, those of living turns only."""

@@ -17,7 +17,7 @@ from itertools import islice
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.history.cache import TurnCache
 from segue.protocol.ids import ResponseId
-from segue.upstreams.interface import Forgetting, Upstream
+from segue.upstreams.interface import Forgetting, ForgettingTenants, Upstream
 
 _log = logging.getLogger("segue.gateway")
 
@@ -34,7 +34,9 @@ class Eviction:
 
     def replace_upstreams(self, upstreams: Iterable[Upstream]) -> None:
         """Tell these upstreams from now on."""
-        self._upstreams = [one for one in upstreams if isinstance(one, Forgetting)]
+        known = tuple(upstreams)
+        self._upstreams = [one for one in known if isinstance(one, Forgetting)]
+        self._by_tenant = [one for one in known if isinstance(one, ForgettingTenants)]
 
     def forget(self, tenant: str, response_ids: Sequence[ResponseId]) -> None:
         """Make responses that are gone unresolvable in memory, and tell the upstreams to forget them."""
@@ -47,6 +49,16 @@ class Eviction:
                 upstream.forget(tenant, response_ids)
             except Exception as error:  # noqa: BLE001 - the seam to foreign code: the response is gone all the same
                 _log.error("action=forget error=%s", redacted_traceback(error))
+
+    def forget_tenant(self, tenant: str) -> int:
+        """Drop all that is in memory of a tenant, here and at the upstreams; return how many turns were here."""
+        turns = self._cache.drop_tenant(tenant)
+        for upstream in self._by_tenant:
+            try:
+                upstream.forget_tenant(tenant)
+            except Exception as error:  # noqa: BLE001 - the seam to foreign code, as above
+                _log.error("action=forget error=%s", redacted_traceback(error))
+        return turns
 
     def release(self, tenant: str, response_ids: Iterable[ResponseId]) -> None:
         """Forget unstored responses that one holder has released, except those that another one still holds."""

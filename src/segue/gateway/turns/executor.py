@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import NamedTuple
 
@@ -61,6 +62,9 @@ _log = logging.getLogger("segue.gateway")
 _LOST = Ended("failed", error=Failure("upstream_protocol_error", "The upstream's stream stopped before its end."))
 _BROKEN = Ended(
     "failed", error=Failure("server_error", "The upstream failed unexpectedly; the gateway's log has more.")
+)
+_ERASED = Ended(
+    "failed", error=Failure("store_error", "What belongs to this tenant was erased meanwhile. Nothing was stored.")
 )
 _NOT_STORED = Ended("failed", error=Failure("store_error", "The response could not be stored. Send the turn again."))
 
@@ -136,6 +140,7 @@ class Executor:
         self.resolver = ReferenceResolver(parents, store, max_bytes=settings.max_referenced_bytes, clock=sources.clock)
         self.upstream_use = UpstreamUse()
         self._deleting: set[asyncio.Task[bool]] = set()
+        self._erasures: Counter[str] = Counter()
 
     def run(self, create: Create, caller: Caller, response_id: ResponseId | None = None) -> TurnRun:
         """Prepare a turn; it begins when its events are asked for. `new_id` can make its id before."""
@@ -223,6 +228,15 @@ class Executor:
             self.eviction.forget(tenant, [response_id])
         return deleted
 
+    def erasures(self, tenant: str) -> int:
+        """Return a number that changes when what a tenant has is erased: what was begun before must not be kept."""
+        return self._erasures[tenant]
+
+    def note_erasure(self, tenant: str) -> None:
+        """Note that what a tenant has is being erased, or was erased just now."""
+        self._erasures[tenant] += 1
+        self.parents.note_deletion()
+
     async def sweep(self) -> int:
         """Remove expired responses from the store, from memory and from the upstreams; return how many there were."""
         count = 0
@@ -251,6 +265,7 @@ class TurnRun:
         self._input = create.input  # with its references resolved, and without repeats, once the turn begins
         self._caller = caller
         self._begun_at = executor.monotonic()
+        self._erasures = executor.erasures(caller.tenant)
         self._first_output_s: float | None = None
         self._stream: TurnStream | None = None
         self._remembered = False
@@ -384,6 +399,8 @@ class TurnRun:
     async def _commit(self, turn: Turn, stream: TurnStream, finished: Finished, echo: bytes) -> Finished:
         """Write the turn's record; a turn that could not be stored as promised has failed."""
         executor = self._executor
+        if self._is_erased():
+            return stream.close(_ERASED, executor.clock())
         assert turn.expires_at is not None, "a stored turn expires"
         record = Record(
             tenant=self._caller.tenant,
@@ -404,6 +421,9 @@ class TurnRun:
             except ParentGone:
                 assert turn.parent is not None, "only a record with a parent can miss it"
                 await executor.store.append(flatten(record, turn.parent))
+            if self._is_erased():  # perhaps before the record was there, which may hold what was erased
+                await executor.delete(record.tenant, record.id)
+                return stream.close(_ERASED, executor.clock())
         except StoreError as error:
             _log.error("action=commit response_id=%s error=%r", turn.id, str(error))
             return stream.close(_NOT_STORED, executor.clock())
@@ -412,7 +432,7 @@ class TurnRun:
 
     def _remember(self, turn: Turn, finished: Finished) -> None:
         """Make the turn a parent, unless it could not be stored: in its lane's slot, and for all if it is stored."""
-        if finished.status == "failed":
+        if finished.status == "failed" or self._is_erased():
             return
         caller, cache = self._caller, self._executor.cache
         if caller.slot is not None:
@@ -420,6 +440,10 @@ class TurnRun:
         if turn.stored:
             cache.put_shared(caller.tenant, turn)
         self._remembered = True
+
+    def _is_erased(self) -> bool:
+        """Say whether what its tenant has was erased since the turn began: it may continue what is gone."""
+        return self._executor.erasures(self._caller.tenant) != self._erasures
 
     @property
     def _continuable(self) -> bool:

@@ -49,6 +49,11 @@ class GracePeriod:
         self._until.pop((tenant, response_id), None)
         self._cache.drop_slot(self.slot(tenant, response_id))
 
+    def drop_tenant(self, tenant: str) -> None:
+        """Hold no turn of a tenant any longer."""
+        for owner, response_id in [name for name in self._until if name[0] == tenant]:
+            self.drop(owner, response_id)
+
     def purge(self) -> None:
         """Drop and release the turns whose grace period is over."""
         now = self._clock()
