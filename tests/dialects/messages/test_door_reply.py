@@ -56,6 +56,14 @@ def written(*events: Event, ended: Ended | None = None) -> Json:
     return message
 
 
+def text(said: str) -> Json:
+    return {"type": "text", "text": said, "citations": None}
+
+
+def tool_use(ident: str, name: str, given: Json) -> Json:
+    return {"type": "tool_use", "id": ident, "name": name, "input": given, "caller": {"type": "direct"}}
+
+
 def output() -> InterleavedOutputWriter:
     return InterleavedOutputWriter(ID)
 
@@ -68,14 +76,21 @@ def test_a_message_has_its_id_its_usage_and_its_reason() -> None:
         "type": "message",
         "role": "assistant",
         "model": "m",
-        "content": [{"type": "text", "text": "Hello"}],
+        "content": [text("Hello")],
         "stop_reason": "end_turn",
         "stop_sequence": None,
+        "stop_details": None,
+        "container": None,
         "usage": {
             "input_tokens": 5,
             "cache_creation_input_tokens": 2,
             "cache_read_input_tokens": 3,
+            "cache_creation": None,
             "output_tokens": 4,
+            "output_tokens_details": {"thinking_tokens": 0},
+            "server_tool_use": None,
+            "service_tier": None,
+            "inference_geo": None,
         },
     }
 
@@ -97,9 +112,9 @@ def test_thinking_comes_with_its_signature_and_calls_with_their_input() -> None:
     assert message["content"] == [
         {"type": "thinking", "thinking": "Hm.", "signature": "sig"},
         {"type": "redacted_thinking", "data": "all"},
-        {"type": "text", "text": "A"},
-        {"type": "text", "text": "B"},
-        {"type": "tool_use", "id": "c1", "name": "f", "input": {"a": 1}},
+        text("A"),
+        text("B"),
+        tool_use("c1", "f", {"a": 1}),
     ]
     assert message["stop_reason"] == "tool_use"
 
@@ -139,9 +154,9 @@ def test_an_item_that_came_without_its_deltas_is_written_whole() -> None:
     events = [event for index, item in enumerate(items) for event in (added(index, **item), done(index, **item))]
     assert written(*events)["content"] == [
         {"type": "thinking", "thinking": "A\n\nB", "signature": "sig"},
-        {"type": "text", "text": "x"},
-        {"type": "text", "text": "y"},
-        {"type": "tool_use", "id": "c", "name": "p", "input": {"input": "text"}},
+        text("x"),
+        text("y"),
+        tool_use("c", "p", {"input": "text"}),
     ]
 
 

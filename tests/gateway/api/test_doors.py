@@ -45,12 +45,13 @@ async def test_a_turn_is_answered_with_a_message_or_with_its_events() -> None:
         async with client.post(MESSAGES, json=BODY) as reply:
             message = await reply.json()
             assert (reply.status, reply.headers["request-id"][:4]) == (200, "req_")
-        assert message["content"] == [{"type": "text", "text": "hello"}]
+        assert message["content"] == [{"type": "text", "text": "hello", "citations": None}]
         async with client.post(MESSAGES, json={**BODY, "stream": True}) as reply:
             assert reply.content_type == "text/event-stream"
             assert reply.headers["request-id"].startswith("req_")
             message = check_messages_sse(await reply.read())
-        assert message["content"] == [{"type": "tool_use", "id": "c", "name": "f", "input": {"a": 1}}]
+        (block,) = message["content"]
+        assert (block["type"], block["id"], block["name"], block["input"]) == ("tool_use", "c", "f", {"a": 1})
         assert sample(local, transport="http", outcome="completed") == 1
         assert sample(local, transport="sse", outcome="completed") == 1
 

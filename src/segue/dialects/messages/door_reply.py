@@ -21,13 +21,17 @@ from segue.protocol.codec import encode, with_field
 from segue.protocol.events import SOURCE, Event
 from segue.protocol.ids import ResponseId, message_id
 from segue.protocol.problems import Problem
-from segue.protocol.responses import Usage
+from segue.protocol.responses import Usage, usage
 from segue.protocol.turns import Finished
 
 Json = dict[str, Any]
 
 #: Why a message ended that was cut short (`incomplete_details.reason`).
 _CUT: Mapping[str, str] = MappingProxyType({"max_output_tokens": "max_tokens", "content_filter": "refusal"})
+#: What a message has that has not ended.
+_NO_REASON: Mapping[str, None] = MappingProxyType(
+    dict.fromkeys(("stop_reason", "stop_sequence", "stop_details", "container"))
+)
 _STOP = b'{"type":"message_stop"}'
 _PING = b'{"type":"ping"}'
 _CALLS = frozenset({"function_call", "custom_tool_call"})
@@ -163,7 +167,7 @@ class MessagesWriter:
 
     def _message_start(self) -> bytes:
         message: Json = {"id": self._id, "type": "message", "role": "assistant", "model": self._model, "content": []}
-        message |= {"stop_reason": None, "stop_sequence": None, "usage": _usage(None)}
+        message |= {**_NO_REASON, "usage": _usage(None)}
         return encode({"type": "message_start", "message": message})
 
     def _on_added(self, event: _TurnEvent) -> list[bytes]:
@@ -171,13 +175,13 @@ class MessagesWriter:
         if item is None or item.type not in _CALLS:
             return []
         self._called = True
-        block = {"type": "tool_use", "id": item.call_id, "name": item.name, "input": {}}
+        block = {"type": "tool_use", "id": item.call_id, "name": item.name, "input": {}, "caller": {"type": "direct"}}
         return self._begin("tool_use", (event.output_index, 0), block)
 
     def _text(self, event: _TurnEvent, delta: str) -> list[bytes]:
         place = (event.output_index, event.content_index)
         return [
-            *self._begin("text", place, {"type": "text", "text": ""}),
+            *self._begin("text", place, {"type": "text", "text": "", "citations": None}),
             *self._delta({"type": "text_delta", "text": delta}),
         ]
 
@@ -244,7 +248,7 @@ class MessagesWriter:
         reason = "tool_use" if self._called else "end_turn"
         if details is not None:
             reason = _CUT.get(details.reason, "max_tokens")
-        delta = {"stop_reason": reason, "stop_sequence": None}
+        delta = {**_NO_REASON, "stop_reason": reason}
         end: Json = {"type": "message_delta", "delta": delta, "usage": _usage(finished.head.usage)}
         if finished.head.warnings:
             end["warnings"] = finished.head.warnings
@@ -255,14 +259,18 @@ def _kind_of(data: bytes) -> str:
     return _sources.decode(data).type
 
 
-def _usage(usage: Usage | None) -> Json:
-    """Return the tokens of a turn. What a cache held, or wrote, is no `input_tokens` here."""
-    if usage is None:
-        return {"input_tokens": 0, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 0}
-    read, written = usage.input_tokens_details.cached_tokens, usage.input_tokens_details.cache_write_tokens
+def _usage(counted: Usage | None) -> Json:
+    """Return the tokens of a turn, with all fields of the API. What a cache held or wrote is no `input_tokens` here."""
+    used = counted or usage(0, 0)
+    read, written = used.input_tokens_details.cached_tokens, used.input_tokens_details.cache_write_tokens
     return {
-        "input_tokens": max(0, usage.input_tokens - read - written),
+        "input_tokens": max(0, used.input_tokens - read - written),
         "cache_creation_input_tokens": written,
         "cache_read_input_tokens": read,
-        "output_tokens": usage.output_tokens,
+        "cache_creation": None,
+        "output_tokens": used.output_tokens,
+        "output_tokens_details": {"thinking_tokens": used.output_tokens_details.reasoning_tokens},
+        "server_tool_use": None,
+        "service_tier": None,
+        "inference_geo": None,
     }
