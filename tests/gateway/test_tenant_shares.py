@@ -42,6 +42,15 @@ def test_a_request_that_is_over_counts_no_more() -> None:
     assert shares.idle_beside(("ann", 1)) == 0
 
 
+def test_those_of_nobody_are_idle_together() -> None:
+    shares = TenantShares(4)
+    for number in range(3):
+        shares.rest(number)
+    assert (shares.idle_beside(0), shares.idle_beside(7)) == (3, 0)
+    shares.wake(1)
+    assert shares.idle_beside(0) == 2
+
+
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.sampled_from(["begin", "rest", "close"]))))
 def test_one_below_its_even_share_is_never_refused(moves: list[tuple[str, int, str]]) -> None:
     shares = TenantShares(8)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 
 _PART_FOR_OTHERS = 4
+_NOBODY = ""
 
 
 class TenantShares:
@@ -33,11 +34,9 @@ class TenantShares:
         return True
 
     def rest(self, connection: object) -> None:
-        """Note that a connection has its reply, and is idle."""
-        tenant = _take(connection, self._at_work, self._working)
-        if tenant is not None:
-            self._at_rest[connection] = tenant
-            self._resting[tenant] += 1
+        """Note that a connection has its reply, and is idle. Those whose request was nobody's count together."""
+        tenant = self._at_rest[connection] = _take(connection, self._at_work, self._working) or _NOBODY
+        self._resting[tenant] += 1
 
     def wake(self, connection: object) -> None:
         """Note that a connection is idle no more."""

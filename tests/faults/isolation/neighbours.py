@@ -27,6 +27,7 @@ Way = Literal["http", "sse", "websocket", "tunnel"]
 
 #: So long a turn is waited for. Then it counts as failed.
 PATIENCE_S = 20.0
+_ENDS = (b'"type":"response.completed"', b'"type":"response.incomplete"')
 #: So many turns continue each other.
 _DEPTH = 10
 _MOST_BYTES = 1 << 20
@@ -73,13 +74,13 @@ class Line:
             await self._wire.send(frame(body))
             while True:
                 message = await self._wire.message()
-                if b'"type":"response.completed"' in message[:60]:
+                if any(end in message[:60] for end in _ENDS):
                     return message
                 if b'"type":"error"' in message[:60] or b'"type":"response.failed"' in message[:60]:
                     raise ConnectionError(message[:200])
         await self._wire.send(self._target.post(body, self._path))
         status, reply = await self._wire.reply()
-        if status != 200 or (self._way == "sse" and b"event: response.completed" not in reply):
+        if status != 200 or (self._way == "sse" and not any(end in reply for end in _ENDS)):
             raise ConnectionError(f"{status} {reply[-200:]!r}")
         return reply
 

@@ -12,7 +12,7 @@ from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.audit import Action, AuditLog
 from segue.gateway.caller_rules import CallerRules
 from segue.gateway.connections import Connections, certificate_of, too_many_connections
-from segue.gateway.error_mapping import REPLIES
+from segue.gateway.error_mapping import REPLIES, http_reply
 from segue.gateway.tunnel.session import tunnel_principal
 from segue.protocol.ids import parse_response_id
 from segue.protocol.problems import Problem, Refused
@@ -44,7 +44,9 @@ def shared(connections: Connections, handler: Handler) -> Handler:
 
     async def checked(request: web.Request) -> web.StreamResponse:
         if tunnel_principal(request) is None and not connections.begin(request.protocol, request[PRINCIPAL].tenant):
-            raise Refused(too_many_connections())
+            reply = http_reply(too_many_connections())
+            reply.force_close()  # it would be one more that is idle
+            return reply
         return await handler(request)
 
     return checked
