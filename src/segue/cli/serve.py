@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -88,6 +89,8 @@ async def run_until_signal(config: Config, read: Callable[[], Config], *, watche
         if now != before:
             _log.info("action=start descriptors=%d before=%d", now, before)
         url = await gateway.listen()
+        gc.collect()
+        gc.freeze()  # what is there from the start stays: to look through it again and again would hold up turns
         print(f"segue: listening on {url}", flush=True)
         async with _reloading(gateway, read, asked=asked, watched=watched):
             await stop.wait()

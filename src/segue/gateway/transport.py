@@ -17,6 +17,17 @@ from segue.http.blocks import BLOCK_BYTES, Pieces, cut
 
 #: A peer that acknowledges nothing for this long is gone. The kernel's timers find out; segue sends nothing for it.
 _DEAD_PEER_S = 120
+#: The options for that of TCP: not every platform has every one.
+_PROBES = tuple(
+    (getattr(socket, name), value)
+    for name, value in (
+        ("TCP_KEEPIDLE", _DEAD_PEER_S // 2),
+        ("TCP_KEEPINTVL", _DEAD_PEER_S // 8),
+        ("TCP_KEEPCNT", 4),
+        ("TCP_USER_TIMEOUT", _DEAD_PEER_S * 1000),
+    )
+    if hasattr(socket, name)
+)
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -26,16 +37,11 @@ def watch_peer(request: web.Request) -> None:
     if connection is None or connection.family not in {socket.AF_INET, socket.AF_INET6}:
         return  # the kernel tells the end of a Unix socket by itself
     with suppress(OSError):  # it is gone already
+        if all(connection.getsockopt(socket.IPPROTO_TCP, option) == value for option, value in _PROBES[:1]):
+            return  # an earlier request on the connection has done it
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in (
-            ("TCP_KEEPIDLE", _DEAD_PEER_S // 2),
-            ("TCP_KEEPINTVL", _DEAD_PEER_S // 8),
-            ("TCP_KEEPCNT", 4),
-            ("TCP_USER_TIMEOUT", _DEAD_PEER_S * 1000),
-        ):
-            option = getattr(socket, name, None)  # not every platform has every option
-            if option is not None:
-                connection.setsockopt(socket.IPPROTO_TCP, option, value)
+        for option, value in _PROBES:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def finish(request: web.Request, response: web.StreamResponse, rest: bytes = b"") -> None:

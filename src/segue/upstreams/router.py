@@ -109,17 +109,22 @@ class Router:
 
     def find(self, model: str, tenant: str) -> Found | None:
         """Return what runs a model for a tenant."""
-        matching = (
-            (number, rule) for number, rule in enumerate(self._rules) if rule.is_match(model) and rule.is_for(tenant)
-        )
-        first = next(matching, None)
-        if first is None:
-            return None
-        rule, group = first[1], first[1].sharing.group
-        others = [] if group is None else [other for other in matching if other[1].sharing.group == group]
+        for number, rule in enumerate(self._rules):
+            if rule.is_match(model) and rule.is_for(tenant):
+                return self._found(number, rule, model, tenant)
+        return None
+
+    def _found(self, number: int, rule: ModelRule, model: str, tenant: str) -> Found:
+        """Return the first rule that applies, or its group: those behind it that apply as well."""
+        group, behind = rule.sharing.group, enumerate(self._rules[number + 1 :], number + 1)
+        others = [
+            (at, one)
+            for at, one in (() if group is None else behind)
+            if one.sharing.group == group and one.is_match(model) and one.is_for(tenant)
+        ]
         if not others or group is None:
             return Found(rule.upstream, rule.model_as or model, (rule.upstream,))
-        numbers, rules = zip(first, *others, strict=True)
+        numbers, rules = zip((number, rule), *others, strict=True)
         runs = self._groups.get(numbers)
         if runs is None:  # there are as many as the rules allow: clients cannot make more
             runs = self._groups[numbers] = UpstreamGroup(group, [one.member() for one in rules], self.state)

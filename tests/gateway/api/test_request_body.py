@@ -18,12 +18,23 @@ from tests.faults.gateways import until
 class Body:
     """A body of these pieces; `None` waits for `gate`. It stands in for a request and for its content."""
 
-    def __init__(self, pieces: Sequence[bytes | None], length: int | None = None) -> None:
+    def __init__(self, pieces: Sequence[bytes | None], length: int | None = None, *, whole: bool = False) -> None:
         self.content_length = length
+        self._whole = whole
         self.content = self
         self.gate = asyncio.Event()
         self.taken = 0
         self._pieces = list(pieces)
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(len(piece) for piece in self._pieces if piece is not None)
+
+    def is_eof(self) -> bool:
+        return self._whole
+
+    def read_nowait(self) -> bytes:
+        return b"".join(piece for piece in self._pieces if piece is not None)
 
     async def readany(self) -> bytes:
         if not self._pieces:
@@ -43,6 +54,15 @@ class Body:
 def reader(limit: int = 1000, *, stall_s: float = 20.0, budget: int = 10_000) -> tuple[BodyReader, Uploads]:
     uploads = Uploads(budget)
     return BodyReader(limit, stall_s=stall_s, uploads=uploads), uploads
+
+
+async def test_a_body_that_is_there_already_is_taken_at_once_unless_it_is_too_large() -> None:
+    bodies, uploads = reader()
+    body = Body([b"x" * 500, b"y"], whole=True)
+    assert await bodies.read(body.request, "ann") == b"x" * 500 + b"y"
+    assert (body.taken, uploads.size_bytes) == (0, 0)
+    with pytest.raises(web.HTTPRequestEntityTooLarge):
+        await bodies.read(Body([b"x" * 1001], whole=True).request, "ann")
 
 
 async def test_the_pieces_make_the_body_and_nothing_is_held_afterwards() -> None:

@@ -40,10 +40,10 @@ def keyed(rules: CallerRules, audit: AuditLog, handler: Handler) -> Handler:
 
 
 def shared(connections: Connections, handler: Handler) -> Handler:
-    """Refuse a tenant that has more than its share of the connections; what comes through a tunnel has none."""
+    """Refuse a tenant that has more than its share of the connections. What comes through a tunnel is none of them."""
 
     async def checked(request: web.Request) -> web.StreamResponse:
-        if tunnel_principal(request) is None and not connections.begin(request.protocol, request[PRINCIPAL].tenant):
+        if not connections.begin(request.protocol, request[PRINCIPAL].tenant):
             reply = http_reply(too_many_connections())
             reply.force_close()  # it would be one more that is idle
             return reply

@@ -30,6 +30,9 @@ class BodyReader:
         """Return the body. Raises `HTTPRequestEntityTooLarge`, or `Refused` if it stalls."""
         if (request.content_length or 0) > self._limit:
             raise web.HTTPRequestEntityTooLarge(self._limit, request.content_length or 0)
+        content = request.content
+        if content.is_eof() and content.total_bytes <= self._limit:  # most bodies come with their head
+            return content.read_nowait()
         upload = _BodyUpload(tenant)
         try:
             pieces = await self._collect(request, upload)

@@ -17,6 +17,7 @@ from segue.http.blocks import Pieces, cut
 _FIN = 0x80
 _TEXT = 0x81  # FIN and the opcode of a text frame (RFC 6455, 5.2)
 _COMPRESSED_TEXT = _TEXT | 0x40  # RSV1: the message is compressed (RFC 7692, 7.2.3.1)
+_MEDIUM_BYTES = 126
 _SHORT = struct.Struct("!BB").pack
 _MEDIUM = struct.Struct("!BBH").pack
 _LONG = struct.Struct("!BBQ").pack
@@ -56,7 +57,9 @@ def text_frames(payloads: Sequence[bytes], first: int = _TEXT) -> bytes:
     """Frame messages of a server: unmasked text frames, one for each message (RFC 6455, 5.2)."""
     pieces: list[bytes] = []
     for payload in payloads:
-        pieces += (_head(first, len(payload)), payload)
+        size = len(payload)
+        head = _SHORT(first, size) if size < _MEDIUM_BYTES else _head(first, size)  # a call for each event is felt
+        pieces += (head, payload)
     return b"".join(pieces)
 
 
@@ -72,10 +75,10 @@ def _fragments(message: Pieces) -> Iterator[bytes]:
 
 
 def _head(first: int, size: int) -> bytes:
-    if size < 126:  # noqa: PLR2004 - RFC 6455, 5.2: the three forms of a length
+    if size < _MEDIUM_BYTES:
         return _SHORT(first, size)
-    if size < 0x10000:  # noqa: PLR2004 - as above
-        return _MEDIUM(first, 126, size)
+    if size < 0x10000:  # noqa: PLR2004 - RFC 6455, 5.2: the three forms of a length
+        return _MEDIUM(first, _MEDIUM_BYTES, size)
     return _LONG(first, 127, size)
 
 

@@ -62,6 +62,11 @@ class Scope:
                 known = before.get(what)
                 self.windows[what] = known if known is not None and known.per_minute == rate else RateBucket(rate)
 
+    @property
+    def limits_turns(self) -> bool:
+        """Whether a turn has to be looked at."""
+        return bool(self.windows) or self.limits.turns is not None
+
     def take(self, what: str, units: int, now: float) -> None:
         """Take units out of a window, if there is one."""
         window = self.windows.get(what)
@@ -74,6 +79,7 @@ class Quotas:
 
     def __init__(self, config: Config) -> None:
         self._scopes: dict[tuple[str, str | None], Scope] = {}
+        self._of_principals: dict[tuple[str, str | None], tuple[Scope, ...]] = {}
         self.replace(config)
 
     def replace(self, config: Config) -> None:
@@ -86,8 +92,13 @@ class Quotas:
 
     def scopes(self, principal: Principal) -> Sequence[Scope]:
         """Return the scopes of a principal: that of its key, if it has one, and that of its tenant."""
-        tenant = self._scope(principal.tenant, None)
-        return (tenant,) if principal.key is None else (self._scope(principal.tenant, principal.key), tenant)
+        name = (principal.tenant, principal.key)
+        scopes = self._of_principals.get(name)
+        if scopes is None:
+            tenant = self._scope(principal.tenant, None)
+            own = () if principal.key is None else (self._scope(principal.tenant, principal.key),)
+            scopes = self._of_principals[name] = (*own, tenant)
+        return scopes
 
     def tenant_limits(self, tenant: str) -> LimitsConfig:
         """Return the limits of a tenant as a whole."""
@@ -108,7 +119,8 @@ class Quotas:
         """
         scopes = self.scopes(principal)
         for scope in scopes:
-            _refuse(scope, _why_too_fast(scope, scopes, now))
+            if scope.windows:
+                _refuse(scope, _why_too_fast(scope, scopes, now))
 
     def begin(self, principal: Principal, now: float) -> Sequence[Scope]:
         """Begin a turn; `end` gets what is returned.
@@ -118,11 +130,13 @@ class Quotas:
         """
         scopes = self.scopes(principal)
         for scope in scopes:
-            _refuse(scope, _why_too_many(scope) or _why_too_fast(scope, scopes, now))
+            if scope.limits_turns:
+                _refuse(scope, _why_too_many(scope) or _why_too_fast(scope, scopes, now))
         for scope in scopes:
             scope.running += 1
             scope.counts.turns += 1
-            scope.take("requests", 1, now)
+            if scope.windows:
+                scope.take("requests", 1, now)
         return scopes
 
     def end(self, scopes: Sequence[Scope], usage: Usage | None, now: float) -> None:
@@ -133,7 +147,8 @@ class Quotas:
                 scope.counts.input_tokens += usage.input_tokens
                 scope.counts.cached_tokens += usage.input_tokens_details.cached_tokens
                 scope.counts.output_tokens += usage.output_tokens
-                scope.take("tokens", usage.input_tokens + usage.output_tokens, now)
+                if scope.windows:
+                    scope.take("tokens", usage.input_tokens + usage.output_tokens, now)
 
     @contextmanager
     def connected(self, principal: Principal) -> Iterator[None]:
@@ -160,7 +175,8 @@ class Quotas:
         """Count the bytes of a request."""
         for scope in self.scopes(principal):
             scope.counts.upload_bytes += size
-            scope.take("upload-bytes", size, now)
+            if scope.windows:
+                scope.take("upload-bytes", size, now)
 
     def _scope(self, tenant: str, key: str | None) -> Scope:
         scope = self._scopes.get((tenant, key))

@@ -180,7 +180,7 @@ class Executor:
 
     async def resolve(self, create: Create, caller: Caller) -> ResolvedCreate:
         """Find everything that a create names; raises `Refused`."""
-        self._find(create, caller)
+        found = self._find(create, caller)
         wanted = create.previous_response_id
         parent = None if wanted is None else await self.parents.find(caller.tenant, wanted, caller.places)
         if parent is not None and create.store and not parent.stored:
@@ -196,7 +196,8 @@ class Executor:
         orphan = history.find_orphan(new.answers)
         if orphan is not None:
             raise Refused(tool_call_not_found(*orphan))
-        found = self._find(create, caller)  # anew: it may have been replaced meanwhile
+        if wanted is not None or given.references:
+            found = self._find(create, caller)  # anew: it may have been replaced meanwhile
         if create.native is not None and not is_native(found.upstreams, create.native.dialect):
             message = "The model has another upstream since the request came. Send it again."
             raise Refused(Problem("server_overloaded", message))
