@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # the package ships no types
 from msgspec.structs import replace
 
+from segue.history.chains import NativeTurn
 from segue.history.conversation_file import Imported, living, read_conversation, write_conversation
 from segue.history.records import ChainLink, Record, encode_head
 from segue.protocol.ids import ResponseId
@@ -29,6 +30,10 @@ CALL = b'{"type":"function_call",  "call_id":"c1","name":"f","arguments":"{}"}'
 ANSWER = b'{"call_id":"c1","type":"function_call_output","output":"4\\u0032"}'
 HELLO = b'{ "role" : "user", "content": "h\xc3\xa9llo" }'
 SAID = b'{"type":"message","role":"assistant","content":[{"type":"output_text","text":"hi"}],"id":"msg_9"}'
+
+
+NATIVE = NativeTurn("messages", b'{"role":"user", "content":"h\\u00e9" } ,{"role":"assistant","content":[]}')
+THREAD = ECHOES[0][:-1] + b',"thread":{"system":"a\\u0062", "tools":null}}'
 
 
 def ident(number: int) -> ResponseId:
@@ -56,7 +61,7 @@ def record(number: int, given: tuple[bytes, ...], output: tuple[bytes, ...], **f
 RECORDS = [
     record(0, (HELLO,), (CALL,), calls=frozenset({"c1"})),
     record(1, (ANSWER,), (SAID,), echo=ECHOES[1]),
-    record(2, (b'{"type":"weather_2"}', HELLO), ()),
+    record(2, (b'{"type":"weather_2"}', HELLO), (), native=NATIVE, echo=THREAD),
 ]
 
 
@@ -72,7 +77,7 @@ def test_a_conversation_comes_back_as_it_was() -> None:
     assert read(written) == [replace(one, tenant="bob", expires_at=9000.0) for one in RECORDS]
     file = json.loads(written)
     SCHEMA.validate(file)
-    assert (file["id"], file["exported_at"], len(file["settings"])) == (ident(2), 1500, 2)
+    assert (file["id"], file["exported_at"], len(file["settings"])) == (ident(2), 1500, 3)
 
 
 _items = st.lists(
@@ -117,6 +122,15 @@ def test_what_was_deleted_is_part_of_the_turn_behind_it() -> None:
     ]
 
 
+def test_the_words_of_a_thread_go_along_if_all_of_it_is_there_in_them() -> None:
+    """What was deleted included; else the items are all that is known."""
+    first, second = replace(RECORDS[0], native=NATIVE), replace(RECORDS[1], native=NATIVE)
+    (kept,) = living([link(first, alive=False), link(second)], {second.id: second})
+    assert kept.native == NativeTurn("messages", NATIVE.messages + b"," + NATIVE.messages)
+    (kept,) = living([link(RECORDS[0], alive=False), link(second)], {second.id: second})
+    assert kept.native is None
+
+
 def file(**changes: object) -> dict[str, Any]:
     made: dict[str, Any] = json.loads(write_conversation(RECORDS, 0.0))
     return {**made, **changes}
@@ -154,12 +168,17 @@ def echo(**changes: object) -> dict[str, Any]:
         (file(turns=[turn(response=head(previous_response_id="x"))]), "turns[0].response"),
         (file(turns=[turn(response=head(warnings=["w"] * 1001))]), "turns[0].response.warnings"),
         (file(turns=[turn(response=head(usage=1))]), "turns[0].response.usage"),
-        (file(turns=[turn(settings=2)]), "turns[0].settings"),
+        (file(turns=[turn(settings=3)]), "turns[0].settings"),
         (file(turns=[turn(settings=-1)]), "turns[0].settings"),
         (file(turns=[turn(input="hello")]), "turns[0].input"),
         (file(turns=[turn(output=[{"type": "item_reference", "id": "msg_1"}])]), "turns[0].output"),
         (file(turns=[turn(output=[{"text": "no type"}])]), "turns[0].output"),
         (file(turns=[turn(input=[{"type": "message", "role": "user", "content": 1}])]), "turns[0].input"),
+        (file(turns=[turn(native={"dialect": "a\n", "messages": []})]), "turns[0].native.dialect"),
+        (file(turns=[turn(native={"dialect": "messages", "messages": [1]})]), "turns[0].native.messages[0]"),
+        (file(turns=[turn(native={"dialect": "messages", "messages": {}})]), "turns[0].native.messages"),
+        (file(settings=[echo(thread=1)]), "settings[0].thread"),
+        (file(settings=[echo(tools=[{"type": "function"}])]), "settings[0].tools[0].name"),
         (file(settings=[echo(model=1)]), "settings[0].model"),
         (file(settings=[echo(status="completed")]), "settings[0].status"),
         (file(settings=[echo(output=[])]), "settings[0].output"),

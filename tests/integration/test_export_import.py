@@ -74,3 +74,33 @@ async def test_a_request_that_needs_no_gateway_is_what_the_model_was_sent(api: A
         lost = ["'detail' of images was left out: this API has none."] if api == "messages" else []
         assert written["warnings"] == lost
         assert written["body"] == server.asked[-1]
+
+
+async def test_a_message_thread_goes_on_elsewhere_in_its_own_words() -> None:
+    """Blocks that are no items included, and its system and tools, which only the first gateway was told."""
+    said = [{"type": "text", "text": "One."}, {"type": "server_note", "x_odd": [1]}]
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            model_server("messages", says("messages", "One."), says("messages", "Two."))
+        )
+        urls = [await stack.enter_async_context(gateway(upstream(server), threads="durable")) for _ in range(2)]
+        clients = [await stack.enter_async_context(http(url)) for url in urls]
+        odd = [{"role": "user", "content": [*said[1:], {"type": "text", "text": "h\u00e9"}]}]
+        head = {"model": "messages-1", "max_tokens": 9}
+        first = {**head, "system": "Be  kind.", "messages": odd, "thread": {"type": "create"}}
+        status, made = await clients[0].send("POST", "/v1/messages", first)
+        assert status == 200, made
+        status, file = await clients[0].send("GET", f"/segue/conversations/{made['id']}")
+        assert (status, file["turns"][0]["native"]["dialect"]) == (200, "messages")
+        async with clients[0].session.get(f"/segue/conversations/{made['id']}") as reply:
+            data = await reply.read()
+        async with clients[1].session.post("/segue/conversations", data=data) as reply:
+            assert reply.status == 200, await reply.text()
+        thread = {"type": "continue", "previous_message_id": made["id"]}
+        for client in clients:
+            more = {**head, "messages": [{"role": "user", "content": "and?"}], "thread": thread}
+            status, answer = await client.send("POST", "/v1/messages", more)
+            assert status == 200, answer
+        assert server.raw[-1] == server.raw[-2]
+        assert b"x_odd" in server.raw[-1]
+        assert b"Be  kind." in server.raw[-1]

@@ -29,7 +29,7 @@ def usage(
 
 
 def export(
-    response_id: Annotated[str, Parameter(help="The last response of the conversation: resp_…")],
+    response_id: Annotated[str, Parameter(help="The last response of the conversation: resp_…, or msg_… of a thread")],
     /,
     *,
     as_: Annotated[

@@ -1,7 +1,8 @@
 """A conversation as one JSON file: it leaves one gateway with it, and goes on at another one. Pure.
 
 The file has the turns from the first to the last: of each its items, byte for byte, the head of its response object,
-and the number of its settings, of which each distinct value is there once. A turn that was deleted and is still needed
+and the number of its settings, of which each distinct value is there once. A turn of a message thread is there in the
+words of its API too, and what the thread keeps is part of its settings. A turn that was deleted and is still needed
 is part of the one behind it: its id is gone for good. What is read is checked as a request is. Not here: the format in
 words (docs/spec/conversation.md), and where turns are kept (`stores`).
 """
@@ -9,13 +10,14 @@ words (docs/spec/conversation.md), and where turns are kept (`stores`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Raw
+from msgspec import Meta, Raw
 
-from segue.history.records import ChainLink, Record, encode_head
-from segue.protocol.codec import decode, encode
+from segue.history.chains import NativeTurn
+from segue.history.records import ChainLink, Record, encode_head, join_natives
+from segue.protocol.codec import decode, decode_value, encode
 from segue.protocol.ids import ResponseId, chain_tag, parse_response_id
 from segue.protocol.items import Input, join, parse_input
 from segue.protocol.problems import Problem
@@ -29,11 +31,17 @@ VERSION = 1
 _MAX_WARNINGS = 1000
 
 
+class _FileNative(msgspec.Struct):
+    dialect: Annotated[str, Meta(pattern=r"^[a-z]{1,16}\Z")]
+    messages: Raw
+
+
 class _FileTurn(msgspec.Struct):
     response: ResponseObjectHead
     settings: int
     input: Raw
     output: Raw
+    native: _FileNative | None = None
 
 
 class _FileHead(msgspec.Struct):
@@ -56,24 +64,33 @@ class Imported(msgspec.Struct, frozen=True):
 
 _file_heads = msgspec.json.Decoder(_FileHead)
 _files = msgspec.json.Decoder(_File)
+_lists = msgspec.json.Decoder(list[dict[str, Raw]])
 
 
 def living(links: Sequence[ChainLink], records: Mapping[ResponseId, Record]) -> list[Record]:
     """Return the records of a chain. The items of turns that were deleted go to the next that has a record."""
     kept: list[Record] = []
-    before: list[bytes] = []
-    calls: frozenset[str] = frozenset()
+    dead: list[ChainLink] = []
     for link in links:
         record = records.get(link.id)
         if record is None:
-            before += (*link.input, *link.output)
-            calls |= link.calls
+            dead.append(link)
             continue
-        parent_id = kept[-1].id if kept else None
-        given = (*before, *record.input)
-        kept.append(msgspec.structs.replace(record, parent_id=parent_id, input=given, calls=calls | record.calls))
-        before, calls = [], frozenset()
+        kept.append(_with_dead(record, dead, kept[-1].id if kept else None))
+        dead = []
     return kept
+
+
+def _with_dead(record: Record, dead: Sequence[ChainLink], parent_id: ResponseId | None) -> Record:
+    """Return a record that begins with the items of deleted turns before it."""
+    before = [item for link in dead for item in (*link.input, *link.output)]
+    return msgspec.structs.replace(
+        record,
+        parent_id=parent_id,
+        input=(*before, *record.input),
+        calls=record.calls.union(*(link.calls for link in dead)),
+        native=join_natives([*(link.native for link in dead), record.native]),
+    )
 
 
 def write_conversation(records: Sequence[Record], exported_at: float) -> bytes:
@@ -82,8 +99,8 @@ def write_conversation(records: Sequence[Record], exported_at: float) -> bytes:
     turns = []
     for record in records:
         number = numbers.setdefault(record.echo, len(numbers))
-        fields = (record.head, number, join(record.input), join(record.output))
-        turns.append(b'{"response":%b,"settings":%d,"input":%b,"output":%b}' % fields)
+        fields = (record.head, number, join(record.input), join(record.output), _write_native(record.native))
+        turns.append(b'{"response":%b,"settings":%d,"input":%b,"output":%b%b}' % fields)
     return b"".join(
         (
             b'{"format":"%b","version":%d,' % (FORMAT.encode(), VERSION),
@@ -94,6 +111,23 @@ def write_conversation(records: Sequence[Record], exported_at: float) -> bytes:
             b"\n]}\n",
         )
     )
+
+
+def _write_native(native: NativeTurn | None) -> bytes:
+    if native is None:
+        return b""
+    return b',"native":{"dialect":%b,"messages":[%b]}' % (encode(native.dialect), native.messages)
+
+
+def _read_native(native: _FileNative | None, where: str) -> NativeTurn | Problem | None:
+    """Read a turn in another API's words: a list of objects, whose bytes are kept."""
+    if native is None:
+        return None
+    found = decode(native.messages, _lists, where)
+    if isinstance(found, Problem):
+        return found
+    value = decode_value(native.messages, where)
+    return value if isinstance(value, Problem) else NativeTurn(native.dialect, bytes(native.messages).strip()[1:-1])
 
 
 def read_conversation(data: bytes, importer: Imported, limits: RequestLimits) -> list[Record] | Problem:
@@ -143,11 +177,10 @@ class _FileReader:
         problem = self._refuse(turn, ident, where)
         if problem is not None or ident is None:
             return problem
-        given, output = self._items_of(turn.input, f"{where}.input"), self._items_of(turn.output, f"{where}.output")
-        if isinstance(given, Problem):
-            return given
-        if isinstance(output, Problem):
-            return output
+        contents = self._contents(turn, where)
+        if isinstance(contents, Problem):
+            return contents
+        given, output, native = contents
         self._items += len(given.items) + len(output.items)
         if self._items > self._limits.items:
             return _invalid(where, f"a file may have {self._limits.items} items")
@@ -156,7 +189,8 @@ class _FileReader:
             return _invalid(f"{where}.input", "it has the output of a tool call that was not made before")
         calls = given.calls | output.calls
         self._calls |= calls
-        self._records[ident] = self._record(ident, turn, given.items, output.items, calls=calls)
+        record = self._record(ident, turn, given.items, output.items, calls=calls)
+        self._records[ident] = msgspec.structs.replace(record, native=native)
         return None
 
     def _refuse(self, turn: _FileTurn, ident: ResponseId | None, where: str) -> Problem | None:
@@ -173,6 +207,16 @@ class _FileReader:
         if not 0 <= turn.settings < len(self._echoes):
             return _invalid(f"{where}.settings", "it must be the place of an entry in 'settings'")
         return None
+
+    def _contents(self, turn: _FileTurn, where: str) -> tuple[Input, Input, NativeTurn | None] | Problem:
+        """Return the input and the output of a turn, and both in another API's words."""
+        given, output = self._items_of(turn.input, f"{where}.input"), self._items_of(turn.output, f"{where}.output")
+        if isinstance(given, Problem):
+            return given
+        if isinstance(output, Problem):
+            return output
+        native = _read_native(turn.native, f"{where}.native.messages")
+        return native if isinstance(native, Problem) else (given, output, native)
 
     def _items_of(self, raw: Raw, where: str) -> Input | Problem:
         """Read a list of items as that of a request, in which nothing stands for anything else."""

@@ -99,11 +99,11 @@ def flatten(record: Record, parent: Turn) -> Record:
     history = History(parent, record.input)
     turns = path(parent)
     calls = record.calls.union(*(turn.calls for turn in turns))
-    native = _joined([*(turn.native for turn in turns), record.native])
+    native = join_natives([*(turn.native for turn in turns), record.native])
     return msgspec.structs.replace(record, parent_id=None, input=tuple(history.items()), calls=calls, native=native)
 
 
-def _joined(natives: Sequence[NativeTurn | None]) -> NativeTurn | None:
+def join_natives(natives: Sequence[NativeTurn | None]) -> NativeTurn | None:
     """Return turns as one, if all of them are there in the words of one API."""
     known = [native for native in natives if native is not None]
     if len(known) < len(natives) or len({native.dialect for native in known}) > 1:

@@ -15,7 +15,7 @@ import msgspec
 from segue.protocol.codec import Pieces, decode, decode_value, encode, encode_exactly
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import Item
-from segue.protocol.problems import Problem
+from segue.protocol.problems import Problem, missing
 from segue.protocol.requests import Settings, ThreadContext, refuse_text
 
 Status = Literal["in_progress", "completed", "incomplete", "failed", "cancelled"]
@@ -184,11 +184,14 @@ _echoes = msgspec.json.Decoder(_SettingsEcho)
 
 
 def parse_echo(raw: bytes | msgspec.Raw, where: str) -> bytes | Problem:
-    """Read an echo that somebody sent, at `where` in a document. Keys that are not known are kept."""
+    """Read an echo that somebody sent, at `where` in a document. Keys that are not known are kept.
+
+    It is one line, since events are.
+    """
     known = decode(raw, _echoes, where)
     if isinstance(known, Problem):
         return known
-    problem = refuse_text(known.instructions, f"{where}.instructions")
+    problem = _refuse_echo(known, raw, where)
     if problem is not None:
         return problem
     value = decode_value(msgspec.Raw(raw), where)
@@ -198,7 +201,22 @@ def parse_echo(raw: bytes | msgspec.Raw, where: str) -> bytes | Problem:
     if foreign:
         field = f"{where}.{foreign[0]}"
         return Problem("invalid_value", f"Invalid value for '{field}': it is no setting of a request.", field)
-    return encode(value)
+    data = bytes(raw).strip()  # as it came, since some settings are sent on as they came
+    return encode(value) if b"\n" in data or b"\r" in data else data
+
+
+def _refuse_echo(known: _SettingsEcho, raw: bytes | msgspec.Raw, where: str) -> Problem | None:
+    """Refuse what a turn that continues this one could stumble over."""
+    nameless = next((number for number, tool in enumerate(known.tools) if not _has_name(tool)), None)
+    if nameless is not None:
+        return missing(f"{where}.tools[{nameless}].name")
+    problem = refuse_text(known.instructions, f"{where}.instructions")
+    thread = decode(raw, _thread_echoes, where)
+    return problem or (thread if isinstance(thread, Problem) else None)
+
+
+def _has_name(tool: dict[str, Any]) -> bool:
+    return tool.get("type") != "function" or isinstance(tool.get("name"), str)
 
 
 def settings_of(echo: bytes) -> Settings:

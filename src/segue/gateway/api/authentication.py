@@ -14,7 +14,7 @@ from segue.gateway.caller_rules import CallerRules
 from segue.gateway.connections import Connections, certificate_of, too_many_connections
 from segue.gateway.error_mapping import REPLIES, http_reply
 from segue.gateway.tunnel.session import tunnel_principal
-from segue.protocol.ids import parse_response_id
+from segue.protocol.ids import parse_response_id, response_of_message
 from segue.protocol.problems import Problem, Refused
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -64,8 +64,7 @@ def audited(audit: AuditLog, action: Action, handler: Handler) -> Handler:
             status = REPLIES[refused.problem.code].status
             raise
         finally:
-            principal, response_id = request[PRINCIPAL], request.match_info["id"]
-            known = response_id if parse_response_id(response_id) is not None else None
+            principal, known = request[PRINCIPAL], parse_response_id(response_of_message(request.match_info["id"]))
             audit.note(action, principal, peer=request.remote, response_id=known, status=status)
         return reply
 

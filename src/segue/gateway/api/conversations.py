@@ -16,7 +16,7 @@ from segue.gateway.drain import takes_no_turn
 from segue.gateway.services import Services
 from segue.gateway.turns.conversation_transfer import ConversationTransfer
 from segue.protocol.codec import encode
-from segue.protocol.ids import parse_response_id
+from segue.protocol.ids import parse_response_id, response_of_message
 from segue.protocol.problems import Problem, Refused, response_not_found
 
 _JSON = "application/json"
@@ -45,7 +45,7 @@ class ConversationRoutes:
         """Answer with the conversation that ends in a response: as a file, or as a request if `as` names an API."""
         services, principal, text = self._services, request[PRINCIPAL], request.match_info["id"]
         services.rules.check(principal)
-        response_id, asked = parse_response_id(text), request.query.get("as")
+        response_id, asked = parse_response_id(response_of_message(text)), request.query.get("as")
         if response_id is None:
             raise Refused(response_not_found(text))
         if asked is None:
