@@ -252,6 +252,7 @@ def uploads() -> list[dict[str, object]]:
         "a length that is not in its shortest form": b"\x01\x81\x00",
         "a document over the bound": b"\x01\xff\xff\xff\xff\x0f",
         "a stream behind a stream": stream + stream,
+        "a document that is wrapped": encode_opening("text", b"\x04" + whole[1:]),
         "a stream that ends within a record": END_OF_OPENINGS + cut.feed(encode_record(small)[:-1]) + cut.finish(),
     }
     made_from: dict[str, object] = {"base": [QUESTION, "]}"], "reply": [ANSWER]}

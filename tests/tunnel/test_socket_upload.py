@@ -152,7 +152,8 @@ def stream_of(data: bytes) -> bytes:
         (b"\x03", "opens with the unknown opcode 3"),
         (END_OF_OPENINGS + b"\xff" * 20, ""),
         (stream_of(b"\x63nonsense"), "unknown opcode"),
-        (stream_of(b"") + STREAM, "a stream follows a stream"),
+        (stream_of(b"") + STREAM, "a stream stands where a document must be"),
+        (encode_opening("text", b"\x04\x03\x02\x06" + bytes(16) + b"abc"), "is wrapped"),
         (stream_of(encode_record(WebSocketMessage("text", b"hello"))[:-1]), "ends within a record"),
         (b"\x01\xf1\xff\x04", "is larger"),
     ],
@@ -164,6 +165,29 @@ def test_what_is_no_upload_is_an_error(upload: bytes, reason: str) -> None:
         pass
     assert step is not None
     assert reason in step.reason
+
+
+@pytest.mark.parametrize(
+    ("behind", "reason"),
+    [
+        (END_OF_OPENINGS, "a stream stands where"),
+        (encode_opening("text", encode_document(RESUMED, BASE)), "base again"),
+    ],
+)
+def test_behind_a_message_that_was_missed_it_comes_again_without_a_base(behind: bytes, reason: str) -> None:
+    for missed in (True, False):
+        reader = SocketUploadReader(1000)
+        reader.feed(encode_opening("text", encode_document(RESUMED, BASE)) + behind)
+        opening = reader.read()
+        assert isinstance(opening, SocketOpening)
+        if missed:
+            reader.drop_message(opening)
+            refused = reader.read()
+            assert isinstance(refused, RecordError)
+            assert reason in refused.reason
+        else:
+            reader.take_message(opening, RESUMED)
+            assert not isinstance(reader.read(), RecordError)
 
 
 @given(st.binary(max_size=40), st.sampled_from([b"", END_OF_OPENINGS, STREAM, ENDED, encode_opening("text", b"x")]))

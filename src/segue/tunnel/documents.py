@@ -199,6 +199,11 @@ def may_be_missed(document: bytes) -> bool:
     return bool(document) and (document[0] & ~_WRAPPED in _WITH_BASE or bool(document[0] & _WRAPPED))
 
 
+def is_wrapped(document: bytes) -> bool:
+    """Tell whether the body of a document is to be wrapped again."""
+    return bool(document) and bool(document[0] & _WRAPPED)
+
+
 def declared_size(document: bytes) -> int:
     """Return the size that a document declares for its body, or 0; use it to decide where to decode."""
     header = _read_header(document)

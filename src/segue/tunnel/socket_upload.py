@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from segue.http.websocket import WebSocketClose, WebSocketMessage
+from segue.tunnel.documents import is_wrapped, may_be_missed
 from segue.tunnel.socket_opening import END_OF_OPENINGS, SocketOpening, encode_opening, read_opening
 from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder, StreamError
 from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
@@ -104,7 +105,9 @@ class SocketUploadReader:
         self._tail = _SentTail()
         self._decoder: StreamDecoder | None = None
         self._records = RecordReader(limit)
-        self._follows_stream = False
+        self._awaits_document = False
+        """A stream has ended, or a message was missed: what comes next is no stream."""
+        self._missed = False
 
     @property
     def in_stream(self) -> bool:
@@ -124,10 +127,13 @@ class SocketUploadReader:
         """Return what comes next, None if it is not whole; behind a `RecordError`, there is nothing to read."""
         if self._decoder is None:
             opening = read_opening(self._held, self._limit + DOCUMENT_OVERHEAD_BYTES)
-            if opening is None or isinstance(opening, RecordError) or opening.document is not None:
+            if opening is None or isinstance(opening, RecordError):
                 return opening
-            if self._follows_stream:
-                return RecordError("a stream follows a stream, without a document between them")
+            complaint = self._why_refused(opening.document)
+            if complaint is not None:
+                return RecordError(complaint)
+            if opening.document is not None:
+                return opening
             del self._held[: opening.end]
             self._decoder = StreamDecoder(SOCKET_WINDOW_LOG, prefix=self._tail.prefix)
         return self._read_stream(self._decoder)
@@ -135,13 +141,21 @@ class SocketUploadReader:
     def take_message(self, opening: SocketOpening, payload: bytes) -> WebSocketMessage:
         """Go on behind the opening that was read, whose message has this payload."""
         self.drop_message(opening)
+        self._awaits_document = self._missed = False
         self._tail.add(payload)
         return WebSocketMessage(opening.opcode, payload)
 
     def drop_message(self, opening: SocketOpening) -> None:
-        """Go on behind the opening that was read: its message comes again."""
+        """Go on behind the opening that was read: its message was missed, and comes again."""
         del self._held[: opening.end]
-        self._follows_stream = False
+        self._awaits_document = self._missed = True
+
+    def _why_refused(self, document: bytes | None) -> str | None:
+        if document is None:
+            return "a stream stands where a document must be" if self._awaits_document else None
+        if is_wrapped(document):
+            return "the document of a message is wrapped"
+        return "a message that was missed needs a base again" if self._missed and may_be_missed(document) else None
 
     def _read_stream(self, decoder: StreamDecoder) -> UploadStep | None:
         decoder.feed(bytes(self._held))
@@ -156,7 +170,7 @@ class SocketUploadReader:
             if isinstance(record, WebSocketMessage):
                 self._tail.add(record.data)
         if decoder.eof:
-            self._decoder, self._follows_stream = None, True
+            self._decoder, self._awaits_document = None, True
             self._held += decoder.take_rest()
             if self._records.held_bytes:
                 return RecordError("a stream ends within a record")

@@ -384,8 +384,7 @@ class ForwardedExchange:
             rebuilt = await self._decode(document)
             if isinstance(rebuilt, Body):
                 self._resources.bases.add_body(self.tenant, rebuilt.as_base(b""))
-        was_missed, self._missed = self._missed, isinstance(rebuilt, BaseMiss)
-        if isinstance(rebuilt, DocumentError) or (was_missed and may_be_missed(document)):
+        if isinstance(rebuilt, DocumentError):
             return None
         if isinstance(rebuilt, BaseMiss):
             self._resources.meter.base_misses.inc()
