@@ -36,6 +36,12 @@ WORDS = (
         "response cycle, completion, run step",
         "gateway/turns/executor.py",
     ),
+    Word(
+        "door",
+        "one API in which clients ask for turns: Responses, Messages, Chat Completions",
+        "frontend, ingress adapter, inbound format",
+        "dialects/doors.py",
+    ),
     Word("chain", "responses linked by `previous_response_id`", "thread, conversation", "history/chains.py"),
     Word(
         "history", "the ordered items that a chain stands for", "context, transcript, message list", "history/chains.py"

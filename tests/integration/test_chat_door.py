@@ -376,16 +376,43 @@ async def test_a_body_passes_to_an_upstream_of_this_api_as_it_is() -> None:
     assert [request.body for request in provider.got] == [wanted + b' ,"stream_options":{"include_usage":true}}'] * 2
 
 
+def sse_of(text: str) -> bytes:
+    """A whole stream of a provider."""
+    choice = {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    chunk = {"id": "x", "object": "chat.completion.chunk", "created": 7, "model": "m", "choices": [choice]}
+    return b"data: %b\n\ndata: [DONE]\n\n" % json.dumps(chunk).encode()
+
+
 async def test_an_upstream_that_refuses_the_question_for_the_usage_is_asked_without_it() -> None:
     complains = refuses(400, {"error": {"message": "Unknown field stream_options", "param": "stream_options"}})
-    choice = {"index": 0, "delta": {"role": "assistant", "content": "x"}, "finish_reason": "stop"}
-    chunk = {"id": "x", "object": "chat.completion.chunk", "created": 7, "model": "m", "choices": [choice]}
-    answer = b"data: %b\n\ndata: [DONE]\n\n" % json.dumps(chunk).encode()
-    async with providing(complains, streams(answer)) as provider:
+    async with providing(complains, streams(sse_of("x"))) as provider:
         config = upstream(ModelServer("chat", []), "m", base_url=f"{provider.url}/v1")
         async with gateway(config) as url, door(url) as client:
             assert (await client.complete(model="m"))["choices"][0]["message"]["content"] == "x"
     assert ["stream_options" in request.json for request in provider.got] == [True, False]
+
+
+async def test_a_body_passes_to_the_upstream_that_stands_in_for_another() -> None:
+    body = b'{"model":"m", "top_k":1e1, "messages":[{"role":"user","content":"x"}]}'
+    async with providing(refuses(503)) as broken, providing(streams(sse_of("x"))) as other:
+        servers = [
+            upstream(ModelServer("chat", []), name, models=["m"], base_url=f"{server.url}/v1", group="g")
+            for name, server in (("one", broken), ("two", other))
+        ]
+        async with gateway(*servers) as url, aiohttp.ClientSession(url) as session:
+            for _ in range(2):  # whichever has the conversation
+                reply = await session.post("/v1/chat/completions", data=body)
+                assert (reply.status, (await reply.json())["choices"][0]["message"]["content"]) == (200, "x")
+    assert len(other.got) == 2
+    assert {request.body[: len(body) - 1] for request in (*broken.got, *other.got)} == {body[:-1]}
+
+
+async def test_a_body_is_translated_where_not_all_upstreams_of_a_group_speak_the_api() -> None:
+    async with model_server("messages", says("messages", "x")) as server, providing(refuses(503)) as broken:
+        one = upstream(ModelServer("chat", []), "one", models=["m"], base_url=f"{broken.url}/v1", group="g")
+        two = upstream(server, "two", models=["m"], group="g")
+        async with gateway(one, two) as url, door(url) as client:
+            assert (await client.complete(model="m"))["choices"][0]["message"]["content"] == "x"
 
 
 async def test_an_error_of_the_upstream_has_the_one_shape() -> None:

@@ -108,7 +108,9 @@ def same(some: list[Any], others: list[Any]) -> bool:
 
 
 async def test_the_openai_sdk_reads_log_probabilities(tmp_path: Path) -> None:
-    """The same from a body and from a stream, each checked; and `extra_body` brings a seed and a stop."""
+    """The same from a body and from a stream, each checked, and of both of its APIs; `extra_body` brings a seed and a
+    stop.
+    """
     from openai import AsyncOpenAI, BadRequestError
 
     asked: Any = {"model": "tiny", "input": "now", "max_output_tokens": 12, "temperature": 1.0}
@@ -117,6 +119,7 @@ async def test_the_openai_sdk_reads_log_probabilities(tmp_path: Path) -> None:
         serving_tiny(tmp_path) as url,
         tapping(url) as tap,
         AsyncOpenAI(base_url=f"{tap.url}/v1", api_key="none", max_retries=0) as client,
+        AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as other,
     ):
         body: Any = await client.responses.create(**asked)
         events = [event async for event in await client.responses.create(**asked, stream=True)]
@@ -124,6 +127,12 @@ async def test_the_openai_sdk_reads_log_probabilities(tmp_path: Path) -> None:
         ended: Any = await client.responses.create(**asked | {"extra_body": {"seed": 7, "stop": stop}})
         with pytest.raises(BadRequestError) as refused:
             await client.responses.create(**asked | {"extra_body": {"seed": "7"}})
+        chat = other.chat.completions
+        wanted: Any = {"model": "tiny", "max_completion_tokens": 12, "temperature": 1.0, "seed": 7}
+        wanted |= {"messages": [{"role": "user", "content": "now"}], "logprobs": True, "top_logprobs": 2}
+        completion: Any = (await chat.create(**wanted)).choices[0]
+        chunks: Any = [chunk.choices[0] async for chunk in await chat.create(**wanted, stream=True)]
+        stopped: Any = (await chat.create(**wanted, stop=stop)).choices[0]
     (part,), (streamed,) = body.output[0].content, events[-1].response.output[0].content
     assert b"".join(bytes(one.bytes) for one in part.logprobs).decode() == part.text == streamed.text
     assert {len(one.top_logprobs) for one in part.logprobs} == {2}
@@ -133,3 +142,7 @@ async def test_the_openai_sdk_reads_log_probabilities(tmp_path: Path) -> None:
     assert (ended.status, ended.output_text) == ("completed", part.text[: part.text.index(stop)])
     assert (refused.value.code, refused.value.param) == ("invalid_value", "seed")
     assert (tap.streams, tap.bodies) == (1, 3)
+    assert (completion.message.content, completion.finish_reason) == (part.text, "length")
+    assert same(completion.logprobs.content, part.logprobs)
+    assert same([one for chunk in chunks if chunk.logprobs for one in chunk.logprobs.content], part.logprobs)
+    assert (stopped.message.content, stopped.finish_reason) == (ended.output_text, "stop")
