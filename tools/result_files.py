@@ -88,7 +88,9 @@ RESULT_FILES = (
         heading="Through sidecar and gateway",
         words="Agents late in a task, with bodies of about so many bytes. The provider answers at once where CPU time "
         "is measured; the delay is that of an event which comes a moment later, beside the same straight from the "
-        "provider. Budgets hold on the machine that they were set on: the fixed piece of work compares machines.",
+        "provider. Two relays are processes that only copy bytes. After the request: with its way up, which takes "
+        "longer than straight over a link as fast as this one. Budgets hold on the machine that they were set on: the "
+        "fixed piece of work compares machines.",
         tables=("Figures",),
         without_turns=True,
         about_s=59,

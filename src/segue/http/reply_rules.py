@@ -71,14 +71,12 @@ def read_reply_head(data: bytes, method: bytes) -> ReceivedReply | BadReply:
         block = _FOLD.sub(b" ", block)
     if _LINES.fullmatch(block) is None:
         return BadReply("a header line is not: name, colon, value")
-    lines = tuple([_line(text) for text in block.replace(b"\r\n", b"\n").split(b"\n") if text])
-    head = ReplyHead(int(first["status"]), first["reason"] or b"", lines)
+    lines: list[Line] = []
+    for text in block.replace(b"\r\n", b"\n").split(b"\n")[:-2]:
+        name, _, value = text.partition(b":")
+        lines.append(tuple.__new__(Line, (name, value.strip(b" \t"))))  # its own constructor is a call of Python
+    head = ReplyHead(int(first["status"]), first["reason"] or b"", tuple(lines))
     return _framed(head, method, version=first["version"])
-
-
-def _line(text: bytes) -> Line:
-    name, _, value = text.partition(b":")
-    return Line(name, value.strip(b" \t"))
 
 
 def _framed(head: ReplyHead, method: bytes, *, version: bytes) -> ReceivedReply | BadReply:

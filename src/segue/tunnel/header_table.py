@@ -254,5 +254,5 @@ def _split(lines: Sequence[bytes]) -> tuple[Line, ...] | None:
         name, colon, value = line.partition(b":")
         if not colon:
             return None
-        split.append(Line(name, value))
+        split.append(tuple.__new__(Line, (name, value)))  # its own constructor is a call of Python for each line
     return tuple(split)
