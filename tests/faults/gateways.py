@@ -52,6 +52,7 @@ class Local:
         await until(lambda: not self.gateway.services.drain.connections)
         await until(lambda: asyncio.all_tasks() <= self._tasks)
         assert self.gateway.services.cache.size_bytes == self._size_bytes
+        assert self.gateway.services.memory.size_bytes == 0
 
 
 @asynccontextmanager

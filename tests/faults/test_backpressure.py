@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import pytest
 
 from segue.testing.protocol_checker import check_sse
-from tests.faults.clients import Socket, begin_post, narrow, opened, output_text, read_body
+from tests.faults.clients import Socket, begin_post, http, narrow, opened, output_text, read_body
 from tests.faults.doubles import Gated, Model, Torrent
 from tests.faults.gateways import listening, settled, until
 
@@ -117,6 +117,28 @@ async def test_answers_keep_their_order_when_the_socket_is_full() -> None:
         await sending
     numbers = [turn.response and turn.response["metadata"]["n"] for turn in turns]
     assert numbers == ["0", *[None] * count, "1"]
+
+
+async def test_requests_beyond_the_memory_of_their_tenant_wait_for_its_own() -> None:
+    """Over any transport, and in the order in which they came; nothing is refused, and nothing stays counted."""
+    upstream = Gated()
+    async with listening(upstream, requests_bytes=10_000) as local:
+        async with opened(local.url) as one, opened(local.url) as other, http(local.url) as client:
+            memory = local.gateway.services.memory
+            await one.connection.send(_request(0, 9000))
+            await until(lambda: memory.size_bytes > 0)
+            posted = asyncio.create_task(client.turn("x" * 9000, store=False))
+            await until(lambda: len(memory.waiting("local")) == 1)
+            await other.connection.send(_request(1, 9000))
+            await until(lambda: len(memory.waiting("local")) == 2)
+            assert not posted.done()
+            upstream.gate.set()
+            assert (await posted)["status"] == "completed"
+            for socket, number in ((one, "0"), (other, "1")):
+                answer = (await socket.answer()).response
+                assert answer is not None
+                assert answer["metadata"] == {"n": number}
+        await local.rest()
 
 
 async def _send_all(socket: Socket, messages: Iterable[str]) -> None:

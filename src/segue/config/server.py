@@ -47,6 +47,9 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     uploads_bytes: Annotated[
         Bytes, Meta(description="Bodies of requests that are not whole yet, which tenants share evenly.")
     ] = 256 * MIB
+    requests_bytes: Annotated[
+        Bytes, Meta(description="Requests from when they are whole until they are answered; tenants share it evenly.")
+    ] = 512 * MIB
     max_connections: Annotated[
         int, Meta(ge=1, description="Open connections; fewer if the process may not open two files for each.")
     ] = 10_000

@@ -20,6 +20,7 @@ from segue.gateway.caller_rules import CallerRules
 from segue.gateway.drain import DrainState
 from segue.gateway.listener_profile import ListenerProfiles
 from segue.gateway.quotas.quotas import Quotas
+from segue.gateway.request_memory import RequestMemory
 from segue.gateway.request_parser import RequestParser
 from segue.gateway.turns.background import BackgroundResponses, BackgroundSettings
 from segue.gateway.turns.eviction import Eviction
@@ -51,6 +52,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     access: Access
     profiles: ListenerProfiles
     requests: RequestParser
+    memory: RequestMemory
     router: Router
     store: Store
     cache: TurnCache
@@ -98,12 +100,14 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
         sources=Sources(clock=clock, monotonic=time.monotonic, entropy=os.urandom),
     )
     event_logs = MemoryEventLogs(server.events_bytes, server.event_log_bytes)
+    memory = RequestMemory(server.requests_bytes)
     background = BackgroundResponses(
         executor,
         logs=event_logs,
         claims=MemoryClaims(),
         grace=grace,
         settings=BackgroundSettings(server.resume_s, server.events_s, server.max_kept),
+        memory=memory,
         metrics=metrics,
         drain=drain,
     )
@@ -119,6 +123,7 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
         access=access,
         profiles=ListenerProfiles(server, epoch),
         requests=RequestParser(RequestLimits(server.max_items, server.max_values)),
+        memory=memory,
         router=router,
         store=store,
         cache=cache,

@@ -206,7 +206,7 @@ class ThreadContext(msgspec.Struct, frozen=True):
         return len(bytes(self.system)) + len(bytes(self.tools))
 
 
-class Create(msgspec.Struct, frozen=True, kw_only=True):
+class Create(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """One request to make a response, checked as far as possible without state.
 
     `size_bytes` is the length of its message, for bounding queues. A `resumable` turn outlives its client's connection

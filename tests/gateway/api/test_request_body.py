@@ -10,6 +10,8 @@ import pytest
 from aiohttp import web
 
 from segue.gateway.api.request_body import BodyReader
+from segue.gateway.api.request_keys import HELD
+from segue.gateway.request_memory import HeldRequest, RequestMemory
 from segue.gateway.tunnel.uploads import Uploads
 from segue.protocol.problems import Refused
 from tests.faults.gateways import until
@@ -24,6 +26,7 @@ class Body:
         self.content = self
         self.gate = asyncio.Event()
         self.taken = 0
+        self.held: HeldRequest | None = None
         self._pieces = list(pieces)
 
     @property
@@ -35,6 +38,10 @@ class Body:
 
     def read_nowait(self) -> bytes:
         return b"".join(piece for piece in self._pieces if piece is not None)
+
+    def __setitem__(self, key: object, held: HeldRequest) -> None:
+        assert key is HELD
+        self.held = held
 
     async def readany(self) -> bytes:
         if not self._pieces:
@@ -53,7 +60,7 @@ class Body:
 
 def reader(limit: int = 1000, *, stall_s: float = 20.0, budget: int = 10_000) -> tuple[BodyReader, Uploads]:
     uploads = Uploads(budget)
-    return BodyReader(limit, stall_s=stall_s, uploads=uploads), uploads
+    return BodyReader(limit, stall_s=stall_s, uploads=uploads, memory=RequestMemory(budget)), uploads
 
 
 async def test_a_body_that_is_there_already_is_taken_at_once_unless_it_is_too_large() -> None:
@@ -91,7 +98,7 @@ async def test_a_body_that_stops_coming_is_given_up() -> None:
 async def test_bodies_that_never_end_stop_no_other_tenant() -> None:
     """Of a tenant over its share, only the oldest is read on; the others wait, and waiting is not their fault."""
     bodies, uploads = reader(limit=10_000, stall_s=0.05, budget=1000)
-    patient = BodyReader(10_000, stall_s=20.0, uploads=uploads)
+    patient = BodyReader(10_000, stall_s=20.0, uploads=uploads, memory=RequestMemory(100_000))
     stuck = [Body([b"." * 600, None, b"!" * 600]) for _ in range(4)]
     attack = [asyncio.create_task(patient.read(body.request, "mallory")) for body in stuck]
     late = Body([b"." * 10, b"." * 10])
@@ -105,3 +112,38 @@ async def test_bodies_that_never_end_stop_no_other_tenant() -> None:
     assert [len(body) for body in await asyncio.gather(*attack)] == [1200] * 4
     assert len(await waiting) == 20
     assert uploads.size_bytes == 0
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_whole_body_counts_as_one_that_comes_until_there_is_memory_for_it(*, whole: bool) -> None:
+    """So however many wait, they are bounded; and what was read stays counted until its handler has ended."""
+    uploads, memory = Uploads(10_000), RequestMemory(300)
+    bodies = BodyReader(1000, stall_s=0.05, uploads=uploads, memory=memory)
+    first, second = Body([b"x" * 250], whole=whole), Body([b"y" * 250], whole=whole)
+    await bodies.read(first.request, "a")
+    assert (uploads.size_bytes, memory.size_bytes) == (0, 250)
+    waiting = asyncio.create_task(bodies.read(second.request, "a"))
+    await until(lambda: uploads.size_bytes == 250)
+    await asyncio.sleep(0.1)
+    assert not waiting.done(), "it waits longer than a body may stall"
+    assert first.held is not None
+    first.held.release()
+    assert await waiting == b"y" * 250
+    assert (uploads.size_bytes, memory.size_bytes) == (0, 250)
+
+
+async def test_a_client_that_leaves_while_it_waits_for_memory_leaves_nothing() -> None:
+    uploads, memory = Uploads(10_000), RequestMemory(300)
+    bodies = BodyReader(1000, stall_s=20.0, uploads=uploads, memory=memory)
+    first, second = Body([b"x" * 250]), Body([b"y" * 250])
+    await bodies.read(first.request, "a")
+    waiting = asyncio.create_task(bodies.read(second.request, "a"))
+    await until(lambda: uploads.size_bytes == 250)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert second.held is not None
+    second.held.release()  # as the wrapper of the handler does
+    assert (uploads.size_bytes, memory.size_bytes) == (0, 250)
+    assert first.held is not None
+    first.held.release()
+    assert memory.size_bytes == 0

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from aiohttp import web
 
 from segue.gateway.access import Access
-from segue.gateway.api.request_keys import PRINCIPAL
+from segue.gateway.api.request_keys import HELD, PRINCIPAL
 from segue.gateway.audit import Action, AuditLog
 from segue.gateway.caller_rules import CallerRules
 from segue.gateway.connections import Connections, certificate_of, too_many_connections
@@ -34,7 +34,12 @@ def keyed(rules: CallerRules, audit: AuditLog, handler: Handler) -> Handler:
             audit.note("refused_key", carrier, peer=request.remote, reason=found.message)
             raise Refused(found)
         request[PRINCIPAL] = found
-        return await handler(request)
+        try:
+            return await handler(request)
+        finally:
+            held = request.get(HELD)
+            if held is not None:
+                held.release()
 
     return checked
 

@@ -6,10 +6,13 @@ Not here: how long a head may take (`connections`), and what a body says.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from segue.gateway.api.request_keys import PRINCIPAL
+from segue.gateway.api.request_keys import HELD, PRINCIPAL
+from segue.gateway.request_memory import RequestMemory
 from segue.gateway.services import Services
 from segue.gateway.tunnel.uploads import Uploads
 from segue.protocol.problems import Problem, Refused
@@ -19,36 +22,46 @@ PROGRESS_BYTES = 4096
 
 
 class BodyReader:
-    """Reads bodies. What has come of those that are not whole counts in a budget that tenants share."""
+    """Reads bodies. What has come counts in a budget that tenants share, until `memory` has room for a whole one."""
 
-    def __init__(self, limit: int, *, stall_s: float, uploads: Uploads) -> None:
+    def __init__(self, limit: int, *, stall_s: float, uploads: Uploads, memory: RequestMemory) -> None:
         self._limit = limit
         self._stall_s = stall_s
         self._uploads = uploads
+        self._memory = memory
 
     async def read(self, request: web.Request, tenant: str) -> bytes:
         """Return the body. Raises `HTTPRequestEntityTooLarge`, or `Refused` if it stalls."""
         if (request.content_length or 0) > self._limit:
             raise web.HTTPRequestEntityTooLarge(self._limit, request.content_length or 0)
-        content = request.content
-        if content.is_eof() and content.total_bytes <= self._limit:  # most bodies come with their head
-            return content.read_nowait()
-        upload = _BodyUpload(tenant)
+        content, upload = request.content, _BodyUpload(tenant)
+        is_here = content.is_eof() and content.total_bytes <= self._limit  # most bodies come with their head
         try:
-            pieces = await self._collect(request, upload)
+            pieces = [content.read_nowait()] if is_here else await self._collect(request, upload)
+            held = request[HELD] = self._memory.hold(tenant, sum(map(len, pieces)))
+            if not held.counted:
+                if is_here:
+                    self._uploads.hold(upload, held.size_bytes)
+                await held.admitted()
+        finally:
+            self._uploads.release(upload)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    @asynccontextmanager
+    async def _patience(self) -> AsyncIterator[asyncio.Timeout]:
+        try:
+            async with asyncio.timeout(self._stall_s) as timeout:
+                yield timeout
         except TimeoutError:
             message = (
                 f"The body stopped coming: less than {PROGRESS_BYTES} bytes in {self._stall_s:g} s. Send it again."
             )
             raise Refused(Problem("request_timeout", message)) from None
-        finally:
-            self._uploads.release(upload)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _collect(self, request: web.Request, upload: _BodyUpload) -> list[bytes]:
         pieces: list[bytes] = []
         size, due = 0, PROGRESS_BYTES
-        async with asyncio.timeout(self._stall_s) as timeout:
+        async with self._patience() as timeout:
             while piece := await request.content.readany():
                 pieces.append(piece)
                 size += len(piece)
@@ -75,7 +88,9 @@ class RequestBodies:
     def __init__(self, services: Services) -> None:
         server = services.server
         uploads = Uploads(server.uploads_bytes)
-        self._reader = BodyReader(server.max_message_bytes, stall_s=server.body_timeout_s, uploads=uploads)
+        self._reader = BodyReader(
+            server.max_message_bytes, stall_s=server.body_timeout_s, uploads=uploads, memory=services.memory
+        )
         self._rules = services.rules
 
     async def read(self, request: web.Request) -> bytes:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 from typing import assert_never
 
@@ -145,14 +146,30 @@ class WebSocketConnection:
     async def _take(self, message: WSMessage) -> bool:
         """Take a message, which is not kept any longer than that; return False at the end of the connection."""
         if message.type is WSMsgType.TEXT:
-            self._note_received(size_of(message.data))
-            parsed = await self._services.requests.message(message.data, self._principal.tenant)
-            await self._apply(self._session.receive(message.data, self._loop.time(), parsed))
+            await self._take_text(message.data)
         elif message.type is WSMsgType.BINARY:
             await self._apply(self._session.receive_binary())
         else:
             return False
         return True
+
+    async def _take_text(self, text: str) -> None:
+        """Take a message once there is memory for it. What it asks for counts as long as it is there."""
+        size = size_of(text)
+        self._note_received(size)
+        held = self._services.memory.hold(self._principal.tenant, size)
+        try:
+            while not held.counted:
+                await self._wait(held.admitted())
+            parsed = await self._services.requests.message(text, self._principal.tenant)
+            if isinstance(parsed.request, Create):
+                weakref.finalize(parsed.request, held.release).atexit = False
+            await self._apply(self._session.receive(text, self._loop.time(), parsed))
+        except BaseException:
+            held.release()
+            raise
+        if not isinstance(parsed.request, Create):
+            held.release()
 
     def _note_received(self, size: int) -> None:
         self._meter.received(size)
@@ -161,9 +178,13 @@ class WebSocketConnection:
     async def _wait_for_room(self) -> None:
         """Wait until the queue may have room. While nothing is read, only a write shows that the peer is gone."""
         self._room.clear()
+        await self._wait(self._room.wait())
+
+    async def _wait(self, event: Awaitable[object]) -> None:
+        """Wait for something, but not for ever without asking the peer for life."""
         try:
             async with asyncio.timeout(_PROBE_S):
-                await self._room.wait()
+                await event
         except TimeoutError:
             await self._socket.ping()
 

@@ -20,6 +20,7 @@ from segue.gateway.admin.metrics import Metrics
 from segue.gateway.drain import DrainState, takes_no_turn
 from segue.gateway.error_mapping import is_repeatable
 from segue.gateway.redacted_traceback import redacted_traceback
+from segue.gateway.request_memory import RequestMemory
 from segue.gateway.turns.executor import Caller, Executor, TurnRun
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.protocol.events import Event
@@ -101,6 +102,7 @@ class BackgroundResponses:
         claims: Claims,
         grace: GracePeriod,
         settings: BackgroundSettings,
+        memory: RequestMemory,
         metrics: Metrics,
         drain: DrainState,
     ) -> None:
@@ -109,6 +111,7 @@ class BackgroundResponses:
         self._claims = claims
         self._grace = grace
         self._settings = settings
+        self._memory = memory
         self._metrics = metrics
         self._drain = drain
         self._running: dict[tuple[str, ResponseId], _KeptTurn] = {}
@@ -279,12 +282,14 @@ class BackgroundResponses:
 
     async def _run_into_log(self, kept: _KeptTurn) -> None:
         """Run a turn into its log, and end it."""
+        held = self._memory.keep(kept.tenant, kept.create.size_bytes)
         try:
             kept.running = not kept.stopped
             end = await self._run(kept) if kept.running else self._stop(kept)
             kept.running = False
             await end
         finally:
+            held.release()
             del self._running[kept.tenant, kept.response_id]
             if kept.timer is not None:
                 kept.timer.cancel()

@@ -320,8 +320,11 @@ class TurnRun:
                     waiting = []
                 try:
                     batch = await anext(batches)
-                except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the seam to foreign code
-                    batch = (_end_of(error, request, begun=begun),)
+                except (Exception, asyncio.CancelledError) as error:
+                    ended = _end_of(error, request, begun=begun)
+                    if ended is None:
+                        raise
+                    batch = (ended,)
                 begun = True
                 events = stream.feed(batch)
                 if events and self._first_output_s is None:
@@ -472,15 +475,19 @@ async def _stop(batches: AsyncGenerator[Batch, None]) -> None:
         _log.warning("action=stop error=%s", redacted_traceback(error))
 
 
-def _end_of(error: BaseException, request: UpstreamRequest, *, begun: bool) -> Ended:
-    """Say how a turn ends whose upstream raised `error` instead of yielding; raise what ends no turn again."""
+def _end_of(error: BaseException, request: UpstreamRequest, *, begun: bool) -> Ended | None:
+    """Say how a turn ends whose upstream raised `error` instead of yielding; None if that is to be raised.
+
+    It is not raised here: its traceback would hold this frame, which holds it, and so would all that the turn holds
+    stay in memory until a garbage collection.
+    """
     if isinstance(error, StopAsyncIteration):
         return _LOST
     if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-        raise error
+        return None
     if isinstance(error, Refused):
         if not begun:
-            raise error
+            return None
         return Ended("failed", error=Failure(error.problem.told_code, error.problem.message))
     _log.error("action=stream response_id=%s error=%s", request.response_id, redacted_traceback(error))
     if begun:
