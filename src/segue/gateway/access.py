@@ -32,21 +32,22 @@ class Access:
     def __init__(self, config: Config) -> None:
         self._principals: Mapping[str, Principal] = {}
         self._certificates: Sequence[CertificateConfig] = ()
+        self._mode = config.server.access
+        self.open = True
+        """Nobody needs to say who they are."""
+        self.for_own_user = True
+        """Only programs of the gateway's own user may use it: nothing else tells who somebody is."""
         self.replace_keys(config.key, config.certificate)
         bound = [config.server.host, *(listener.host for listener in config.listener)]
         self._has_hosts = bool(config.server.hosts)
-        self._mode = config.server.access
         self._origins = OriginPolicy((*bound, *config.server.hosts), config.server.origins)
 
     def replace_keys(self, keys: Sequence[KeyConfig], certificates: Sequence[CertificateConfig] = ()) -> None:
         """Take other keys and certificates. A principal whose key is not among them is refused from now on."""
         self._principals = {key.sha256: _principal_of(key) for key in keys}
         self._certificates = tuple(certificates)
-
-    @property
-    def _open(self) -> bool:
-        """Whether nobody needs to say who they are."""
-        return not (self._principals or self._certificates)
+        self.open = not (keys or certificates)
+        self.for_own_user = self.open and self._mode == "user"
 
     def refuse_origin(self, headers: Mapping[str, str]) -> Problem | None:
         """Check Host, Origin and Sec-Fetch-Site, for every endpoint."""
@@ -70,11 +71,6 @@ class Access:
             case never:
                 assert_never(never)
 
-    @property
-    def for_own_user(self) -> bool:
-        """Whether only programs of the gateway's own user may use it: nothing else tells who somebody is."""
-        return self._mode == "user" and self._open
-
     def principal(
         self, headers: Mapping[str, str], now: float, certificate: ClientCertificate | None = None
     ) -> Principal | Problem:
@@ -82,7 +78,7 @@ class Access:
 
         An SDK sends a key in any case. So one that is not ours does no harm to a certificate that is.
         """
-        if self._open:
+        if self.open:
             return _LOCAL
         scheme, secret = _presented(headers)
         digest = hashlib.sha256(secret.strip().encode("utf-8", "surrogateescape")).hexdigest()
@@ -105,7 +101,7 @@ class Access:
         if principal.certificate is not None:
             return self._of_certificate(principal.certificate, now)
         if principal.digest is None:
-            return _LOCAL if self._open else _revoked()
+            return _LOCAL if self.open else _revoked()
         found = self._principals.get(principal.digest)
         return _revoked() if found is None else _unless_expired(found, now)
 
@@ -116,7 +112,7 @@ class Access:
         can mean nothing else. A key of the gateway is never passed on.
         """
         own = headers.get("X-Upstream-Key", "").strip()
-        if not own and self._open:
+        if not own and self.open:
             scheme, secret = _presented(headers)
             own = secret if scheme == "bearer" else ""
         return Secret(own) if own and own.isascii() and own.isprintable() else None
@@ -158,7 +154,7 @@ class Access:
         With keys or `server.hosts`, a proxy on this machine may pass on what others send, and with it whatever they
         have written as Host. So nothing but a key is enough then.
         """
-        if not self._open:
+        if not self.open:
             allowed = not isinstance(self.principal(headers, now, certificate), Problem)
         else:
             allowed = not self._has_hosts and is_from_this_machine(peer, headers.get("Host", ""), headers)

@@ -36,7 +36,7 @@ def door_check(access: Access, connections: Connections) -> Middleware:
             reply = http_reply(too_many_connections())
             reply.force_close()  # the next one may not be beyond the limit
             return reply
-        if problem is None and access.for_own_user and request.path not in OPERATORS and not _is_own(request):
+        if problem is None and access.for_own_user and not _is_own(request) and request.path not in OPERATORS:
             problem = not_own_user()
         if problem is not None:
             raise Refused(problem)
