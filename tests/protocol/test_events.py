@@ -257,6 +257,7 @@ def test_the_response_of_an_event_is_its_bytes() -> None:
     response = response_of(response_event("response.created", start, 0, echo))
     assert response == (start, echo)
     assert response.whole() == start + b'"response": 1}'
+    assert response.size_bytes == len(response.whole())
 
 
 def test_a_steer_is_answered_with_its_input() -> None:

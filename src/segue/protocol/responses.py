@@ -249,6 +249,11 @@ class EncodedResponse(NamedTuple):
     start: bytes
     echo: bytes
 
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes the object has."""
+        return len(self.start) + len(self.echo) - 1
+
     def pieces(self) -> Pieces:
         """Return the JSON object."""
         return self.start, memoryview(self.echo)[1:]

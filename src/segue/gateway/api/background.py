@@ -64,7 +64,7 @@ class BackgroundRoutes:
             if create.stream:
                 return await send_in_form(request, events, meter, form=create.form)
             response = await self._whole(create, response_id, events, caller.tenant)
-            meter.sent(1, len(response.start) + len(response.echo) - 1)
+            meter.sent(1, response.size_bytes)
             return await send_whole(request, response.pieces())  # if the client is gone, the turn goes on
 
     async def _whole(

@@ -88,8 +88,9 @@ class ResponseRoutes:
         if failure is not None:  # nothing was sent yet, so the status can tell: clients retry on 5xx
             has_output = bool(finished.output)
             raise Refused(failed_turn(failure, has_output=has_output, retry_after_s=finished.retry_after_s))
-        meter.sent(1, finished.terminal.size_bytes)
-        return await send_whole(request, finished.response.pieces())
+        response = finished.response
+        meter.sent(1, response.size_bytes)
+        return await send_whole(request, response.pieces())
 
     async def count_input(self, request: web.Request) -> web.StreamResponse:
         """Answer how many tokens the input of a create would have. What is about its answer is not looked at."""
