@@ -184,6 +184,34 @@ async def test_openai_agents_holds_a_session_with_tools(api: Api, transport: str
     check(server)
 
 
+@pytest.mark.deep
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("api", APIS)
+async def test_openai_agents_holds_the_same_session_in_chat_completions(api: Api, *, streamed: bool) -> None:
+    from agents import Agent, OpenAIChatCompletionsModel, Runner, function_tool, set_tracing_disabled
+    from openai import AsyncOpenAI
+
+    set_tracing_disabled(True)
+
+    @function_tool
+    def weather(city: str) -> str:
+        """The weather in a city."""
+        return DEGREES[city]
+
+    async with session(api) as (server, url), AsyncOpenAI(base_url=url, api_key="x", max_retries=0) as client:
+        model = OpenAIChatCompletionsModel(model=api, openai_client=client)
+        agent = Agent(name="Forecaster", instructions=INSTRUCTIONS, tools=[weather], model=model)
+        if streamed:
+            run = Runner.run_streamed(agent, QUESTION)
+            async for _ in run.stream_events():
+                pass
+            said = str(run.final_output)
+        else:
+            said = str((await Runner.run(agent, QUESTION)).final_output)
+    assert said == "Rome is warmer."
+    check(server)
+
+
 # --- pydantic-ai -----------------------------------------------------------------------------------------------------
 
 
