@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from segue.gateway.bootstrap import build_router
 from segue.upstreams.group import GroupState
 from tests.faults.clients import Http, http, output_text
 from tests.faults.gateways import until
-from tests.upstreams.provider import Exchange, Provider
+from tests.integration.providers import model_server, says
+from tests.upstreams.provider import Exchange, Provider, providing, refuses
 
 Json = dict[str, Any]
 
@@ -121,6 +123,10 @@ class Conversation:
         return messages[:-1] == [message for pair in pairs for message in pair]
 
 
+def _is_hit(host: ModelHost, asked: int, load: Sequence[asyncio.Task[list[str]]]) -> bool:
+    return len(host.asked) > asked or all(task.done() for task in load)
+
+
 class Clock:
     now = 0.0
 
@@ -202,5 +208,59 @@ async def test_one_of_two_servers_is_killed_under_load(monkeypatch: pytest.Monke
         assert 1 < len(a.asked) - count < 24, "it gets its share again"
         assert (await at_a[0].say())[0] == 200
         assert at_a[0].said[-1] in b.texts(), "and what has moved stays where its prompt is cached"
+    await a.kill()
+    await b.kill()
+
+
+async def test_what_passes_through_is_sent_to_the_other_under_its_own_name() -> None:
+    """A request of the Messages API, which nothing translates; whichever of the two had it first."""
+    overloaded = b'{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}'
+    async with providing(refuses(529, overloaded)) as busy, model_server("messages", says("messages", "Hi.")) as free:
+        ups = [
+            UpstreamConfig(name="busy", dialect="messages", models=["m"], base_url=f"{busy.url}/v1", group="g"),
+            UpstreamConfig(
+                name="free",
+                dialect="messages",
+                models=["m"],
+                model_as="other",
+                base_url=free.url,
+                group="g",
+                backup=True,
+            ),
+        ]
+        config = Config(server=ServerConfig(port=0, store="memory:"), upstream=ups)
+        async with serving(config) as (_, url), http(url) as client:
+            asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi", "x_odd": 1}]}
+            status, answer = await client.send("POST", "/v1/messages", {**asked, "stream": False})
+        assert (status, answer["content"][0]["text"]) == (200, "Hi.")
+        assert [busy.got[0].json["model"], free.asked[0]["model"]] == ["m", "other"]
+        assert busy.got[0].json["messages"] == free.asked[0]["messages"] == asked["messages"]
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("rerun", [False, True])
+async def test_servers_that_come_and_go_break_no_conversation(monkeypatch: pytest.MonkeyPatch, *, rerun: bool) -> None:
+    """One of them is always there. What fails is what a dead one had got, and with `rerun` only what had begun."""
+    monkeypatch.setattr("segue.http_client.connector._IDLE_CLOSE_S", 0.0)
+    a, b, clock = ModelHost(), ModelHost(), Clock()
+    await a.start()
+    await b.start()
+    async with gateway(a, b, clock=clock, rerun=rerun) as url, http(url) as client:
+        conversations = await meet(client, 24, "talk")
+        for number in range(20):
+            victim = (a, b)[number % 2]
+            load = [asyncio.create_task(one.go_on(4)) for one in conversations]
+            await until(partial(_is_hit, victim, len(victim.asked), load))
+            await victim.kill()
+            got = set(victim.unfinished)
+            failed = [text for texts in await asyncio.gather(*load) for text in texts]
+            assert set(failed) <= got
+            victim.unfinished.clear()
+            await victim.start()
+            clock.now += 100.0
+        assert {len(one.said) for one in conversations} == {1 + 20 * 4}
+        by_name = {one.name: one for one in conversations}
+        for body in (*a.asked, *b.asked):
+            assert by_name[body["messages"][-1]["content"].split()[0]].is_whole_in(body["messages"])
     await a.kill()
     await b.kill()

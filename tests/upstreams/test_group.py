@@ -192,6 +192,16 @@ async def test_an_upstream_that_breaks_answers_off_is_taken_out() -> None:
     assert len(a.asked) == 4
 
 
+async def test_the_only_one_in_use_makes_its_own_attempts_before_what_is_out_is_asked() -> None:
+    a, b = Played((refused(),)), Played(OK)
+    one = group(a, b)
+    for _ in range(2):
+        await run(one, new())
+    a.plays, b.plays = [OK], [(refused(),)]
+    assert await run(one, new()) == [SAID, DONE]
+    assert [asked.standby for asked in (b.asked[-1], a.asked[-1])] == [False, False]
+
+
 async def test_all_that_are_out_are_asked_all_the_same() -> None:
     """Nothing is lost by it."""
     a, b = Played((refused(),)), Played((refused(),))

@@ -84,7 +84,7 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weight: Annotated[
         int, Meta(ge=1, le=1000, description="With a group: its share of conversations, beside the others' weights.")
     ] = 1
-    backup: Annotated[bool, Meta(description="With a group: it gets turns only while all others are out.")] = False
+    backup: Annotated[bool, Meta(description="With a group: it gets turns only if all others are out or fail.")] = False
     rerun: Annotated[
         bool,
         Meta(

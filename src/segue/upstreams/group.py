@@ -56,11 +56,19 @@ class GroupState(msgspec.Struct, frozen=True):
 
 
 class _Placed(msgspec.Struct, frozen=True):
-    """Where a turn may go: its members in order, its conversation, and the member that has it at home."""
+    """Where a turn may go: its members in order, of which the first are in use; its conversation; and its home."""
 
     members: Sequence[Member]
+    in_use: int
     conversation: bytes
     home: str
+
+    def has_standby(self, number: int) -> bool:
+        """Say whether a turn that fails at the member of this number, from 1, goes on at the next one at once.
+
+        The last one in use makes its own further attempts first: those behind it are known to fail.
+        """
+        return number != self.in_use and number < len(self.members)
 
 
 class UpstreamGroup:
@@ -75,7 +83,7 @@ class UpstreamGroup:
         """Run one turn at the first member that can."""
         placed, clock = self._place(request), self._state.clock
         for number, member in enumerate(placed.members, 1):
-            asked = _ask(member, request, standby=number < len(placed.members))
+            asked = _ask(member, request, standby=placed.has_standby(number))
             begun_at, begun, batches = clock(), False, member.upstream.stream(asked)
             self._state.health.note_choice(member.name, begun_at)
             try:
@@ -88,9 +96,8 @@ class UpstreamGroup:
                     yield batch
                 return
             except Refused as error:
-                if not self._is_for_another(
-                    error, member, asked, begun_at=begun_at, others=asked.standby and not begun
-                ):
+                others = number < len(placed.members) and not begun
+                if not self._is_for_another(error, member, asked, begun_at=begun_at, others=others):
                     raise
             finally:
                 await batches.aclose()
@@ -125,10 +132,11 @@ class UpstreamGroup:
         held_by = state.moved.find(self.name, conversation)
         ranked = rank(instances, conversation, held_by=held_by, new=request.history.parent is None and not key.replayed)
         rests = {one.name: state.health.rest_s(one.name, _model(by_name[one.name], request), now) for one in ranked}
-        members = [by_name[one.name] for one in ranked if not rests[one.name]]
-        if not members:
+        left = [one for one in ranked if not rests[one.name]]
+        if not left:
             raise Refused(_all_rest(self.name, min(rests.values())))
-        return _Placed(members, conversation, home(instances, conversation))
+        members, in_use = [by_name[one.name] for one in left], sum(not one.out for one in left)
+        return _Placed(members, in_use, conversation, home(instances, conversation))
 
     def _note_output(self, placed: _Placed, member: Member, batch: Batch, begun_at: float) -> None:
         """Note where a conversation is, once a member has begun its answer."""
