@@ -121,3 +121,36 @@ async def test_errors_are_those_that_the_sdk_knows() -> None:
         assert caught.value.request_id
         with pytest.raises(anthropic.BadRequestError):
             await client.messages.create(model="chat", max_tokens=1, messages=[])
+
+
+async def test_a_thread_goes_from_one_upstream_to_another_and_back() -> None:
+    """Each reads all that was said, in its own API."""
+    async with (
+        model_server("messages", says("messages", "Warm.")) as first,
+        model_server(
+            "chat", calls("chat", "call_1", "weather", {"city": "Oslo"}), says("chat", "21 degrees")
+        ) as second,
+        gateway(upstream(first), upstream(second)) as url,
+        client_of(url) as client,
+    ):
+        thread: Json = {"type": "create"}
+        tool = {"name": "weather", "input_schema": {"type": "object", "properties": {}}}
+        result = {"type": "tool_result", "tool_use_id": "call_1", "content": "21"}
+        for model, said_now in (
+            ("messages", QUESTION),
+            ("chat", "And now?"),
+            ("messages", [result]),
+            ("chat", "And now?"),
+        ):
+            asked: Any = {"role": "user", "content": said_now}
+            message = await client.beta.messages.create(
+                model=model,
+                max_tokens=64,
+                messages=[asked],
+                extra_body={"thread": thread, "tools": [tool], "system": "S"},
+            )
+            thread = {"type": "continue", "previous_message_id": message.id}
+        assert [message["role"] for message in first.asked[-1]["messages"]] == ["user", "assistant"] * 2 + ["user"]
+        assert first.asked[-1]["messages"][-1]["content"][0]["tool_use_id"] == "call_1"
+        roles = [message["role"] for message in second.asked[-1]["messages"]]
+        assert roles == ["system", "user", "assistant", "user", "assistant", "tool", "assistant", "user"]

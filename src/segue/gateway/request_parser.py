@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from segue.dialects.doors import Door, DoorRequest, Speaks
+from segue.dialects.messages.threads import may_have_thread, previous_message
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import RequestLimits
 from segue.protocol.requests import ClientMessage, Create, parse_create, parse_message
@@ -41,6 +42,12 @@ class RequestParser:
     async def door(self, door: Door, body: bytes, tenant: str, *, speaks: Speaks) -> DoorRequest | Problem:
         """Read the body of a request that came through the door of another API."""
         return await self._run(lambda: door.read(body, speaks=speaks, limits=self.limits), len(body), tenant=tenant)
+
+    async def previous_message(self, body: bytes, tenant: str) -> str | None:
+        """Return the id of the message that a request of a thread goes on from."""
+        if not may_have_thread(body):
+            return None
+        return await self._run(lambda: previous_message(body, self.limits), len(body), tenant=tenant)
 
     async def _run(self, read: Callable[[], T], size: int, *, tenant: str) -> T:
         if size < LARGE_BYTES:

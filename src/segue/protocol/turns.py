@@ -10,6 +10,7 @@ storing the response, and what an upstream does to make it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import msgspec
 
@@ -63,11 +64,18 @@ class Finished(msgspec.Struct, frozen=True):
         return status
 
 
+class SourceFold(Protocol):
+    """What a provider's own events add up to."""
+
+    def feed(self, data: bytes) -> None:
+        """Take one event."""
+
+
 class TurnStream:
     """One turn from `open` to `close`; times are unix seconds from the caller.
 
     The result always holds the `encrypted_content` of reasoning. The client gets it only if it asked for it
-    (`encrypted`). With `keeps_sources`, the provider's own events are collected.
+    (`encrypted`). `sources` gets the provider's own events.
     """
 
     def __init__(
@@ -78,7 +86,7 @@ class TurnStream:
         now: float,
         *,
         encrypted: bool = False,
-        keeps_sources: bool = False,
+        sources: SourceFold | None = None,
     ) -> None:
         self._encrypted = encrypted
         self._head = ResponseObjectHead(id=response_id, created_at=int(now), previous_response_id=parent_id)
@@ -86,7 +94,7 @@ class TurnStream:
         self._number = FIRST_SEQUENCE_NUMBER
         self._output: list[Item] = []
         self._added = 0
-        self.sources: list[bytes] | None = [] if keeps_sources else None
+        self._sources = sources
         self.ended: Ended | None = None
 
     def open(self) -> list[Event]:
@@ -106,8 +114,8 @@ class TurnStream:
                 break
             if event.type == SOURCE:
                 forwarded.append(event)
-                if self.sources is not None:
-                    self.sources.append(event.data)
+                if self._sources is not None:
+                    self._sources.feed(event.data)
                 continue
             own = event if event.sequence_number == self._number else _renumber(event, self._number)
             if event.type == _DONE:

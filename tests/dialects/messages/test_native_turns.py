@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from segue.dialects.messages.message_fold import MessageFold
 from segue.dialects.messages.native_turns import native_messages, native_turn
 from segue.history.chains import NativeTurn, Turn
 from segue.protocol.object_text import ObjectText
@@ -16,6 +17,13 @@ BLOCK = b'{"type":"content_block_start","index":0,"content_block":{"type":"serve
 INPUT = b'{"type":"content_block_delta","index":0,"delta":{"type":"input_json_delta","partial_json":"{\\"a\\": 1.0}"}}'
 
 
+def fold(*events: bytes) -> MessageFold:
+    folded = MessageFold()
+    for event in events:
+        folded.feed(event)
+    return folded
+
+
 def native(messages: bytes) -> NativeBody:
     return NativeBody(dialect="messages", body=BODY, messages=messages)
 
@@ -25,7 +33,7 @@ def turn(kept: NativeTurn | None) -> Turn:
 
 
 def test_a_turn_is_its_new_messages_and_the_reply_as_it_came() -> None:
-    kept = native_turn(native(b'{"role":"user", "content":"hi"}'), [START, BLOCK, INPUT])
+    kept = native_turn(native(b'{"role":"user", "content":"hi"}'), fold(START, BLOCK, INPUT))
     asked, reply = json.loads(b"[%b]" % kept.messages)
     assert asked == {"role": "user", "content": "hi"}
     assert reply["content"] == [{"type": "server_tool_use", "id": "s", "input": {"a": 1.0}}]
@@ -33,9 +41,9 @@ def test_a_turn_is_its_new_messages_and_the_reply_as_it_came() -> None:
 
 
 def test_a_turn_may_have_no_messages_or_no_reply() -> None:
-    assert native_turn(native(b""), [START]).messages == b""
-    assert native_turn(native(b"{}"), []).messages == b"{}"
-    assert native_turn(native(b""), [BLOCK]).messages.startswith(b'{"role":"assistant"')
+    assert native_turn(native(b""), fold(START)).messages == b""
+    assert native_turn(native(b"{}"), fold()).messages == b"{}"
+    assert native_turn(native(b""), fold(BLOCK)).messages.startswith(b'{"role":"assistant"')
 
 
 def test_the_whole_list_is_joined_as_it_was_written() -> None:

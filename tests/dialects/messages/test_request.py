@@ -13,12 +13,17 @@ from segue.dialects.loss_warnings import LATE_OUTPUT, UNANSWERED_CALL
 from segue.dialects.messages.request import MAX_TOKENS, MessagesDialect
 from segue.dialects.provider_profiles import ProviderProfile
 from segue.dialects.render_cache import RenderCache
+from segue.dialects.rules import Preset
 from segue.dialects.tools import wire_name
-from segue.history.chains import History
+from segue.history.chains import History, NativeTurn, Turn
 from segue.http.sse import SseEvent
 from segue.protocol.codec import encode
 from segue.protocol.events import Event
+from segue.protocol.object_text import ObjectText, read_object
+from segue.protocol.problems import Problem
+from segue.protocol.requests import NativeBody
 from segue.testing.protocol_checker import parse_json
+from segue.testing.store_conformance import sample_id
 from tests.dialects.conversations import (
     CHAT,
     DIALECTS,
@@ -442,3 +447,59 @@ def test_the_mark_is_at_the_end_of_a_message_with_a_note() -> None:
 def test_a_question_beside_a_missing_result_is_part_of_the_loop() -> None:
     assert thinking(USER, CALL, USER, reasoning={"effort": "low"})[0] is None
     assert thinking(USER, CALL, USER, DONE, USER, reasoning={"effort": "low"})[0] == 4096
+
+
+# ------------------------------------------------------------------------------------------- what came in the same API
+
+NATIVE = b'{"model":"mine", "messages":[{"role":"user","content":"go on"}],"max_tokens":1,"thread":{},"stream":false}'
+
+
+def passed(*turns: Turn, fields: dict[str, bytes] | None = None, **more: object) -> Rendered | Problem:
+    """What is sent of a request that came in this API and continues these turns."""
+    text = read_object(NATIVE)
+    assert isinstance(text, ObjectText)
+    new = b'{"role":"user","content":"go on"}'
+    native = NativeBody(dialect="messages", body=text, fields=fields or {}, messages=new)
+    item = encode({"type": "message", "role": "user", "content": "go on"})
+    asked = Request(History(turns[-1] if turns else None, (item,)), native=native)
+    return MessagesDialect(MESSAGES, **more).pass_on(asked, native, RenderCache(1 << 20))  # type: ignore[arg-type]  # settings of one test
+
+
+def a_turn(parent: Turn | None, native: NativeTurn | None, *items: Json) -> Turn:
+    said = encode_items(items)
+    return Turn(id=sample_id("t"), parent=parent, input=said, output=(), calls=frozenset(), stored=False, native=native)
+
+
+def test_a_request_of_this_api_passes_as_it_was_written() -> None:
+    rendered = passed(preset=Preset({"top_k": 3}))
+    assert isinstance(rendered, Rendered)
+    assert rendered.body == (
+        b'{"model":"model-1", "messages":[{"role":"user","content":"go on"}],"max_tokens":1,"stream":true,"top_k":3}'
+    )
+
+
+def test_the_turns_before_it_stand_there_as_they_were_said() -> None:
+    first = a_turn(None, NativeTurn("messages", b'{"role":"user", "content":"hi"}'))
+    second = a_turn(first, NativeTurn("messages", b'{"role":"assistant","content":[{"type":"new"}]}'))
+    rendered = passed(first, second, fields={"system": b'"S"'})
+    assert isinstance(rendered, Rendered)
+    assert (
+        b'"messages":[{"role":"user", "content":"hi"},{"role":"assistant","content":[{"type":"new"}]},' in rendered.body
+    )
+    assert rendered.body.endswith(b'"stream":true,"system":"S"}')
+
+
+def test_turns_of_another_api_are_written_from_their_items() -> None:
+    """All of them: ids of calls, for example, must be the same everywhere."""
+    first = a_turn(None, NativeTurn("messages", b'{"role":"user","content":"hi"}'), USER)
+    second = a_turn(first, None, {"type": "message", "role": "assistant", "content": "said", "phase": "final"})
+    rendered = passed(first, second)
+    assert isinstance(rendered, Rendered)
+    assert [message["role"] for message in parse_json(rendered.body.decode())["messages"]] == [
+        "user",
+        "assistant",
+        "user",
+    ]
+    assert rendered.warnings
+    refused = passed(a_turn(None, None, {"type": "compaction", "encrypted_content": "x"}))
+    assert isinstance(refused, Problem)

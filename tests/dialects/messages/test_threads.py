@@ -13,10 +13,12 @@ from segue.dialects.messages.threads import (
     ThreadAsk,
     given_context,
     known_context,
+    may_have_thread,
     previous_message,
     read_thread,
 )
 from segue.protocol.problems import Problem
+from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits
 from segue.protocol.requests import ThreadContext
 
 Json = Any
@@ -64,7 +66,14 @@ def test_what_is_not_known_is_refused(thread: Json) -> None:
     ],
 )
 def test_the_message_that_a_request_goes_on_from_is_found(body: Json, message_id: str | None) -> None:
-    assert previous_message(json.dumps(body).encode()) == message_id
+    assert previous_message(json.dumps(body).encode(), DEFAULT_LIMITS) == message_id
+
+
+def test_a_body_is_bounded_before_it_is_looked_into() -> None:
+    body = json.dumps({"thread": {"type": "continue", "previous_message_id": "msg_1"}, "x": [0] * 9}).encode()
+    assert may_have_thread(body)
+    assert not may_have_thread(b'{"threads":1}')
+    assert previous_message(body, RequestLimits(values=3)) is None
 
 
 def text(said: str, **fields: object) -> Json:

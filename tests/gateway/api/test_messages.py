@@ -356,15 +356,3 @@ async def test_the_provider_gets_the_conversation_as_it_was_said(tmp_path: Path)
         await client.ask(on_from(second["id"]), user("u3"))
         assert sent(provider)["messages"] == [*whole, reply, user("u3")]
         assert sent(provider)["tools"] == kept["tools"]
-
-
-async def test_a_thread_that_was_elsewhere_is_told_from_its_items() -> None:
-    async with passing() as (provider, client):
-        answer = {"role": "assistant", "content": "said elsewhere"}
-        model = ScriptedUpstream([say("said elsewhere")])
-        del model
-        first = await client.ask(CREATE, user("u1"), answer, user("u2"))
-        await client.ask(on_from(first["id"]), user("u3"))
-        assert [message["role"] for message in sent(provider)["messages"]] == [
-            *("user", "assistant", "user", "assistant", "user"),
-        ]

@@ -370,6 +370,24 @@ async def test_a_route_to_self_leads_into_the_own_api_as_the_tenant_of_the_tunne
     assert stored is not None
 
 
+async def test_the_messages_door_is_there_for_agents_behind_a_sidecar_and_keeps_their_threads() -> None:
+    """Under the key of the tunnel; the agent's own means nothing here."""
+    lines = (Line(b"Content-Type", b"application/json"), Line(b"x-api-key", b"sk-ant-of-the-agent"))
+    head = RequestHead(b"POST", b"/own/v1/messages?beta=true", lines)
+    asked = {"model": "scripted", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    previous: str | None = None
+    async with running(ok, keys=[KEY]) as (_, url, _provider):
+        peer = Peer(url)
+        async with peer.connected({"Authorization": "Bearer sk-alice"}) as socket:
+            for _ in range(2):
+                on = {"type": "create"} if previous is None else {"type": "continue", "previous_message_id": previous}
+                body = encode_document(json.dumps({**asked, "thread": on}).encode())
+                answer, replied = await peer.request(socket, TunnelRequest(head, body))
+                assert answer.head is not None
+                assert answer.head.status == 200
+                previous = json.loads(replied)["id"]
+
+
 async def test_a_route_that_is_not_for_a_key_is_refused_and_so_is_a_key_that_is_revoked() -> None:
     """Each request asks anew, on a link that was there before."""
     both, own = replace(KEY, routes=["/own", "/v1"]), replace(KEY, routes=["/own"])

@@ -14,12 +14,9 @@ from segue.protocol.codec import encode
 from segue.protocol.requests import NativeBody
 
 
-def native_turn(native: NativeBody, events: Sequence[bytes]) -> NativeTurn:
+def native_turn(native: NativeBody, reply_fold: MessageFold) -> NativeTurn:
     """Return the new messages of a request, and the message that its provider's events add up to."""
-    fold = MessageFold()
-    for event in events:
-        fold.feed(event)
-    content = fold.content()
+    content = reply_fold.content()
     reply = encode({"role": "assistant", "content": content}) if content else b""
     return NativeTurn(native.dialect, b",".join(part for part in (native.messages, reply) if part))
 

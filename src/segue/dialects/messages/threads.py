@@ -17,6 +17,7 @@ from msgspec import Raw
 from segue.dialects.messages.door_items import BILLING
 from segue.protocol.codec import UNREADABLE, decode, encode
 from segue.protocol.problems import Problem, thread_mismatch, thread_unsupported
+from segue.protocol.request_size import RequestLimits, refuse_size
 from segue.protocol.requests import ThreadContext
 
 _NULL = Raw(b"null")
@@ -65,9 +66,14 @@ def read_thread(raw: Raw) -> ThreadAsk | Problem | None:
     return thread_unsupported("'thread' says something that this gateway does not know")
 
 
-def previous_message(body: bytes) -> str | None:
+def may_have_thread(body: bytes) -> bool:
+    """Tell whether a request may be one of a thread. An escape in the name is found later, and refused."""
+    return b'"thread"' in body
+
+
+def previous_message(body: bytes, limits: RequestLimits) -> str | None:
     """Return the id of the message that a request goes on from; None if it does not, or cannot be read."""
-    if b'"thread"' not in body:  # an escape in the name is found later, and refused
+    if refuse_size(body, limits) is not None:
         return None
     carrier = decode(body, _carriers)
     asked = None if isinstance(carrier, Problem) else read_thread(carrier.thread)

@@ -11,7 +11,6 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from segue.dialects.messages.door import MessagesDoor
-from segue.dialects.messages.threads import previous_message
 from segue.gateway.api.doors import DoorRoutes
 from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
@@ -49,8 +48,9 @@ class MessagesRoutes(DoorRoutes):
 
     async def _anchor(self, request: web.Request, body: bytes) -> Anchor | None:
         """Find the message that a request goes on from, if it does."""
-        wanted = previous_message(body)
-        return None if wanted is None else await self._services.threads.find(request[PRINCIPAL].tenant, wanted)
+        services, tenant = self._services, request[PRINCIPAL].tenant
+        wanted = await services.requests.previous_message(body, tenant)
+        return None if wanted is None else await services.threads.find(tenant, wanted)
 
     async def _run(
         self, request: web.Request, body: bytes, anchor: Anchor | None, *, claim: ThreadClaim | None

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from segue.dialects.messages.message_fold import MessageFold
 from segue.dialects.messages.native_turns import native_turn
 from segue.gateway.admin.metrics import Outcome, TransportMeter
 from segue.gateway.principal import Principal
@@ -303,13 +304,14 @@ class TurnRun:
             request, runs = await self._prepare()
             self.response_id = request.response_id
             echo = encode_echo(create.settings, store=create.store, background=create.background, thread=create.thread)
+            sources = MessageFold() if create.thread is not None and create.native is not None else None
             stream = self._stream = TurnStream(
                 request.response_id,
                 _id_of(request.history.parent),
                 echo,
                 executor.clock(),
                 encrypted=create.shows_encrypted,
-                keeps_sources=create.thread is not None and create.native is not None,
+                sources=sources,
             )
             waiting = stream.open()
             batches = runs.stream(request) if create.generate else _warm_up(runs, request)
@@ -332,7 +334,7 @@ class TurnRun:
                 waiting += events
             finished = stream.close(stream.ended, executor.clock())
             if finished.status != "failed" and not (create.thread is not None and _is_refusal(finished)):
-                turn = self._turn_of(request, finished, stream.sources)
+                turn = self._turn_of(request, finished, sources)
                 if create.store:
                     if waiting:
                         yield waiting  # the commit takes a disk write: the text need not wait for it
@@ -384,7 +386,7 @@ class TurnRun:
         executor.quotas.end(self._scopes, None if self.finished is None else self.finished.head.usage, executor.clock())
         self._caller.meter.turn(outcome, self._first_output_s, executor.monotonic() - self._begun_at)
 
-    def _turn_of(self, request: UpstreamRequest, finished: Finished, sources: Sequence[bytes] | None) -> Turn:
+    def _turn_of(self, request: UpstreamRequest, finished: Finished, sources: MessageFold | None) -> Turn:
         create = self._create
         native = None if create.native is None or sources is None else native_turn(create.native, sources)
         return Turn(
