@@ -59,3 +59,22 @@ def test_replies_are_written_as_h11_writes_them(status: int, reason: bytes, line
 @pytest.mark.parametrize("reason", [b"a\r\nX: b", b"\x00"])
 def test_a_reason_that_is_none_is_left_out(reason: bytes) -> None:
     assert encode_reply_head(ReplyHead(500, reason, ())) == b"HTTP/1.1 500 \r\n\r\n"
+
+
+def test_lines_keep_their_case_order_and_duplicates() -> None:
+    lines = (Line(b"x-B", b"1"), Line(b"X-a", b""), Line(b"x-B", b"3"))
+    assert encode_request_head(RequestHead(b"GET", b"/v1?a=%7e", lines)) == (
+        b"GET /v1?a=%7e HTTP/1.1\r\nx-B: 1\r\nX-a: \r\nx-B: 3\r\n\r\n"
+    )
+    assert encode_reply_head(ReplyHead(200, b"OK", lines)) == b"HTTP/1.1 200 OK\r\nx-B: 1\r\nX-a: \r\nx-B: 3\r\n\r\n"
+
+
+@pytest.mark.parametrize("line", [Line(b"X", b"a\r\nY: b"), Line(b"X: y\r\nZ", b"1"), Line(b"X", b" a")])
+def test_a_line_that_would_be_read_otherwise_is_not_written(line: Line) -> None:
+    assert encode_request_head(RequestHead(b"GET", b"/", (line,))) is None
+    assert encode_reply_head(ReplyHead(200, b"OK", (line,))) is None
+
+
+@pytest.mark.parametrize(("method", "target"), [(b"G T", b"/"), (b"GET", b"/ HTTP/1.1\r\nX: y\r\n"), (b"GET", b"")])
+def test_a_request_line_that_is_none_is_not_written(method: bytes, target: bytes) -> None:
+    assert encode_request_head(RequestHead(method, target, ())) is None

@@ -185,3 +185,30 @@ def test_what_follows_a_head(lines: bytes, method: bytes, expected: tuple[Framin
 
 def test_an_unknown_version_is_no_reply() -> None:
     assert read_reply_head(b"HTTP/2.0 200 OK\r\n\r\n", b"GET") == BadReply("the status line is none")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"X-A: 1\r\n : 2\r\nno colon\r\n",
+        b" folded at first\r\n",
+        b"Content-Length: 3\r\nContent-Length: 4\r\n",
+        b"Content-Length: three\r\n",
+        b"Transfer-Encoding: gzip\r\n",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+    ],
+)
+def test_what_is_no_head_is_refused(lines: bytes) -> None:
+    assert isinstance(read_reply_head(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n", b"GET"), BadReply)
+
+
+def test_lines_are_kept_as_they_came_and_folds_become_spaces() -> None:
+    found = read_reply_head(b"HTTP/1.1 529 \xe9\nx-B:  1 \r\nX-a: two\r\n \t words\nx-B:\r\n\r\n", b"GET")
+    assert isinstance(found, ReceivedReply)
+    assert found.head == ReplyHead(529, b"\xe9", (Line(b"x-B", b"1"), Line(b"X-a", b"two words"), Line(b"x-B", b"")))
+
+
+def test_the_end_of_a_head_is_found_in_pieces() -> None:
+    data = b"HTTP/1.1 200 OK\r\n\r\nmore"
+    assert [reply_head_end(data[:end], end - 1) for end in (17, 18, 19, 23)] == [None, None, 19, None]
+    assert reply_head_end(data, 17) == 19
