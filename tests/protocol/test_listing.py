@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from segue.protocol.ids import FIRST_INPUT_NUMBER
 from segue.protocol.items import parse_input
-from segue.protocol.listing import MAX_LIMIT, ItemRun, Order, Page, paginate, parse_page
+from segue.protocol.listing import MAX_LIMIT, PAGE_BYTES, ItemRun, Order, Page, is_small, paginate, parse_page
 from segue.protocol.problems import Problem
 from segue.testing.store_conformance import sample_id
 from tests.strategies import any_text, examples, items
@@ -219,6 +219,31 @@ def test_what_is_not_on_the_page_is_not_decoded(after: str | None) -> None:
     page = listed(paginate([ItemRun(items, ID)], Page(1, "asc", after)))
     assert page["data"][0]["id"] == f"msg_{UNIQUE}8000" if after is None else f"msg_{UNIQUE}8005"
     assert page["has_more"]
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_a_page_of_large_items_ends_early(order: Order) -> None:
+    """But never empty, and whoever pages on sees every item once."""
+    sizes = [10, PAGE_BYTES + 1, PAGE_BYTES // 2, PAGE_BYTES // 3, 10, 10]
+    items = [b'{"id":"i%d","role":"user","content":"%b"}' % (at, b"x" * size) for at, size in enumerate(sizes)]
+    pages: list[list[str]] = []
+    after: str | None = None
+    while True:
+        page = listed(paginate([ItemRun(items, ID)], Page(4, order, after)))
+        pages.append([item["id"] for item in page["data"]])
+        after = page["last_id"]
+        if not page["has_more"]:
+            break
+    forward = [["i0"], ["i1"], ["i2", "i3", "i4", "i5"]]
+    assert pages == (forward if order == "asc" else [["i5", "i4", "i3", "i2"], ["i1"], ["i0"]])
+
+
+def test_a_small_page_is_the_first_one_of_small_items() -> None:
+    small, large = [ItemRun([b"{}"] * 1000, ID)], [ItemRun([b"x" * 300_000, b"{}"], ID)]
+    assert is_small(small, Page())
+    assert not is_small(small, Page(after="i1"))
+    assert not is_small(large, Page())
+    assert is_small(large, Page(limit=1))
 
 
 def test_an_item_that_is_not_in_the_list_has_nothing_after_it() -> None:

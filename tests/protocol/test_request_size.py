@@ -34,6 +34,15 @@ def test_what_is_within_texts_does_not_count(text: str) -> None:
     assert refuse_size(f"[{text},{'1,' * 1200}1]", FEW) in {TOO_MANY, None if text[-1] == "," else TOO_MANY}
 
 
+@pytest.mark.parametrize("as_text", [False, True])
+def test_texts_of_millions_of_escapes_are_refused(*, as_text: bool) -> None:
+    """They take long to read and to write. What a client writes that knows ASCII only are fewer, however much it is."""
+    whole = b'{"input":"%b"}'
+    escaped, ascii_only = whole % (b'\\"' * 3_000_001), whole % (rb"\u00e4" * 2_700_000)
+    found = [refuse_size(one.decode() if as_text else one) for one in (escaped, ascii_only)]
+    assert found == [Problem("message_too_large", "The request's texts hold more than 3000000 backslashes."), None]
+
+
 def values(value: Any) -> int:  # noqa: ANN401 - any JSON
     """Count what begins a value or parts two of them."""
     match value:

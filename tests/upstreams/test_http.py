@@ -7,6 +7,7 @@ import threading
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -62,12 +63,18 @@ async def test_a_large_body_arrives_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("items", "beside"),
-    [([HI], False), ([HI] * 1001, True), ([user_message("x" * 300_000)], True), ([HI] * 900, False)],
-    ids=["small", "many", "large", "some"],
+    ("items", "size", "beside"),
+    [
+        ([HI], 0, False),
+        ([HI] * 1001, 0, True),
+        ([user_message("x" * 300_000)], 0, True),
+        ([HI] * 900, 0, False),
+        ([HI], 300_000, True),
+    ],
+    ids=["small", "many", "large", "some", "large settings"],
 )
 async def test_a_large_request_is_rendered_beside_the_event_loop(
-    items: list[bytes], beside: bool, monkeypatch: pytest.MonkeyPatch
+    items: list[bytes], size: int, beside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It reads the same, and whatever its dialect cannot say is refused as ever."""
     render, threads = PlainDialect.render, []
@@ -78,7 +85,8 @@ async def test_a_large_request_is_rendered_beside_the_event_loop(
 
     monkeypatch.setattr(PlainDialect, "render", noted)
     async with providing(ANSWERS) as provider, upstream(provider.url) as one:
-        assert (await answer(one, request(*items)))[0] == "Hello"
+        asked = msgspec.structs.replace(request(*items), size_bytes=size)
+        assert (await answer(one, asked))[0] == "Hello"
     assert threads == [beside]
 
 

@@ -49,6 +49,10 @@ class _PageQuery(msgspec.Struct):
 
 
 MAX_LIMIT = 100
+#: How many bytes of items a page may have, if they are more than one.
+PAGE_BYTES = 4 * 1024 * 1024
+#: So many bytes are read and written within a millisecond or two.
+_FEW = 256 * 1024
 
 
 def parse_page(query: dict[str, str]) -> Page | Problem:
@@ -82,14 +86,25 @@ class _Shown(NamedTuple):
 def paginate(runs: Sequence[ItemRun], page: Page, *, encrypted: bool = False) -> bytes | Problem:
     """Cut the page out of all items (oldest first) and encode the list object. What is behind it is not looked at.
 
-    `encrypted_content` is shown if the client asked for it.
+    A page ends early, but not before its first item, rather than hold more than `PAGE_BYTES`: its client asks for the
+    next one then, as after any page. `encrypted_content` is shown if the client asked for it.
     """
     rest = _in_order(runs, page.order)
     if page.after is not None and not any(_ident(one) == page.after for one in rest):
         return Problem("item_not_found", f"No item with id {quoted(page.after)} in this list.", "after")
-    data = [_complete(one, encrypted=encrypted) for one in islice(rest, page.limit)]
+    data: list[dict[str, Any]] = []
+    size, more = 0, next(rest, None)
+    while more is not None and len(data) < page.limit and (not data or size + len(more.item) <= PAGE_BYTES):
+        data.append(_complete(more, encrypted=encrypted))
+        size += len(more.item)
+        more = next(rest, None)
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
-    return encode(_Listing(data, first, last, next(rest, None) is not None))
+    return encode(_Listing(data, first, last, more is not None))
+
+
+def is_small(runs: Sequence[ItemRun], page: Page) -> bool:
+    """Tell whether a page is the first one, and soon written."""
+    return page.after is None and sum(len(one.item) for one in islice(_in_order(runs, page.order), page.limit)) < _FEW
 
 
 def _in_order(runs: Sequence[ItemRun], order: Order) -> Iterator[_Shown]:

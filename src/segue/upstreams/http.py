@@ -509,6 +509,7 @@ def _keys_in(headers: Sequence[tuple[str, str]], key: str | None) -> Sequence[st
 
 
 def _is_large(request: UpstreamRequest) -> bool:
-    """Tell whether rendering takes more than some milliseconds: many new items or tools, or much of them."""
+    """Tell whether rendering takes more than some milliseconds: many new items or tools, or many bytes of anything."""
     given = request.history.input
-    return max(len(given), len(request.settings.tools)) > _MANY or sum(map(len, given)) > _MUCH_BYTES
+    many = max(len(given), len(request.settings.tools)) > _MANY
+    return many or request.size_bytes > _MUCH_BYTES or sum(map(len, given)) > _MUCH_BYTES

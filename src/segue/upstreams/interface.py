@@ -56,6 +56,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     continued by its id, but its client may send the whole history again. `standby` is true if another upstream can run
     the turn: a failure that proves that nothing was generated is then raised at once, as `UpstreamFailed`. `native` is
     the request as its client wrote it in the API that this upstream speaks: it is sent instead of the items.
+    `size_bytes` is the length of its message.
     """
 
     model: str
@@ -68,6 +69,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     held: bool = False
     standby: bool = False
     native: NativeBody | None = None
+    size_bytes: int = 0
 
 
 class UpstreamFailed(Refused):

@@ -26,13 +26,11 @@ from segue.gateway.turns.executor import Caller, TurnRun
 from segue.history.records import ChainLink
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId, parse_response_id
-from segue.protocol.listing import ItemRun, Page, paginate, parse_page
+from segue.protocol.listing import ItemRun, is_small, paginate, parse_page
 from segue.protocol.problems import Problem, Refused, response_not_found
 from segue.protocol.requests import ENCRYPTED_REASONING, Create
 
 _JSON = "application/json"
-#: Among so many, one is looked for in another thread.
-_MANY_ITEMS = 2000
 
 
 class ResponseRoutes:
@@ -146,23 +144,24 @@ class ResponseRoutes:
         if chain is None:
             raise Refused(response_not_found(response_id))
         encrypted = _asks_for_encrypted(request)
-        if page.after is None or sum(len(link.input) for link in chain) < _MANY_ITEMS:
-            body = _list(chain, page, encrypted=encrypted)
+        runs = _runs(chain)
+        if is_small(runs, page):
+            body = paginate(runs, page, encrypted=encrypted)
         else:
-            body = await asyncio.to_thread(_list, chain, page, encrypted=encrypted)
+            body = await asyncio.to_thread(paginate, runs, page, encrypted=encrypted)
         if isinstance(body, Problem):
             raise Refused(body)
         return await send_whole(request, (body,))
 
 
-def _list(chain: Sequence[ChainLink], page: Page, *, encrypted: bool) -> bytes | Problem:
-    """Write the page of the items of a chain, without the last answer."""
+def _runs(chain: Sequence[ChainLink]) -> Sequence[ItemRun]:
+    """Return the items of a chain, without the last answer."""
     runs: list[ItemRun] = []
     for link in chain:
         runs.append(ItemRun(link.input, link.id))
         if link is not chain[-1]:
             runs.append(ItemRun(link.output, link.id, first=0))
-    return paginate(runs, page, encrypted=encrypted)
+    return runs
 
 
 def _response_id(request: web.Request) -> ResponseId:

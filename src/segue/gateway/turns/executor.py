@@ -371,6 +371,7 @@ class TurnRun:
             create.store,
             self._continuable,
             native=create.native,
+            size_bytes=create.size_bytes,
         )
         self._upstreams = resolved.found.upstreams
         executor.upstream_use.begin(self._upstreams)  # no await since they were found
