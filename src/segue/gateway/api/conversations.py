@@ -14,6 +14,7 @@ from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.drain import takes_no_turn
 from segue.gateway.services import Services
+from segue.gateway.transport import send_whole
 from segue.gateway.turns.conversation_transfer import ConversationTransfer
 from segue.protocol.codec import encode
 from segue.protocol.ids import parse_response_id, response_of_message
@@ -56,7 +57,7 @@ class ConversationRoutes:
         else:
             message = f"Invalid value for 'as': one of {', '.join(_DIALECTS)}; without it, a file."
             raise Refused(Problem("invalid_value", message, "as"))
-        return web.Response(body=body, content_type=_JSON, headers=_HEADERS)
+        return await send_whole(request, (body,), headers=_HEADERS)
 
     async def take_in(self, request: web.Request) -> web.StreamResponse:
         """Store the conversation of a file, and answer with the id to continue."""

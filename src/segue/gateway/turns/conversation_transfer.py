@@ -65,16 +65,16 @@ class ConversationTransfer:
 
     async def export(self, tenant: str, response_id: ResponseId) -> bytes:
         """Return the file of the conversation that ends in a response. Raises `Refused` if there is none."""
+        records = await self._read(tenant, response_id)
         async with self._queue.permit(tenant):
-            records = await self._read(tenant, response_id)
             return await asyncio.to_thread(write_conversation, records, self._clock())
 
     async def stateless_request(
         self, tenant: str, response_id: ResponseId, dialect: ProviderDialect
     ) -> StatelessRequest:
         """Return the request that made a response as one that needs no gateway. Raises `Refused`."""
+        records = await self._read(tenant, response_id)
         async with self._queue.permit(tenant):
-            records = await self._read(tenant, response_id)
             written = await asyncio.to_thread(write_request, records, dialect)
         if isinstance(written, Problem):
             raise Refused(written)
@@ -84,18 +84,20 @@ class ConversationTransfer:
         """Store the turns of a file that are not here yet. Raises `Refused`."""
         now, erasures = self._clock(), self._erasures(tenant)
         importer = Imported(tenant, now, now + self._retention_s)
-        async with self._queue.permit(tenant):
-            if len(file) < LARGE_BYTES:
-                records = read_conversation(file, importer, self._limits)
-            else:
-                records = await asyncio.to_thread(read_conversation, file, importer, self._limits)
-            if isinstance(records, Problem):
-                raise Refused(records)
-            here = await self._count_here(tenant, records)
-            for record in records[here:]:
-                await self._storage_quota.check(tenant, now)
-                await self._append(record, erasures)
+        records = await self._parse(file, importer)
+        if isinstance(records, Problem):
+            raise Refused(records)
+        here = await self._count_here(tenant, records)
+        for record in records[here:]:
+            await self._storage_quota.check(tenant, now)
+            await self._append(record, erasures)
         return ImportReport(id=records[-1].id, turns=len(records), imported=len(records) - here)
+
+    async def _parse(self, file: bytes, importer: Imported) -> list[Record] | Problem:
+        if len(file) < LARGE_BYTES:
+            return read_conversation(file, importer, self._limits)
+        async with self._queue.permit(importer.tenant):
+            return await asyncio.to_thread(read_conversation, file, importer, self._limits)
 
     async def _append(self, record: Record, erasures: int) -> None:
         """Store a record, unless what its tenant has was erased since the import began."""
