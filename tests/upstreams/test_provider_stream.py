@@ -5,7 +5,7 @@ behind.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -24,7 +24,7 @@ from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
 from segue.protocol.responses import Failure
 from segue.upstreams.interface import UpstreamRequest
-from segue.upstreams.provider_stream import ProviderStream, drop
+from segue.upstreams.provider_stream import ProviderStream, StreamLimits, drop
 from segue.upstreams.retries import FailedAttempt
 from tests.upstreams.http_turns import text_of
 from tests.upstreams.plain_dialect import END, PlainDialect, awaits, fail, say
@@ -43,6 +43,7 @@ async def opened(
     idle_timeout_s: float = 20.0,
     clients_key: bool = False,
     own_fields: frozenset[str] = frozenset(),
+    pace: Callable[[int, float], float] = lambda *_: 0.0,
 ) -> AsyncIterator[tuple[ProviderStream, Provider]]:
     """The stream of one reply."""
     body = JsonBody((b"{}",))
@@ -53,7 +54,7 @@ async def opened(
             body,
             PlainDialect().decoder(REQUEST),
             name="acme",
-            idle_timeout_s=idle_timeout_s,
+            limits=StreamLimits(idle_timeout_s, pace),
             clients_key=clients_key,
             redactor=KeyRedactor([KEY]),
             rendered=Rendered((b"{}",), (), own_fields),
@@ -326,7 +327,13 @@ async def test_many_events_at_once_leave_time_for_others() -> None:
             turns += 1
             await asyncio.sleep(0)
 
-    async with opened(streams(many + END)) as (stream, _):
+    paced: list[int] = []
+
+    def pace(size: int, now: float) -> float:
+        paced.append(size)
+        return 0.0
+
+    async with opened(streams(many + END), pace=pace) as (stream, _):
         counting = asyncio.create_task(count())
         sizes = [len(await stream.read())]
         while not stream.decoder.ended:
@@ -335,3 +342,4 @@ async def test_many_events_at_once_leave_time_for_others() -> None:
     assert sum(sizes) >= 12_000
     assert turns >= len(sizes) - 1
     assert max(sizes) <= 16 * 1024 // len(say("x")) + 5  # and what begins a message
+    assert len(many) - 16 * 1024 <= sum(paced) <= len(many + END)

@@ -18,6 +18,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import aiohttp
 import msgspec
@@ -36,12 +37,13 @@ from segue.protocol.codec import encode
 from segue.protocol.problems import Code, Problem, Refused, not_counted
 from segue.protocol.requests import NativeBody
 from segue.upstreams.admission import AdmissionQueue
+from segue.upstreams.bulk_pace import BulkPace
 from segue.upstreams.conversation_key import conversation_key_of
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, failure_without_reply, read_refusal
 from segue.upstreams.interface import Batch, Secret, UpstreamFailed, UpstreamRequest
 from segue.upstreams.learned_refusals import LearnedRefusals
 from segue.upstreams.model_listing import ModelListing
-from segue.upstreams.provider_stream import ProviderStream, drop
+from segue.upstreams.provider_stream import ProviderStream, StreamLimits, drop
 from segue.upstreams.retries import FailedAttempt, RetryPolicy, backoff_before_retry
 from segue.upstreams.session_affinity import SessionAffinity
 from segue.upstreams.slots import SLOT_FIELD, SlotTable
@@ -94,11 +96,12 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UpstreamRuntime(msgspec.Struct, frozen=True):
-    """What an upstream gets from the process: unix time, random numbers from 0 to 1, the render cache."""
+    """What an upstream gets from the process: unix time, random numbers from 0 to 1, the render cache, the pace."""
 
     clock: Callable[[], float]
     jitter: Callable[[], float]
     render_cache: RenderCache
+    bulk_pace: BulkPace = msgspec.field(default_factory=BulkPace)
 
 
 class _AttemptedTurn:
@@ -334,7 +337,7 @@ class HttpUpstream:
                 body,
                 decoder,
                 name=provider.name,
-                idle_timeout_s=provider.idle_timeout_s,
+                limits=StreamLimits(provider.idle_timeout_s, partial(self.runtime.bulk_pace.wait_s, request.tenant)),
                 clients_key=provider.pass_key,
                 redactor=redactor,
                 rendered=rendered,

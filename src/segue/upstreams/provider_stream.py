@@ -9,11 +9,12 @@ events mean (the dialect's decoder).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import get_args
 
 import aiohttp
+import msgspec
 
 from segue.dialects.error_shapes import find_error
 from segue.dialects.interface import NOTHING, Awaited, Rendered, ReplyDecoder
@@ -54,6 +55,13 @@ _TAIL_S = 2.0
 _PIECE_BYTES = 16 * 1024
 
 
+class StreamLimits(msgspec.Struct, frozen=True):
+    """`pace` is told the size of a large read, and the time, and tells how long the next one has to wait."""
+
+    idle_timeout_s: float
+    pace: Callable[[int, float], float]
+
+
 class ProviderStream:
     """One reply stream of the upstream called `name`, which may be silent for `idle_timeout_s`.
 
@@ -67,24 +75,25 @@ class ProviderStream:
         decoder: ReplyDecoder,
         *,
         name: str,
-        idle_timeout_s: float,
+        limits: StreamLimits,
         clients_key: bool,
         redactor: KeyRedactor,
         rendered: Rendered,
     ) -> None:
         self._response = response
+        self._pace = limits.pace
         self._content = response.content
         self._body = body
         self.decoder = decoder
         self._name = name
-        self._idle_timeout_s = idle_timeout_s
+        self._idle_timeout_s = limits.idle_timeout_s
         self._clients_key = clients_key
         self._redactor = redactor
         self._rendered = rendered
         self._head: bytes | None = b""  # of the body, until it shows an event
         self._reader = SseReader(MAX_EVENT_BYTES)
         self._rest = b""  # of what has arrived
-        self._busy = False  # the last read took some time
+        self._large = 0  # bytes of the last read, if it takes some time to pass them on
         self._awaited: Awaited = "answer"
         self._deadline = 0.0  # of the end of the stream, once the answer is there
         self._forwarded = False
@@ -137,12 +146,13 @@ class ProviderStream:
 
     async def _next_piece(self) -> bytes:
         """Return what has arrived, a piece at a time: thousands of small events at once would hold up all others."""
-        if self._busy:
-            await asyncio.sleep(0)
+        if self._large:
+            await asyncio.sleep(self._pace(self._large, asyncio.get_running_loop().time()))
         data = self._rest or await read_piece(self._content)
         self._rest = data[_PIECE_BYTES:]
-        self._busy = len(data) > _PIECE_BYTES // 4
-        return data[:_PIECE_BYTES] if self._rest else data
+        piece = data[:_PIECE_BYTES] if self._rest else data
+        self._large = len(piece) if len(piece) > _PIECE_BYTES // 4 else 0
+        return piece
 
     def _on_eof(self) -> list[Event | Ended]:
         """End the turn. Some servers announce a stream and send an error as plain JSON."""

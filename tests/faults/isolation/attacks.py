@@ -33,20 +33,22 @@ class Attack(msgspec.Struct, frozen=True):
     run: Run
 
 
-async def again(attempt: Callable[[], Awaitable[None]], every_s: float) -> None:
+async def again(target: Target, attempt: Callable[[], Awaitable[None]], every_s: float) -> None:
     """Do something for ever, with a pause behind each time."""
     while True:
         with suppress(*GIVEN_UP):
             await attempt()
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(every_s / target.pace)
 
 
-async def crowd(count: int, attempt: Callable[[], Awaitable[None]], *, every_s: float, per_s: float = 400) -> None:
+async def crowd(
+    target: Target, count: int, attempt: Callable[[], Awaitable[None]], *, every_s: float, per_s: float = 400
+) -> None:
     """Let so many do something for ever; they begin one after the other."""
     async with asyncio.TaskGroup() as group:
         for _ in range(count):
-            group.create_task(again(attempt, every_s))
-            await asyncio.sleep(1 / per_s)
+            group.create_task(again(target, attempt, every_s))
+            await asyncio.sleep(1 / per_s / target.pace)
 
 
 async def until_closed(wire: Wire) -> None:
@@ -75,7 +77,7 @@ def many(count: int, attempt: Run, *, every_s: float = 0.5) -> Run:
     """Make an attack by so many connections at once."""
 
     async def attack(target: Target) -> None:
-        await crowd(count, lambda: attempt(target), every_s=every_s)
+        await crowd(target, count, lambda: attempt(target), every_s=every_s)
 
     return attack
 
@@ -220,7 +222,7 @@ def large_requests(*names: str, pause_s: float = 0.5) -> Run:
                 with suppress(*GIVEN_UP):
                     async with asyncio.timeout(30):
                         await asked(target, target.post(_shape(name)))
-                await asyncio.sleep(pause_s)
+                await asyncio.sleep(pause_s / target.pace)
 
     return attack
 
@@ -237,7 +239,7 @@ def large_messages(*names: str, pause_s: float = 0.5) -> Run:
                         await wire.send(frame(_shape(name)))
                         while b'"type":"response.completed"' not in (await wire.message())[:60]:
                             pass
-                await asyncio.sleep(pause_s)
+                await asyncio.sleep(pause_s / target.pace)
 
     return attack
 
@@ -250,7 +252,7 @@ async def pages_of_a_long_history(target: Target) -> None:
     path = f"/v1/responses/{ident}/input_items?limit=1"
     async with asyncio.TaskGroup() as group:
         for _ in range(4):
-            group.create_task(again(lambda: _discard(asked(target, target.head("GET", path))), 0.1))
+            group.create_task(again(target, lambda: _discard(asked(target, target.head("GET", path))), 0.1))
 
 
 async def storing(target: Target) -> None:
@@ -258,7 +260,7 @@ async def storing(target: Target) -> None:
     body = create(input=_text(MIB))
     async with asyncio.TaskGroup() as group:
         for _ in range(4):
-            group.create_task(again(lambda: _discard(asked(target, target.post(body))), 0.25))
+            group.create_task(again(target, lambda: _discard(asked(target, target.post(body))), 0.25))
 
 
 async def storing_small(target: Target) -> None:
@@ -266,7 +268,7 @@ async def storing_small(target: Target) -> None:
     body = create(input="x")
     async with asyncio.TaskGroup() as group:
         for _ in range(4):
-            group.create_task(again(lambda: _discard(asked(target, target.post(body))), 0.05))
+            group.create_task(again(target, lambda: _discard(asked(target, target.post(body))), 0.05))
 
 
 async def _discard(work: Awaitable[object]) -> None:
@@ -281,7 +283,7 @@ def kept_turns(count: int, **fields: object) -> Run:
     body = create(**fields, background=True)
 
     async def attack(target: Target) -> None:
-        await crowd(count, lambda: _discard(asked(target, target.post(body))), every_s=2.0, per_s=100)
+        await crowd(target, count, lambda: _discard(asked(target, target.post(body))), every_s=2.0, per_s=100)
 
     return attack
 
@@ -295,7 +297,7 @@ def streams(count: int, *, every_s: float = 1.0, **fields: object) -> Run:
             await until_closed(wire)
 
     async def attack(target: Target) -> None:
-        await crowd(count, lambda: attempt(target), every_s=every_s, per_s=100)
+        await crowd(target, count, lambda: attempt(target), every_s=every_s, per_s=100)
 
     return attack
 

@@ -1,7 +1,7 @@
 """`python -m tests.faults.isolation.hostile KEY`: a hostile tenant and its provider, in a process of their own.
 
-It prints the port of the provider. Each line of standard input is a JSON list: the address of the gateway, and the
-names of the attacks to go on with from then on; an empty list ends them all.
+It prints the port of the provider. Each line of standard input is a JSON list: the address of the gateway, the
+pace, and the names of the attacks to go on with from then on, if any.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ async def _main(key: str) -> None:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-            url, names = json.loads(line)
-            running = {loop.create_task(BY_NAME[name].run(Target(url, key))) for name in names}
+            url, pace, names = json.loads(line)
+            running = {loop.create_task(BY_NAME[name].run(Target(url, key, pace))) for name in names}
             _say("begun")
 
 

@@ -55,7 +55,7 @@ def schemas(make: Callable[[], Schema], prompt: str) -> Run:
 
         async with asyncio.TaskGroup() as group:
             for _ in range(4):
-                group.create_task(again(lambda: attempt(target), 0.2))
+                group.create_task(again(target, lambda: attempt(target), 0.2))
 
     return attack
 

@@ -141,9 +141,13 @@ class Trial:
         self._hostile = hostile
         self._neighbours = neighbours
         self._url = url
+        self._pace = 1.0
 
-    async def run(self, attacks: Sequence[str], *, rounds: int, alone_s: float, attacked_s: float) -> Outcome:
+    async def run(
+        self, attacks: Sequence[str], *, rounds: int, alone_s: float, attacked_s: float, pace: float = 1.0
+    ) -> Outcome:
         """Alternate phases; end everything and return what was seen."""
+        self._pace = pace
         await asyncio.sleep(SETTLE_S)
         before = await self._resting()
         watching = asyncio.create_task(self._peak())
@@ -177,7 +181,7 @@ class Trial:
         )
 
     async def _phase(self, attacks: Sequence[str], length_s: float) -> tuple[float, float]:
-        self._hostile.say(json.dumps([self._url, list(attacks)]))
+        self._hostile.say(json.dumps([self._url, self._pace, list(attacks)]))
         await self._hostile.line()
         if not attacks:
             await asyncio.sleep(SETTLE_S)

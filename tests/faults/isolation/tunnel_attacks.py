@@ -107,7 +107,7 @@ async def many_sessions(target: Target) -> None:
             await wire.reply_head()
             await asyncio.sleep(1)
 
-    await crowd(100, attempt, every_s=0.1, per_s=50)
+    await crowd(target, 100, attempt, every_s=0.1, per_s=50)
 
 
 TUNNEL_ATTACKS: Sequence[Attack] = (
