@@ -12,7 +12,8 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-_MARK = "segue:1:"
+#: How what we have sealed begins.
+MARK = "segue:1:"
 
 
 class SealedReasoning(msgspec.Struct, frozen=True):
@@ -24,12 +25,12 @@ class SealedReasoning(msgspec.Struct, frozen=True):
 
 def seal(provider: str, content: str) -> str:
     """Return `encrypted_content` with the mark of its provider."""
-    return f"{_MARK}{quote(provider, safe='')}:{content}"
+    return f"{MARK}{quote(provider, safe='')}:{content}"
 
 
 def unseal(encrypted_content: str) -> SealedReasoning:
     """Take the mark off again."""
-    if not encrypted_content.startswith(_MARK):
+    if not encrypted_content.startswith(MARK):
         return SealedReasoning(None, encrypted_content)
-    provider, _, content = encrypted_content[len(_MARK) :].partition(":")
+    provider, _, content = encrypted_content[len(MARK) :].partition(":")
     return SealedReasoning(unquote(provider), content)

@@ -203,6 +203,19 @@ def test_conversations_are_told_apart_by_what_comes_before_the_models_first_mess
     assert opening(hi, system="T")[0] != first
 
 
+@pytest.mark.parametrize("thread", [None, {"type": "create"}])
+def test_thoughts_of_another_provider_do_not_pass(thread: object) -> None:
+    """Anthropic refuses a signature that is not its own."""
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "segue:1:chat:{}"}
+    messages = [*BODY["messages"], {"role": "assistant", "content": [thought, {"type": "text", "text": "x"}]}]
+    native = accepted(speaks=True, messages=messages, thread=thread).native
+    assert native is not None
+    left = json.loads(native.fields["messages"])
+    assert [block["type"] for block in left[1]["content"]] == ["text"]
+    if thread is not None:
+        assert json.loads(b"[%b]" % native.messages) == left
+
+
 @pytest.mark.parametrize("fields", [{"messages": "hi"}, {"messages": None}, {"max_tokens": None}, {"model": 1}])
 def test_what_the_gateway_reads_of_it_must_be_sound(fields: Json) -> None:
     assert isinstance(read(speaks=True, **fields), Problem)

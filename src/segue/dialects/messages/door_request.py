@@ -16,8 +16,10 @@ from msgspec import Meta, Raw
 
 from segue.dialects.doors import Speaks
 from segue.dialects.messages.door_items import is_from_model, read_messages, system_text
+from segue.dialects.messages.foreign_thoughts import SEALED, without_foreign_thoughts
 from segue.dialects.messages.threads import ThreadAsk, given_context, known_context, read_thread
 from segue.protocol.codec import decode, encode, without_lone_surrogates
+from segue.protocol.items import join
 from segue.protocol.object_text import ObjectText, read_object
 from segue.protocol.problems import Problem, missing, thread_not_found, unsupported
 from segue.protocol.request_size import RequestLimits, refuse_size
@@ -174,12 +176,19 @@ def _read_native(data: bytes, head: _MessagesHead) -> Create | Problem:
     if isinstance(messages, Problem):
         return messages
     opening, replayed = _opening(body, messages)
+    own = without_foreign_thoughts(messages) if SEALED in data else None
     assert head.model is not None, "a request without a model is refused"
     return Create(
         settings=Settings(model=head.model, max_output_tokens=head.max_tokens),
         store=False,
         stream=bool(head.stream),
-        native=NativeBody(dialect=NAME, body=body, opening=opening, replayed=replayed),
+        native=NativeBody(
+            dialect=NAME,
+            body=body,
+            fields={} if own is None else {"messages": join(own)},
+            opening=opening,
+            replayed=replayed,
+        ),
         size_bytes=len(data),
     )
 
@@ -221,8 +230,14 @@ def _passed(data: bytes, body: _MessagesBody, fields: Mapping[str, bytes]) -> Na
     text = read_object(data)
     if isinstance(text, Problem):
         return text
-    messages = bytes(body.messages)
-    return NativeBody(dialect=NAME, body=text, fields=fields, messages=messages.strip()[1:-1].strip())
+    messages = decode(body.messages, _lists, "messages")
+    if isinstance(messages, Problem):
+        return messages
+    own = without_foreign_thoughts(messages) if SEALED in data else None
+    if own is not None:
+        fields = {**fields, "messages": join(own)}
+    new = bytes(body.messages).strip()[1:-1].strip() if own is None else b",".join(own)
+    return NativeBody(dialect=NAME, body=text, fields=fields, messages=new)
 
 
 # --- to any other upstream -------------------------------------------------------------------------------------------
