@@ -31,7 +31,7 @@ async def test_where_a_request_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     parser = RequestParser(RequestLimits())
     for size in (0, LARGE_BYTES):
         await parser.create(body(size), "ann")
-        await parser.message(body(size).decode(), "ann")
+        await parser.message(body(size), "ann")
     assert threads == [True, True, False, False]
 
 
@@ -40,7 +40,8 @@ async def test_both_transports_have_the_limits() -> None:
     two = [{"role": "user", "content": "x" * LARGE_BYTES}] * 2
     for given, whole in (("x", True), ("x" * LARGE_BYTES, True), (two, False)):
         create = await parser.create(body(input=given), "ann")
-        message = await parser.message(body(input=given).decode(), "ann")
+        message = await parser.message(body(input=given), "ann")
+        assert message is not None
         assert (isinstance(create, Create), isinstance(message.request, Create)) == (whole, whole)
 
 
@@ -57,8 +58,15 @@ async def test_a_tenant_with_many_delays_another_by_one(monkeypatch: pytest.Monk
     crowd = [asyncio.ensure_future(parser.create(body(LARGE_BYTES, model="ann"), "ann")) for _ in range(8)]
     await asyncio.sleep(0)
     other = asyncio.ensure_future(parser.create(body(LARGE_BYTES, model="bob"), "bob"))
-    small = asyncio.ensure_future(RequestParser(RequestLimits()).message(body().decode(), "bob"))
+    small = asyncio.ensure_future(RequestParser(RequestLimits()).message(body(), "bob"))
     await asyncio.wait_for(small, 20)
     gate.set()
     await asyncio.gather(*crowd, other)
     assert order.index("bob") == 1
+
+
+@pytest.mark.parametrize("size", [1, LARGE_BYTES])
+async def test_a_message_that_is_no_text_is_none(size: int) -> None:
+    parser = RequestParser(RequestLimits())
+    assert await parser.message(body(size).replace(b"x", b"\xff", 1), "ann") is None
+    assert await parser.message(body(size).replace(b"x", "é".encode(), 1), "ann") is not None

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from segue.dialects.doors import Door, DoorRequest, Speaks
 from segue.dialects.messages.threads import may_have_thread, previous_message
+from segue.protocol.codec import is_utf8
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import RequestLimits
 from segue.protocol.requests import ClientMessage, Create, parse_create, parse_message
@@ -35,9 +36,12 @@ class RequestParser:
         """Read the body of a create over HTTP."""
         return await self._run(lambda: parse_create(body, "http", self.limits), len(body), tenant=tenant)
 
-    async def message(self, text: str, tenant: str) -> ClientMessage:
-        """Read a message of WebSocket mode."""
-        return await self._run(lambda: parse_message(text, self.limits), len(text), tenant=tenant)
+    async def message(self, text: bytes, tenant: str) -> ClientMessage | None:
+        """Read a message of WebSocket mode; None if it is no text."""
+        return await self._run(lambda: self._read_message(text), len(text), tenant=tenant)
+
+    def _read_message(self, text: bytes) -> ClientMessage | None:
+        return parse_message(text, self.limits) if text.isascii() or is_utf8(text) else None
 
     async def door(self, door: Door, body: bytes, tenant: str, *, speaks: Speaks) -> DoorRequest | Problem:
         """Read the body of a request that came through the door of another API."""

@@ -255,7 +255,7 @@ class Session:
         """The names of all lanes, in the order of their first use, the default lane first."""
         return self._lanes
 
-    def receive(self, message: str, now: float, parsed: ClientMessage | None = None) -> list[Effect]:
+    def receive(self, message: bytes | str, now: float, parsed: ClientMessage | None = None) -> list[Effect]:
         """Take one text message; `parsed` is what it says, if that was read already."""
         if self.closed:
             return []

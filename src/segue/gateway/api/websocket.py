@@ -31,7 +31,6 @@ from segue.gateway.turns.executor import Caller, TurnRun
 from segue.gateway.turns.lean_batches import lean_batches
 from segue.http.blocks import BLOCK_BYTES, Pieces
 from segue.protocol.capabilities import HEADER
-from segue.protocol.codec import size_of
 from segue.protocol.events import Event, in_lane, steer_failed
 from segue.protocol.lanes import DEFAULT_LANE, tag
 from segue.protocol.problems import Problem, Refused, events_gone
@@ -71,6 +70,7 @@ async def serve_websocket(services: Services, request: web.Request) -> web.Strea
         raise Refused(Problem("server_overloaded", "No more WebSocket connections at the moment. Try again."))
     socket = web.WebSocketResponse(
         compress=server.compression,
+        decode_text=False,  # a text would be in memory twice, and once more to be read
         max_msg_size=server.max_message_bytes + 1,  # aiohttp refuses a message of exactly the limit it is given
     )
     if not socket.can_prepare(request).ok:
@@ -146,30 +146,36 @@ class WebSocketConnection:
     async def _take(self, message: WSMessage) -> bool:
         """Take a message, which is not kept any longer than that; return False at the end of the connection."""
         if message.type is WSMsgType.TEXT:
-            await self._take_text(message.data)
-        elif message.type is WSMsgType.BINARY:
+            return await self._take_text(message.data)
+        if message.type is WSMsgType.BINARY:
             await self._apply(self._session.receive_binary())
         else:
             return False
         return True
 
-    async def _take_text(self, text: str) -> None:
-        """Take a message once there is memory for it. What it asks for counts as long as it is there."""
-        size = size_of(text)
-        self._note_received(size)
-        held = self._services.memory.hold(self._principal.tenant, size)
+    async def _take_text(self, text: bytes) -> bool:
+        """Take a message once there is memory for it. What it asks for counts as long as it is there.
+
+        Return False for one that is no UTF-8, which ends the connection (RFC 6455, 8.1).
+        """
+        self._note_received(len(text))
+        held = self._services.memory.hold(self._principal.tenant, len(text))
         try:
             while not held.counted:
                 await self._wait(held.admitted())
             parsed = await self._services.requests.message(text, self._principal.tenant)
-            if isinstance(parsed.request, Create):
-                weakref.finalize(parsed.request, held.release).atexit = False
-            await self._apply(self._session.receive(text, self._loop.time(), parsed))
+            if parsed is None:
+                await self._close(WSCloseCode.INVALID_TEXT, "not UTF-8")
+            else:
+                if isinstance(parsed.request, Create):
+                    weakref.finalize(parsed.request, held.release).atexit = False
+                await self._apply(self._session.receive(text, self._loop.time(), parsed))
         except BaseException:
             held.release()
             raise
-        if not isinstance(parsed.request, Create):
+        if parsed is None or not isinstance(parsed.request, Create):
             held.release()
+        return parsed is not None
 
     def _note_received(self, size: int) -> None:
         self._meter.received(size)
