@@ -459,3 +459,15 @@ def test_a_key_that_is_ours_wins_and_another_does_no_harm() -> None:
         assert isinstance(found, Principal)
         assert found.tenant == tenant
     assert rules.credential(headers(authorization="Bearer unused")) is None, "it is not for a provider"
+
+
+def test_only_who_is_called_an_operator_is_one() -> None:
+    """By key or certificate; who uses a gateway without keys has it to himself."""
+    operators = with_certificates(replace(ROW, operator=True), keys=(replace(key("k"), operator=True), key("other")))
+    sent = {secret: operators.principal(headers(authorization=f"Bearer {secret}"), NOW) for secret in ("k", "other")}
+    sent |= {"certificate": operators.principal(headers(), NOW, SHOWN), "nobody": Access(Config()).principal({}, NOW)}
+    found = {name: isinstance(one, Principal) and one.operator for name, one in sent.items()}
+    assert found == {"k": True, "other": False, "certificate": True, "nobody": True}
+    plain = with_certificates(ROW).principal(headers(), NOW, SHOWN)
+    assert isinstance(plain, Principal)
+    assert not plain.operator

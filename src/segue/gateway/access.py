@@ -138,6 +138,7 @@ class Access:
             routes=tuple(row.routes),
             expires_at=ends,
             certificate=certificate,
+            operator=row.operator,
         )
         return _unless_expired(principal, now)
 
