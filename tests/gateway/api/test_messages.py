@@ -287,6 +287,19 @@ async def test_a_thread_goes_on_at_the_door_of_the_responses_api(threads: str) -
         assert missing["error"]["code"] == "previous_response_not_found"
 
 
+async def test_a_thread_goes_on_over_a_websocket() -> None:
+    async with door(say("a1"), say("a2")) as (client, model, local):
+        first = await client.ask(CREATE, user("u1"))
+        create = {"type": "response.create", "model": "m", "input": "u2", "previous_response_id": first["id"]}
+        async with aiohttp.ClientSession(local.url) as session, session.ws_connect("/v1/responses") as socket:
+            await socket.send_json({**create, "store": False})
+            events = [json.loads((await socket.receive()).data)]
+            while events[-1]["type"] not in ("response.completed", "error"):
+                events.append(json.loads((await socket.receive()).data))
+        assert events[-1]["type"] == "response.completed"
+        assert prompt(model.requests[-1])[2] == ["u1", "a1", "u2"]
+
+
 async def test_a_response_goes_on_as_a_thread() -> None:
     """With its instructions and tools, which a thread keeps."""
     tool = {"type": "function", "name": "f", "parameters": {"type": "object"}, "strict": True, "description": "d"}

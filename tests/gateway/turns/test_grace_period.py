@@ -57,6 +57,27 @@ async def test_grace_again_can_only_be_for_longer() -> None:
     grace.close()
 
 
+async def test_many_turns_leave_each_in_its_time_and_are_looked_at_once() -> None:
+    """Also those that were held for longer meanwhile, or dropped and held again."""
+    cache, now, released = TurnCache(1 << 24), [0.0], Released()
+    grace = GracePeriod(cache, lambda: now[0], released)
+    for number in range(100):
+        grace.retain("a", turn(f"resp_{number}"), 1000 - number)
+    grace.retain("a", turn("resp_99"), 2000)
+    grace.drop("a", "resp_98")
+    grace.retain("a", turn("resp_98"), 950)
+    now[0] = 904
+    grace.purge()
+    assert [name for _, name in released.names] == ["resp_97", "resp_96"]
+    assert grace.holds("a", "resp_98")
+    now[0] = 1000
+    grace.purge()
+    assert len(released.names) == 99
+    assert grace.holds("a", "resp_99")
+    assert not grace.holds("a", "resp_98")
+    grace.close()
+
+
 async def test_nobody_needs_to_ask_for_the_purge() -> None:
     cache = TurnCache(1 << 20)
     grace = GracePeriod(cache, lambda: 100.0, Released())

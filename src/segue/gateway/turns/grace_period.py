@@ -7,7 +7,9 @@ grace period begins, which its connection decides.
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Callable, Sequence
+from math import inf
 
 from segue.history.cache import Slot, TurnCache
 from segue.history.chains import Turn
@@ -25,6 +27,7 @@ class GracePeriod:
         self._clock = clock
         self._release = release
         self._until: dict[tuple[str, str], float] = {}  # by tenant and response
+        self._queue: list[tuple[float, str, str]] = []  # a heap of the same; what was held for longer meanwhile too
         self._timer: asyncio.TimerHandle | None = None
 
     @staticmethod
@@ -37,7 +40,10 @@ class GracePeriod:
         name, slot = (tenant, turn.id), self.slot(tenant, turn.id)
         if self._cache.peek_slot(slot) is not turn:
             self._cache.put_slot(tenant, slot, turn)
-        self._until[name] = max(expires_at, self._until.get(name, expires_at))
+        if expires_at <= self._until.get(name, -inf):
+            return
+        self._until[name] = expires_at
+        heapq.heappush(self._queue, (expires_at, *name))
         self._arm(expires_at)
 
     def holds(self, tenant: str, response_id: str) -> bool:
@@ -56,10 +62,12 @@ class GracePeriod:
 
     def purge(self) -> None:
         """Drop and release the turns whose grace period is over."""
-        now = self._clock()
-        for tenant, response_id in [name for name, expires_at in self._until.items() if expires_at <= now]:
-            self.drop(tenant, response_id)
-            self._release(tenant, [ResponseId(response_id)])
+        now, queue = self._clock(), self._queue
+        while queue and queue[0][0] <= now:
+            expires_at, tenant, response_id = heapq.heappop(queue)
+            if self._until.get((tenant, response_id)) == expires_at:
+                self.drop(tenant, response_id)
+                self._release(tenant, [ResponseId(response_id)])
 
     def close(self) -> None:
         """Stop the timer."""
@@ -77,5 +85,5 @@ class GracePeriod:
     def _on_timer(self) -> None:
         self._timer = None
         self.purge()
-        if self._until:
-            self._arm(min(self._until.values()))
+        if self._queue:
+            self._arm(self._queue[0][0])
