@@ -58,7 +58,7 @@ class ModelRule:
         self.origin = origin
         self.sharing = sharing or Sharing()
         self._matches = _matcher(patterns)
-        self._serves = _matcher(self.sharing.tenants)
+        self._serves = None if "*" in self.sharing.tenants else _matcher(self.sharing.tenants)
 
     @property
     def has_globs(self) -> bool:
@@ -71,7 +71,7 @@ class ModelRule:
 
     def is_for(self, tenant: str) -> bool:
         """Say whether the rule applies to a tenant."""
-        return self._serves(tenant) is not None
+        return self._serves is None or self._serves(tenant) is not None
 
     def member(self) -> Member:
         """Return its upstream as one of a group."""
@@ -111,20 +111,23 @@ class Router:
         """Return what runs a model for a tenant."""
         for number, rule in enumerate(self._rules):
             if rule.is_match(model) and rule.is_for(tenant):
-                return self._found(number, rule, model, tenant)
+                if rule.sharing.group is not None:
+                    return self._find_group(number, rule.sharing.group, model, tenant)
+                return Found(rule.upstream, rule.model_as or model, (rule.upstream,))
         return None
 
-    def _found(self, number: int, rule: ModelRule, model: str, tenant: str) -> Found:
-        """Return the first rule that applies, or its group: those behind it that apply as well."""
-        group, behind = rule.sharing.group, enumerate(self._rules[number + 1 :], number + 1)
+    def _find_group(self, first: int, group: str, model: str, tenant: str) -> Found:
+        """Return what of a group runs a model, whose first rule that does has this number."""
         others = [
-            (at, one)
-            for at, one in (() if group is None else behind)
-            if one.sharing.group == group and one.is_match(model) and one.is_for(tenant)
+            number
+            for number, rule in enumerate(self._rules[first + 1 :], first + 1)
+            if rule.sharing.group == group and rule.is_match(model) and rule.is_for(tenant)
         ]
-        if not others or group is None:
+        rule = self._rules[first]
+        if not others:
             return Found(rule.upstream, rule.model_as or model, (rule.upstream,))
-        numbers, rules = zip((number, rule), *others, strict=True)
+        numbers = (first, *others)
+        rules = [self._rules[number] for number in numbers]
         runs = self._groups.get(numbers)
         if runs is None:  # there are as many as the rules allow: clients cannot make more
             runs = self._groups[numbers] = UpstreamGroup(group, [one.member() for one in rules], self.state)
