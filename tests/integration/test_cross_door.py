@@ -97,7 +97,7 @@ async def walk_through(session: aiohttp.ClientSession, models: Sequence[str]) ->
     walk.model = models[1]
     output = {"type": "tool_result", "tool_use_id": "call_1", "content": "4 degrees"}
     second = await walk.go_on(first["id"], output)
-    assert second["content"] == [{"type": "text", "text": "4 degrees."}]
+    assert [block["text"] for block in second["content"]] == ["4 degrees."]
     walk.model = models[2]
     parts = [{"type": "text", "text": QUESTION}, {"type": "image_url", "image_url": {"url": URL}}]
     third = await walk.complete(
