@@ -447,6 +447,22 @@ class TestPlaces:
         engine.submit(job)
         return job
 
+    def test_whoever_closes_an_engine_does_not_wait_for_ever(
+        self, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The store can be closed while the model is still at a token, and the log says what the process waits for."""
+        entered, compute = threading.Event(), LoadedModel.compute
+
+        def noted(model: LoadedModel, entries: Sequence[BatchEntry]) -> list[int]:
+            entered.set()
+            return compute(model, entries)
+
+        monkeypatch.setattr(LoadedModel, "compute", noted)
+        self.submitted(engine, "mallory")
+        assert entered.wait(PATIENCE_S)
+        engine.stop()
+        assert not engine.join(0.01)
+
     def test_a_full_queue_refuses_its_longest_tenant(self, engine: Engine) -> None:
         for _ in range(3):
             self.submitted(engine, "alice")

@@ -28,6 +28,9 @@ _log = logging.getLogger("segue.engine.upstream")
 #: The longest timeout that is given to a condition.
 _LONGEST_WAIT_S = 3600.0
 
+#: How long the thread may take to end. A step is interrupted, but nothing interrupts the choice of a token.
+JOIN_S = 10.0
+
 
 class Engine:
     """The thread and its queue. `start`, then `stop` and `join`, each once; a job is submitted in between.
@@ -121,10 +124,17 @@ class Engine:
             self._interrupt()
             self._notify()
 
-    def join(self) -> None:
-        """Wait until the thread has ended and the model is released. Blocks."""
-        if self._thread is not None:
-            self._thread.join()
+    def join(self, timeout_s: float = JOIN_S) -> bool:
+        """Wait until the thread has ended and the model is released, but not for too long. Blocks.
+
+        Return False if it has not ended. What else is to be closed can be then; the process ends after the thread.
+        """
+        if self._thread is None:
+            return True
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            _log.warning("action=close the local model is still at a token, and ends after it")
+        return not self._thread.is_alive()
 
     # --- private -----------------------------------------------------------------------------------------------------
 
