@@ -21,6 +21,8 @@ MOST = 2.0
 #: A stall of less is the machine's: two cores carry the gateway, its clients and whatever else runs.
 NOISE_S = 0.02
 MIB = 1 << 20
+#: What the budgets of the trial hold afterwards, and what the allocator keeps.
+HELD_MIB = 350
 QUICK = ("half heads", "fields and items", "upgrades that are given up", "kept turns")
 OF_THE_MODEL = [name for name, one in BY_NAME.items() if one.case in {"A1", "A5"}]
 OTHERS = [name for name in BY_NAME if name not in OF_THE_MODEL]
@@ -37,6 +39,7 @@ def judge(outcome: Outcome, *, most_mib: int, of: float = 0.99, noise_s: float =
     assert outcome.after.descriptors <= outcome.before.descriptors
     assert outcome.after.tasks <= outcome.before.tasks
     assert outcome.peak_bytes <= most_mib * MIB
+    assert outcome.after.resident_bytes <= outcome.before.resident_bytes + HELD_MIB * MIB
     assert outcome.ended
 
 
@@ -51,7 +54,7 @@ async def test_neighbours_of_a_hostile_tenant_feel_nothing(tmp_path: Path) -> No
 @pytest.mark.parametrize("attack", OTHERS)
 async def test_neighbours_feel_no_attack(attack: str, tmp_path: Path) -> None:
     async with trial(tmp_path, neighbours(*WAYS, interval_s=0.1)) as run:
-        judge(await run.run([attack], rounds=2, alone_s=4.0, attacked_s=4.0), most_mib=600)
+        judge(await run.run([attack], rounds=2, alone_s=4.0, attacked_s=4.0), most_mib=500)
 
 
 @pytest.mark.deep
@@ -62,14 +65,14 @@ async def test_neighbours_at_the_model_feel_no_attack_on_it(attack: str, tmp_pat
     write_tiny_model(model)
     others = [Neighbour(f"sk-neighbour{number}", "http", 0.3, "tiny", 4) for number in range(3)]
     async with trial(tmp_path, others, model=model) as run:
-        judge(await run.run([attack], rounds=2, alone_s=6.0, attacked_s=8.0), most_mib=800)
+        judge(await run.run([attack], rounds=2, alone_s=6.0, attacked_s=8.0), most_mib=900)
 
 
 @pytest.mark.deep
-@pytest.mark.local_engine
 async def test_neighbours_feel_nothing_of_all_attacks_at_once_for_three_minutes(tmp_path: Path) -> None:
-    model = tmp_path / "tiny.gguf"
-    write_tiny_model(model)
-    others = neighbours(*WAYS, interval_s=0.1)
-    async with trial(tmp_path, others, model=model) as run:
-        judge(await run.run([*BY_NAME], rounds=9, alone_s=10.0, attacked_s=20.0), most_mib=1500)
+    """Each at a tenth of its pace: one client has one network, and one tenant cannot be kept from using a processor
+    that nobody else uses. Those on the model are left out, which has the second core for itself alone.
+    """
+    async with trial(tmp_path, neighbours(*WAYS, interval_s=0.1)) as run:
+        outcome = await run.run(OTHERS, rounds=9, alone_s=10.0, attacked_s=20.0, pace=0.1)
+    judge(outcome, most_mib=1000)

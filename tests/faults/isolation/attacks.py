@@ -26,11 +26,12 @@ Run = Callable[[Target], Coroutine[Any, Any, None]]
 
 
 class Attack(msgspec.Struct, frozen=True):
-    """An attack. `case` is what it is a case of; `model` what the gateway needs for it."""
+    """An attack. `case` is what it is a case of; `shapes` are made before it begins."""
 
     case: str
     name: str
     run: Run
+    shapes: tuple[str, ...] = ()
 
 
 async def again(target: Target, attempt: Callable[[], Awaitable[None]], every_s: float) -> None:
@@ -209,7 +210,8 @@ SHAPES: dict[str, Callable[[], bytes]] = {
 
 
 @cache
-def _shape(name: str) -> bytes:
+def shape(name: str) -> bytes:
+    """Return a large request of a shape, made once."""
     return SHAPES[name]()
 
 
@@ -221,7 +223,7 @@ def large_requests(*names: str, pause_s: float = 0.5) -> Run:
             for name in names:
                 with suppress(*GIVEN_UP):
                     async with asyncio.timeout(30):
-                        await asked(target, target.post(_shape(name)))
+                        await asked(target, target.post(shape(name)))
                 await asyncio.sleep(pause_s / target.pace)
 
     return attack
@@ -236,7 +238,7 @@ def large_messages(*names: str, pause_s: float = 0.5) -> Run:
                 with suppress(*GIVEN_UP):
                     async with asyncio.timeout(30), connected(target, target.upgrade(), buffer_bytes=MIB) as wire:
                         await wire.reply_head()
-                        await wire.send(frame(_shape(name)))
+                        await wire.send(frame(shape(name)))
                         while b'"type":"response.completed"' not in (await wire.message())[:60]:
                             pass
                 await asyncio.sleep(pause_s / target.pace)
@@ -246,7 +248,7 @@ def large_messages(*names: str, pause_s: float = 0.5) -> Run:
 
 async def pages_of_a_long_history(target: Target) -> None:
     """A stored response of many items, listed again and again."""
-    body = json.loads(_shape("messages")) | {"store": True}
+    body = json.loads(shape("messages")) | {"store": True}
     _, reply = await asked(target, target.post(json.dumps(body).encode()))
     ident = json.loads(reply)["id"]
     path = f"/v1/responses/{ident}/input_items?limit=1"
@@ -302,6 +304,10 @@ def streams(count: int, *, every_s: float = 1.0, **fields: object) -> Run:
     return attack
 
 
+def large(name: str, attack: Callable[..., Run], *shapes: str) -> Attack:
+    return Attack("A6", name, attack(*shapes), shapes)
+
+
 ATTACKS: Sequence[Attack] = (
     Attack("A3", "streams of large settings that nobody reads", many(8, sleeping_reader(large_instructions))),
     Attack(
@@ -316,11 +322,11 @@ ATTACKS: Sequence[Attack] = (
     Attack("A4", "connections that idle", many(1100, idle_keep_alive)),
     Attack("A4", "heads that drip", many(600, dripping_head)),
     Attack("A4", "half frames", many(300, half_frame)),
-    Attack("A6", "fields and items", large_requests("fields", "items", "metadata", "nested")),
-    Attack("A6", "messages, tools, properties", large_requests("messages", "tools", "properties", "call outputs")),
-    Attack("A6", "long texts and escapes", large_requests("long texts", "escapes", "half characters")),
-    Attack("A6", "large messages of WebSockets", large_messages("fields", "messages", "tools", "long texts")),
-    Attack("A6", "pages of a long history", pages_of_a_long_history),
+    large("fields and items", large_requests, "fields", "items", "metadata", "nested"),
+    large("messages, tools, properties", large_requests, "messages", "tools", "properties", "call outputs"),
+    large("long texts and escapes", large_requests, "long texts", "escapes", "half characters"),
+    large("large messages of WebSockets", large_messages, "fields", "messages", "tools", "long texts"),
+    Attack("A6", "pages of a long history", pages_of_a_long_history, ("messages",)),
     Attack("A7", "megabytes to store", storing),
     Attack("A7", "many responses to store", storing_small),
     Attack("A10", "frames that are not masked", many(10, unmasked_frame, every_s=0.2)),

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import sys
 
 import uvloop
 
-from tests.faults.isolation.attacks import ATTACKS, Attack
+from tests.faults.isolation.attacks import ATTACKS, Attack, shape
 from tests.faults.isolation.hostile_provider import hostile_provider
 from tests.faults.isolation.model_attacks import MODEL_ATTACKS
 from tests.faults.isolation.tunnel_attacks import TUNNEL_ATTACKS
-from tests.faults.isolation.wire import Target
+from tests.faults.isolation.wire import Network, Target
 
+#: Of its network: without one, it would fill the memory bus of the machine, and not only the gateway.
+BYTES_PER_S = 50_000_000
 BY_NAME: dict[str, Attack] = {one.name: one for one in (*ATTACKS, *TUNNEL_ATTACKS, *MODEL_ATTACKS)}
 
 
@@ -30,17 +33,21 @@ def _say(what: object) -> None:
 async def _main(key: str) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    os.nice(10)  # it stands for another machine, and must not take the processor from what it attacks
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     async with hostile_provider(_say):
         running: set[asyncio.Task[None]] = set()
+        network = Network(BYTES_PER_S)
         while line := await lines.readline():
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             url, pace, names = json.loads(line)
-            running = {loop.create_task(BY_NAME[name].run(Target(url, key, pace))) for name in names}
+            for needed in {one for name in names for one in BY_NAME[name].shapes}:
+                shape(needed)
+            running = {loop.create_task(BY_NAME[name].run(Target(url, key, pace, network))) for name in names}
             _say("begun")
 
 

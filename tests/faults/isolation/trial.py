@@ -238,11 +238,25 @@ def _by_way(samples: Sequence[Sample]) -> dict[Way, list[float]]:
     return dict(sorted(ways.items()))
 
 
+#: Small budgets, so that it shows in the memory of the process if they are not kept.
+_BUDGETS = """
+[server]
+drain_s = 2.0
+memory_budget_bytes = 67108864
+uploads_bytes = 67108864
+events_bytes = 33554432
+[tunnel]
+away_s = 3.0
+uploads_bytes = 67108864
+bases_bytes = 16777216
+"""
+
+
 def configuration(provider_port: int, neighbours: Sequence[Neighbour], model: Path | None) -> str:
     """Return the configuration of the gateway under attack."""
     own = f"http://127.0.0.1:{provider_port}"
     keys = [HOSTILE_KEY, *(one.key for one in neighbours)]
-    parts = ["[server]\ndrain_s = 2.0\n[tunnel]\naway_s = 3.0\n"]
+    parts = [_BUDGETS]
     parts += ['[[route]]\nmount = "/own"\ntarget = "self"\n', f'[[route]]\nmount = "/hole"\ntarget = "{own}/hole"\n']
     parts += [f'[[key]]\nname = "{key}"\ntenant = "{key}"\nsha256 = "{_sha256(key)}"\n' for key in keys]
     parts += [

@@ -14,7 +14,7 @@ from segue.http.heads import Line, RequestHead
 from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.documents import encode_document
 from segue.tunnel.frames import SUBPROTOCOL
-from tests.faults.isolation.attacks import MIB, SHAPES, Attack, Run, aborted_upgrade, crowd, many
+from tests.faults.isolation.attacks import MIB, Attack, Run, aborted_upgrade, crowd, many, shape
 from tests.faults.isolation.wire import Target, connected
 
 _HOLE = RequestHead(b"POST", b"/hole/v1", (Line(b"Content-Type", b"application/json"),))
@@ -90,7 +90,7 @@ async def expanding_documents(target: Target) -> None:
 def own_requests(name: str) -> Run:
     async def attempt(target: Target) -> None:
         async with linked(target) as sidecar:
-            sidecar.end.open(TunnelRequest(_OWN, encode_document(SHAPES[name]())))
+            sidecar.end.open(TunnelRequest(_OWN, encode_document(shape(name))))
             async with asyncio.timeout(5):
                 await sidecar.carry()
 
@@ -113,7 +113,7 @@ async def many_sessions(target: Target) -> None:
 TUNNEL_ATTACKS: Sequence[Attack] = (
     Attack("A2", "uploads that never end", many(1, endless_uploads)),
     Attack("A2", "uploads that are left behind", many(2, uploads_left_behind)),
-    Attack("A6", "large requests through the tunnel", many(1, own_requests("messages"), every_s=0.5)),
+    Attack("A6", "large requests through the tunnel", many(1, own_requests("messages"), every_s=0.5), ("messages",)),
     Attack(
         "A12",
         "links that are given up",

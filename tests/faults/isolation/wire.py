@@ -14,7 +14,22 @@ import msgspec
 
 TEXT, CLOSE = 1, 8
 _MASKED, _TWO_BYTES, _EIGHT_BYTES = 0x80, 126, 127
+_SLICE_BYTES = 1 << 16
 _NO_MASK = b"\0\0\0\0"  # changes nothing, and so costs nothing
+
+
+class Network:
+    """What all connections of a client go through: so many bytes in a second, each in its turn."""
+
+    def __init__(self, bytes_per_s: float) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._free_at = 0.0
+
+    async def carry(self, size: int) -> None:
+        """Wait until so much has gone through."""
+        loop = asyncio.get_running_loop()
+        self._free_at = max(self._free_at, loop.time()) + size / self._bytes_per_s
+        await asyncio.sleep(self._free_at - loop.time())
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -23,6 +38,7 @@ class Target(msgspec.Struct, frozen=True):
     url: str
     key: str
     pace: float = 1.0
+    network: Network | None = None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -50,14 +66,24 @@ class Target(msgspec.Struct, frozen=True):
 class Wire:
     """One connection."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, network: Network | None = None
+    ) -> None:
         self.reader = reader
         self.writer = writer
+        self._network = network
 
     async def send(self, data: bytes) -> None:
-        """Send bytes as fast as they are taken."""
-        self.writer.write(data)
-        await self.writer.drain()
+        """Send bytes as fast as they are taken, and carried."""
+        if self._network is None:
+            self.writer.write(data)
+            await self.writer.drain()
+            return
+        for at in range(0, len(data), _SLICE_BYTES):
+            part = data[at : at + _SLICE_BYTES]
+            await self._network.carry(len(part))
+            self.writer.write(part)
+            await self.writer.drain()
 
     async def reply_head(self) -> tuple[int, str]:
         """Return the status and the head of a reply."""
@@ -113,9 +139,9 @@ def create(**fields: object) -> bytes:
 async def connected(target: Target, first: bytes = b"", *, buffer_bytes: int = 1 << 16) -> AsyncIterator[Wire]:
     """Be connected around a block; the connection is cut at its end. `buffer_bytes` may wait here to be read."""
     reader, writer = await asyncio.open_connection(*target.address, limit=buffer_bytes)
-    wire = Wire(reader, writer)
+    wire = Wire(reader, writer, target.network)
     try:
-        writer.write(first)
+        await wire.send(first)
         yield wire
     finally:
         wire.reset()
