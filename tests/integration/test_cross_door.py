@@ -165,3 +165,4 @@ async def test_each_upstream_of_a_conversation_is_sent_all_of_it(thinker: Api, o
     assert asked_of(own) == [ASKED, [*ASKED, THOUGHT, *ANSWERED, *MORE, *LATEST]]
     assert asked_of(second) == [[*ASKED, *ANSWERED]]
     assert asked_of(third) == [[*ASKED, *ANSWERED, *MORE]]
+    assert not any(b"segue:1:" in raw for server in (own, second, third) for raw in server.raw)

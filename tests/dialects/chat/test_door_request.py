@@ -14,6 +14,7 @@ from hypothesis.strategies import SearchStrategy
 from segue.dialects.chat.door_items import read_opening
 from segue.dialects.chat.door_request import DOOR_FIELDS, ChatRequest, _ChatBody, read_chat_request
 from segue.dialects.rules import OTHERS
+from segue.dialects.sealed_reasoning import seal
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import RequestLimits
 from segue.protocol.requests import Settings
@@ -300,6 +301,17 @@ def test_a_request_for_an_upstream_of_this_api_is_not_read_further() -> None:
     assert create.native is not None
     assert (create.native.dialect, create.native.body.text, create.native.replayed) == ("chat", body, True)
     assert create.native.opening == read_opening([msgspec.Raw(json.dumps(USER).encode())])[0]
+
+
+def test_details_that_only_another_provider_can_read_do_not_pass() -> None:
+    details = [{"type": "reasoning.encrypted", "data": seal("api.anthropic.com", "{}"), "index": 0}]
+    answer: Json = {"role": "assistant", "content": "x"}
+    request = asked(USER, {**answer, "reasoning_details": details}, native=True)
+    assert request.create.native is not None
+    assert json.loads(request.create.native.fields["messages"]) == [USER, answer]
+    plain = asked(USER, answer, native=True)
+    assert plain.create.native is not None
+    assert plain.create.native.fields == {}
 
 
 def test_a_request_that_passes_through_says_nothing_twice() -> None:

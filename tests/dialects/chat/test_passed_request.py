@@ -13,16 +13,17 @@ from segue.dialects.chat.passed_request import pass_request
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.rules import Preset
 from segue.protocol.object_text import ObjectText, read_object
+from segue.protocol.requests import NativeBody
 from tests.strategies import examples, json_values
 
 Json = dict[str, Any]
 TOLD = b'"stream_options":{"include_usage":true}'
 
 
-def text(body: bytes) -> ObjectText:
+def text(body: bytes, **fields: bytes) -> NativeBody:
     read = read_object(body)
     assert isinstance(read, ObjectText)
-    return read
+    return NativeBody(dialect="chat", body=read, fields=fields)
 
 
 def passed(body: bytes, profile: ProviderProfile = PLAIN, preset: Preset | None = None) -> bytes:
@@ -47,6 +48,12 @@ def test_only_what_must_change_does() -> None:
 def test_the_usage_is_always_asked_for(given: bytes, sent: bytes) -> None:
     body = b'{"model":"m","stream_options":%b,"stream":true}'
     assert passed(body % given) == b'{"model":"theirs","stream_options":%b,"stream":true}' % sent
+
+
+def test_fields_that_the_door_has_changed_stand_in_place_of_the_clients() -> None:
+    body = text(b'{"messages":[1],"model":"m","stream":true}', messages=b"[2]")
+    sent = b'{"messages":[2],"model":"theirs","stream":true,' + TOLD + b"}"
+    assert pass_request(body, "theirs", PLAIN, preset=None).body == sent
 
 
 def test_a_provider_that_refuses_the_question_is_not_asked() -> None:

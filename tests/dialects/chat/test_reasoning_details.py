@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from segue.dialects.chat.reasoning_details import PlacedReasoning, read_details, write_detail
+from segue.dialects.chat.reasoning_details import PlacedReasoning, read_details, without_sealed, write_detail
 from segue.dialects.sealed_reasoning import seal
 
 Json = dict[str, Any]
@@ -60,3 +60,25 @@ def test_a_detail_without_an_index_has_the_place_that_it_stands_at() -> None:
     assert read is not None
     assert [one.index for one in read] == [0, 1]
     assert isinstance(read[0], PlacedReasoning)
+
+
+def test_details_from_here_do_not_pass_to_a_provider_of_this_api() -> None:
+    """Its own ones come and go unsealed; others are for another provider."""
+    own, foreign = {"type": "reasoning.text", "text": "hm", "signature": SEALED}, {"data": "gAAAA"}
+    answer: Json = {"role": "assistant", "content": SEALED, "mood": 1}
+    given = [
+        b'{ "role":"user","content":"x" }',
+        json.dumps({**answer, "reasoning_details": [own, own]}).encode(),
+        json.dumps({**answer, "reasoning_details": [own, foreign, 7]}).encode(),
+        json.dumps(answer).encode(),
+        b'{"reasoning_details":"segue:1:x"}',
+        b'["segue:1:x"]',
+    ]
+    cleaned = without_sealed([msgspec.Raw(message) for message in given])
+    assert cleaned is not None
+    assert [json.loads(message) for message in cleaned[1:3]] == [
+        answer,
+        {**answer, "reasoning_details": [foreign, 7]},
+    ]
+    assert (cleaned[0], *cleaned[3:]) == (given[0], *given[3:])
+    assert without_sealed([msgspec.Raw(message) for message in (given[0], *given[3:])]) is None

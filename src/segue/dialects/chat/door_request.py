@@ -17,9 +17,11 @@ import msgspec
 from msgspec import Meta, Raw
 
 from segue.dialects.chat.door_items import read_messages, read_opening
+from segue.dialects.chat.reasoning_details import SEALED, without_sealed
 from segue.dialects.doors import DoorRequest, Speaks
 from segue.dialects.rules import OTHERS, Rule
 from segue.protocol.codec import decode, decode_value, encode, without_lone_surrogates
+from segue.protocol.items import join
 from segue.protocol.object_text import read_object
 from segue.protocol.problems import Problem, missing, thread_unsupported, unsupported
 from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits, refuse_size
@@ -244,7 +246,9 @@ def _pass_on(body: _ChatBody, data: bytes) -> ChatRequest | Problem:
     if isinstance(text, Problem):
         return text
     opening, replayed = read_opening(body.messages or ())
-    native = NativeBody(dialect="chat", body=text, opening=opening, replayed=replayed)
+    messages = without_sealed(body.messages or ()) if SEALED in data else None
+    fields = {} if messages is None else {"messages": join(messages)}
+    native = NativeBody(dialect="chat", body=text, fields=fields, opening=opening, replayed=replayed)
     settings = Settings(model=body.model or "", max_output_tokens=_limit(body))
     return ChatRequest(
         create=Create(settings=settings, store=False, stream=bool(body.stream), native=native, size_bytes=len(data))

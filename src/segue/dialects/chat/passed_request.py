@@ -13,7 +13,7 @@ from segue.dialects.passed_on import passed_on
 from segue.dialects.provider_profiles import ProviderProfile
 from segue.dialects.rules import Preset
 from segue.protocol.codec import encode
-from segue.protocol.object_text import ObjectText
+from segue.protocol.requests import NativeBody
 
 _OPTIONS = "stream_options"
 #: Settings of this API: of these, a client's own stays, whatever the configuration adds to other requests.
@@ -29,10 +29,15 @@ _objects = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
 
 
 def pass_request(
-    body: ObjectText, model: str, profile: ProviderProfile, *, preset: Preset | None, without: frozenset[str] = NOTHING
+    native: NativeBody,
+    model: str,
+    profile: ProviderProfile,
+    *,
+    preset: Preset | None,
+    without: frozenset[str] = NOTHING,
 ) -> Rendered:
     """Return a client's body as the upstream gets it. `without` are fields of our own that it has refused."""
-    fields = {"model": encode(model), "stream": b"true"}
+    body, fields = native.body, {"model": encode(model), "stream": b"true", **native.fields}
     if _OPTIONS in without or _OPTIONS in profile.omitted_fields:
         return passed_on(body, fields, preset=preset, known=_SETTINGS, without=frozenset({_OPTIONS}))
     given = body.value(_OPTIONS)

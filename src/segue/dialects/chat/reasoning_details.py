@@ -8,16 +8,22 @@ here: the details of a provider that has some of its own (`stream`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
-from segue.dialects.sealed_reasoning import unseal
+from segue.dialects.sealed_reasoning import MARK, unseal
 from segue.protocol.codec import decode, encode
 from segue.protocol.item_types import ReasoningItem
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
 
+#: What a request holds that has details from here, and few others.
+SEALED = f'"{MARK}'.encode()
+_DETAILS = "reasoning_details"
+_NONE = Raw(b"[]")
 _FORMAT = "segue-v1"
 _BETWEEN_PARTS = "\n\n"
 
@@ -44,7 +50,10 @@ class _SentDetail(msgspec.Struct):
         return None if unseal(content).provider is None else content
 
 
+_detail = msgspec.json.Decoder(_SentDetail)
 _details = msgspec.json.Decoder(list[_SentDetail])
+_raws = msgspec.json.Decoder(list[Raw])
+_fields = msgspec.json.Decoder(dict[str, Raw])
 _items = msgspec.json.Decoder(ReasoningItem)
 
 
@@ -65,7 +74,7 @@ def write_detail(item: Item, index: int) -> dict[str, Any] | None:
     return {"type": "reasoning.text", "text": text, "signature": signature, "format": _FORMAT, "index": index}
 
 
-def read_details(raw: msgspec.Raw) -> list[PlacedReasoning] | None:
+def read_details(raw: Raw) -> list[PlacedReasoning] | None:
     """Return the reasoning in the `reasoning_details` of a message; None if there is any that is not from here."""
     details = decode(raw, _details)
     if isinstance(details, Problem):
@@ -73,6 +82,35 @@ def read_details(raw: msgspec.Raw) -> list[PlacedReasoning] | None:
     read = [_read(detail, place) for place, detail in enumerate(details)]
     found = [one for one in read if one is not None]
     return found if len(found) == len(read) else None
+
+
+def without_sealed(messages: Sequence[Raw]) -> list[bytes] | None:
+    """Return messages without the details that were sealed here; None if there are none.
+
+    A request that passes through goes to a provider that has given its own details unsealed: these are of another one.
+    """
+    written = [bytes(message) for message in messages]
+    cleaned = [_clean(message) if SEALED in message else message for message in written]
+    return None if cleaned == written else cleaned
+
+
+def _clean(message: bytes) -> bytes:
+    fields = decode(message, _fields)
+    if isinstance(fields, Problem):  # the provider judges it
+        return message
+    details = decode(fields.get(_DETAILS, _NONE), _raws)
+    if isinstance(details, Problem):
+        return message
+    kept = [detail for detail in details if not _is_sealed(detail)]
+    if len(kept) == len(details):
+        return message
+    others = {name: value for name, value in fields.items() if name != _DETAILS}
+    return encode(others | ({_DETAILS: kept} if kept else {}))
+
+
+def _is_sealed(raw: Raw) -> bool:
+    detail = decode(raw, _detail)
+    return not isinstance(detail, Problem) and detail.sealed is not None
 
 
 def _read(detail: _SentDetail, place: int) -> PlacedReasoning | None:

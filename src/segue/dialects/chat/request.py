@@ -123,7 +123,7 @@ class ChatDialect:
         without: frozenset[str] = NOTHING,
     ) -> Rendered | Problem:
         """Write the body of a request that came in this API."""
-        return pass_request(native.body, request.model, self._profile, preset=self._preset, without=without)
+        return pass_request(native, request.model, self._profile, preset=self._preset, without=without)
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""
