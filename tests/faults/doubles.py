@@ -44,6 +44,10 @@ class BrokenStore(MemoryStore):
         self._check("find_item")
         return await super().find_item(tenant, item_id, now)
 
+    async def is_continued(self, tenant: str, response_id: ResponseId) -> bool:
+        self._check("is_continued")
+        return await super().is_continued(tenant, response_id)
+
     async def delete(self, tenant: str, response_id: ResponseId, now: float) -> bool:
         self._check("delete")
         return await super().delete(tenant, response_id, now)

@@ -191,6 +191,7 @@ class Threads(RuleBasedStateMachine):
             return
         assert status == 200, reply
         assert self.model.read[-1] == (*message.said, ("user", "y"))
+        message.continued = message.continued or self.durable  # the store tells: a thread may not fork from there
         if self.durable:  # what came of it is a message too, which keeps no system prompt
             ident = json.loads(reply)["id"]
             said = (*message.said, ("user", "y"), ("assistant", f"r{len(self.model.read)}"))
@@ -230,11 +231,8 @@ class Threads(RuleBasedStateMachine):
             assert (status, _code(reply)) == (404, "thread_not_found")
             return True
         if message.continued and not self.forks:
-            if message.life == self.life:
-                assert (status, _code(reply)) == (400, "thread_already_continued")
-                return True
-            message.continued = status != 200 and _code(reply) == "thread_already_continued"
-            return message.continued
+            assert (status, _code(reply)) == (400, "thread_already_continued")
+            return True
         return False
 
     def _expect_reply(

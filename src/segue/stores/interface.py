@@ -54,6 +54,9 @@ class Store(Protocol):
         `Record.input_ids()`, if no record before it had the id at all: a history that is sent again changes nothing.
         """
 
+    async def is_continued(self, tenant: str, response_id: ResponseId) -> bool:
+        """Return whether a record continues this response; one that was deleted may count."""
+
     async def delete(self, tenant: str, response_id: ResponseId, now: float) -> bool:
         """Delete a living response, so that its id resolves to nothing; return whether there was one."""
 

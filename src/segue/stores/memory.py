@@ -65,6 +65,12 @@ class MemoryStore:
         owners = [entry for entry in self._owners.get((tenant, item_id), ()) if entry.is_alive(now)]
         return owners[0].record.id if len(owners) == 1 else None
 
+    async def is_continued(self, tenant: str, response_id: ResponseId) -> bool:
+        """Return whether a record continues this response."""
+        self._check_open()
+        entry = self._records.get((tenant, response_id))
+        return entry is not None and entry.children > 0
+
     async def delete(self, tenant: str, response_id: ResponseId, now: float) -> bool:
         """Delete a living response; return whether there was one."""
         entry = self._find(tenant, response_id, now)

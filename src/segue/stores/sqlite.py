@@ -80,6 +80,10 @@ _FIND_OF_TENANT = (
 )
 _ENTOMB = "UPDATE records SET head = NULL, echo = NULL WHERE seq = ?"
 _IS_PARENT = "SELECT 1 FROM records WHERE parent = ? LIMIT 1"
+_IS_CONTINUED = (
+    "SELECT 1 FROM records AS parents JOIN records AS children ON children.parent = parents.seq"
+    " WHERE parents.tenant = ? AND parents.id = ? LIMIT 1"
+)
 _FREE = "DELETE FROM records WHERE seq = ?"
 _PARENT_IF_DEAD = "SELECT parent FROM records WHERE seq = ? AND head IS NULL"
 _FREE_ECHO = "DELETE FROM echoes WHERE seq = ? AND NOT EXISTS (SELECT 1 FROM records WHERE echo = echoes.seq)"
@@ -164,6 +168,10 @@ class SqliteStore:
     async def find_item(self, tenant: str, item_id: str, now: float) -> ResponseId | None:
         """Return the living response to which the item with this id belongs, if there is one and no other."""
         return await self._read(lambda database: _find_item(database.reader, tenant, item_id, now))
+
+    async def is_continued(self, tenant: str, response_id: ResponseId) -> bool:
+        """Return whether a record continues this response."""
+        return await self._read(lambda database: _is_continued(database.reader, tenant, response_id))
 
     async def delete(self, tenant: str, response_id: ResponseId, now: float) -> bool:
         """Delete a living response; return whether there was one."""
@@ -417,6 +425,10 @@ def _record(connection: sqlite3.Connection, tenant: str, response_id: ResponseId
 def _find_item(connection: sqlite3.Connection, tenant: str, item_id: str, now: float) -> ResponseId | None:
     owners = connection.execute(_FIND_ITEM, (tenant, item_id, now)).fetchall()
     return ResponseId(owners[0][0]) if len(owners) == 1 else None
+
+
+def _is_continued(connection: sqlite3.Connection, tenant: str, response_id: ResponseId) -> bool:
+    return connection.execute(_IS_CONTINUED, (tenant, response_id)).fetchone() is not None
 
 
 def _tenant_size(reader: sqlite3.Connection, tenant: str) -> StoreSize:

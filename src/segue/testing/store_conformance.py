@@ -123,6 +123,15 @@ async def forks_share_their_prefix(store: Store) -> None:
     assert await _chain_ids(store, "right") == [sample_id("root"), sample_id("right")]
 
 
+async def a_response_that_is_continued_is_known(store: Store) -> None:
+    """By its own tenant, and as long as its continuation is there."""
+    await _append(store, sample_record("root"), sample_record("tip", "root"))
+    assert [await store.is_continued(ALICE, sample_id(name)) for name in ("root", "tip", "x")] == [True, False, False]
+    assert not await store.is_continued(BOB, sample_id("root"))
+    await store.delete(ALICE, sample_id("tip"), NOW)
+    assert not await store.is_continued(ALICE, sample_id("root"))
+
+
 async def an_unknown_id_is_nothing(store: Store) -> None:
     """An id that was never stored resolves to nothing, in an empty store and in one that holds others."""
     await _assert_unknown(store, ALICE, "unknown")
@@ -494,6 +503,7 @@ async def a_closed_store_refuses(store: Store) -> None:
         store.record(ALICE, root.id, NOW),
         store.erase(ALICE, None),
         store.find_item(ALICE, "in", NOW),
+        store.is_continued(ALICE, root.id),
         store.delete(ALICE, root.id, NOW),
         store.sweep(NOW),
         store.size(),
@@ -521,6 +531,7 @@ CHECKS: tuple[Check, ...] = (
     a_chain_reads_from_its_root,
     a_deep_chain_reads_in_order,
     forks_share_their_prefix,
+    a_response_that_is_continued_is_known,
     an_unknown_id_is_nothing,
     an_id_is_used_once,
     an_unknown_parent_is_refused,

@@ -96,6 +96,21 @@ async def test_a_message_is_continued_once_where_threads_may_not_fork() -> None:
         assert caught.value.problem.code == "thread_already_continued"
 
 
+async def test_the_store_tells_that_a_stored_message_was_continued() -> None:
+    """Whatever was forgotten meanwhile."""
+    async with parts(ScriptedUpstream([say("a")] * 2), thread_forks=False) as services:
+        first = ident(await respond(services, create()))
+        with services.threads.claim(TENANT, await services.threads.find(TENANT, first)):
+            pass
+        await respond(services, create(previous_response_id=first))
+        with (
+            pytest.raises(Refused) as caught,
+            services.threads.claim(TENANT, await services.threads.find(TENANT, first)),
+        ):
+            raise AssertionError
+        assert caught.value.problem.code == "thread_already_continued"
+
+
 async def test_a_stored_response_has_the_context_of_its_request() -> None:
     async with parts(ScriptedUpstream([say("a")] * 2)) as services:
         tool: dict[str, Any] = {"type": "function", "name": "f", "parameters": None, "strict": None}

@@ -116,6 +116,8 @@ class Threads:
         context = turn.thread or await self._context(tenant, turn)
         if context is None:
             raise Refused(thread_not_found(message_id))
+        if turn.stored and not (self.rules.forks or turn.continued):  # it may have been read from the store since
+            turn.continued = await self._store.is_continued(tenant, turn.id)
         return Anchor(message_id, turn, context)
 
     async def _context(self, tenant: str, turn: Turn) -> ThreadContext | None:
