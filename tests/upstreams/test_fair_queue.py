@@ -74,6 +74,14 @@ def test_turns_that_never_end_leave_an_eighth_of_the_permits_to_others() -> None
     assert queue.running == 15
 
 
+def test_of_four_permits_one_is_left_to_others() -> None:
+    queue: FairQueue[str] = FairQueue(4, 100)
+    queue.enter("bob", "b0")
+    queue.leave("bob")
+    assert [queue.enter("ann", f"a{number}").state for number in range(5)] == ["runs"] * 3 + ["waits"] * 2
+    assert queue.enter("bob", "b1").state == "runs"
+
+
 def test_who_is_alone_may_have_all_permits_until_another_comes() -> None:
     queue: FairQueue[str] = FairQueue(8, 100)
     assert [queue.enter("ann", f"a{number}").state for number in range(10)] == ["runs"] * 8 + ["waits"] * 2
@@ -183,7 +191,7 @@ def test_everybody_is_served_in_the_end(moves: list[tuple[str, bool]], limit: in
 class Queueing(RuleBasedStateMachine):
     """Any sequence of turns that come, end and give up."""
 
-    @initialize(limit=st.integers(1, 4), room=st.integers(0, 6))
+    @initialize(limit=st.integers(1, 3), room=st.integers(0, 6))
     def open(self, limit: int, room: int) -> None:
         self.queue: FairQueue[tuple[str, int]] = FairQueue(limit, room)
         self.limit, self.room = limit, room

@@ -7,7 +7,7 @@ So a tenant that sends a hundred turns delays another tenant by one of them at m
 cannot starve the ones that wait. Within a tenant, turns start in the order they came.
 
 A turn that hangs holds its permit, and nobody can take it away. So as soon as there is a second tenant, none may hold
-all permits: an eighth of them is left to the others.
+all permits: an eighth of them is left to the others, and one of at least four.
 
 The number of waiting tickets is bounded, for all tenants together. At the bound, a new ticket displaces the newest one
 of the longest queue, provided that this queue is then no shorter than that of the new ticket's tenant. Not here: the
@@ -24,6 +24,8 @@ Ticket = TypeVar("Ticket")
 
 #: One of so many permits is left to other tenants.
 _PART_FOR_OTHERS = 8
+#: Of fewer permits, none is left idle.
+_FEW = 4
 
 
 class Admitted(NamedTuple, Generic[Ticket]):
@@ -38,7 +40,7 @@ class FairQueue(Generic[Ticket]):
 
     def __init__(self, limit: int, max_waiting: int) -> None:
         self._limit = limit
-        self._most_of_one = limit - limit // _PART_FOR_OTHERS
+        self._most_of_one = limit - (max(1, limit // _PART_FOR_OTHERS) if limit >= _FEW else 0)
         self._known: set[str] = set()  # as many as the configuration has tenants
         self._max_waiting = max_waiting
         self._running: dict[str, int] = {}
