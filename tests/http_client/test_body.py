@@ -44,6 +44,21 @@ async def test_a_body_is_sent_whole_and_can_be_sent_again(sizes: tuple[int, ...]
     assert {got.headers["content-length"] for got in provider.got} == {str(sum(sizes))}
 
 
+async def test_a_document_that_was_written_can_be_given_up() -> None:
+    """Before, that does nothing: it is needed still."""
+    body = JsonBody((b"x" * 100,))
+    body.forget()
+    assert body.decode() == "x" * 100
+    async with (
+        providing(streams()) as provider,
+        aiohttp.ClientSession() as session,
+        session.post(provider.url, data=body) as response,
+    ):
+        await response.read()
+    body.forget()
+    assert (body.decode(), body.size, body.written) == ("", 100, True)
+
+
 async def test_aborting_breaks_an_upload_off() -> None:
     """The provider reads nothing, so that the upload would never end."""
     accepted: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()

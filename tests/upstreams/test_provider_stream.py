@@ -44,9 +44,10 @@ async def opened(
     clients_key: bool = False,
     own_fields: frozenset[str] = frozenset(),
     pace: Callable[[int, float], float] = lambda *_: 0.0,
+    body: JsonBody | None = None,
 ) -> AsyncIterator[tuple[ProviderStream, Provider]]:
     """The stream of one reply."""
-    body = JsonBody((b"{}",))
+    body = JsonBody((b"{}",)) if body is None else body
     async with providing(play) as provider, aiohttp.ClientSession() as session:
         response = await session.post(provider.url, data=body)
         stream = ProviderStream(
@@ -315,6 +316,18 @@ async def test_a_stream_that_only_refuses_names_the_fields_that_it_refuses(code:
         failed = stream.failure_of(await read_all(stream))
         assert failed is not None
         assert failed.refused_fields == refused
+
+
+@pytest.mark.parametrize(("said", "kept"), [(say("Hi"), ""), (fail("busy"), "{}")])
+async def test_a_request_is_given_up_once_it_is_answered(said: bytes, kept: str) -> None:
+    """A failure before that may lead to another attempt."""
+    body = JsonBody((b"{}",))
+    async with opened(streams(said), body=body) as (stream, _):
+        batch: list[Event | Ended] = []
+        while not batch:
+            batch = await stream.read()
+        assert (stream.failure_of(batch) is None) is (not kept)
+        assert body.decode() == kept
 
 
 async def test_many_events_at_once_leave_time_for_others() -> None:

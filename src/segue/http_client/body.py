@@ -68,6 +68,11 @@ class JsonBody(Payload):
             await writer.write(data)
         self.written_at = asyncio.get_running_loop().time()
 
+    def forget(self) -> None:
+        """Give up the document, if it was written: it is not needed again."""
+        if self.written:
+            self._pieces = self._value = ()
+
     def abort(self) -> None:
         """Reset the connection that it was written to, even in the middle of the upload."""
         if self.transport is not None:

@@ -115,6 +115,10 @@ class _AttemptedTurn:
         self.without = without
         self.attempt = 1
 
+    def answered(self) -> None:
+        """Give up the body: there is no other attempt, and a client that is slow may let the turn wait for long."""
+        self.rendered = msgspec.structs.replace(self.rendered, pieces=())
+
 
 class HttpUpstream:
     """One provider. `key` is the gateway's own key for it; `affinity` adds the header that a router there reads."""
@@ -215,8 +219,8 @@ class HttpUpstream:
                             wait_s = self._decide(failed, turn)
                             if wait_s is None and request.standby and failed.elsewhere:
                                 raise UpstreamFailed(failed)
-                        elif batch and turn.without:
-                            self._remember(turn)
+                        elif batch and turn.rendered.pieces:
+                            self._note_answer(turn)
                         if batch and wait_s is None:
                             yield batch
                 finally:
@@ -456,8 +460,9 @@ class HttpUpstream:
         turn.rendered, turn.without = rendered, without
         return True
 
-    def _remember(self, turn: _AttemptedTurn) -> None:
+    def _note_answer(self, turn: _AttemptedTurn) -> None:
         """Leave out from now on what a model has refused, now that it answers a request without it."""
+        turn.answered()
         model = turn.request.model
         fields = turn.without - self._refusals.fields_of(model) - {SEALED_REASONING}
         turn.without = NOTHING

@@ -177,6 +177,8 @@ class ProviderStream:
         self._forwarded = True
         ended = batch[0]
         if not isinstance(ended, Ended) or ended.error is None:
+            self._body.forget()  # there is no other attempt
+            self._rendered = msgspec.structs.replace(self._rendered, pieces=())
             return None
         code = _CODES.get(ended.error.code) or code_of_word(ended.error.code) or "upstream_error"
         transient = code in TRANSIENT and not (self._cut or self.broken)  # the provider had begun
