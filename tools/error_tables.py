@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import get_args
 
-from segue.gateway.error_mapping import REPLIES
-from segue.protocol.problems import Code
+from segue.gateway.api.client_api import MESSAGES
+from segue.gateway.error_mapping import RESPONSES, reply_of
+from segue.protocol.problems import Code, Problem
 from segue.upstreams.failures import read_refusal
 from tools.markdown import code, table
 
@@ -32,11 +33,17 @@ def errors() -> str:
         messages.setdefault(problem.code, []).append(problem.message.replace(f" {status}", " …"))
     rows = []
     for name in get_args(Code):
-        reply = REPLIES[name]
-        closes, retry = "yes" if reply.closes else "", "" if reply.repeatable else "`false`"
+        reply = reply_of(Problem(name, ""), RESPONSES)
+        closes, retry = "yes" if reply.closes else "", "" if reply.repeat == "free" else "`false`"
         told = "<br>".join(sorted(messages.get(name, ())))
-        rows.append((code(name), str(reply.status), code(reply.kind), closes, retry, told))
+        rows.append((code(name), _statuses(Problem(name, "")), code(reply.kind), closes, retry, told))
     return table(("code", "status", "type", "closes", "`x-should-retry`", "messages"), rows)
+
+
+def _statuses(problem: Problem) -> str:
+    """Write the status of a problem of a turn: in the Responses API, and at the other doors where it differs."""
+    at_responses, elsewhere = reply_of(problem, RESPONSES).status, reply_of(problem, MESSAGES).status
+    return f"{at_responses}" if at_responses == elsewhere else f"{at_responses} or {elsewhere}"
 
 
 #: What providers refuse with, in the words of some: a label, the status and the body.
@@ -60,7 +67,7 @@ def provider_errors() -> str:
     rows = []
     for said, status, body in _REFUSED:
         told = [read_refusal("…", status, {}, body, clients_key=passed, now=0.0) for passed in (False, True)]
-        cells = [f"{REPLIES[one.problem.code].status} {code(one.problem.code)}" for one in told]
+        cells = [f"{_statuses(one.problem)} {code(one.problem.code)}" for one in told]
         cell = cells[0] if cells[0] == cells[1] else f"{cells[0]}; with `pass_key` {cells[1]}"
         rows.append((said, cell, "yes" if told[0].transient else ""))
     return table(("the provider says", "the client gets", "tried again"), rows)

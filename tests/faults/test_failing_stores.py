@@ -25,11 +25,11 @@ async def test_a_turn_that_cannot_be_stored_has_failed() -> None:
             assert again["code"] == "previous_response_not_found"
 
 
-async def test_a_plain_turn_that_cannot_be_stored_is_a_503() -> None:
-    """Without a stream the status can tell, and clients know to try again."""
+async def test_a_plain_turn_that_cannot_be_stored_is_an_error_that_nobody_repeats() -> None:
+    """Without a stream the status can tell. The model has run, and a second run would be paid for, too."""
     store = BrokenStore("append")
     async with listening(store=store) as local, http(local.url) as client:
-        assert await client.refusal() == (503, "store_error")
+        assert await client.refusal() == (400, "store_error")
         store.broken.clear()
         assert (await client.turn())["status"] == "completed"
 
@@ -119,12 +119,12 @@ async def test_a_bug_in_a_store_cuts_a_stream() -> None:
 
 @pytest.mark.parametrize("method", ["append", "chain"])
 async def test_a_bug_in_a_store_leaves_nobody_waiting(method: str) -> None:
-    """What is no StoreError ends the turn too: HTTP answers 500, a WebSocket is closed."""
+    """What is no StoreError ends the turn too: HTTP answers with an error, a WebSocket is closed."""
     store = BrokenStore(method, error=ZeroDivisionError())
     async with listening(store=store) as local, http(local.url) as client, opened(local.url) as socket:
         unknown = f"resp_{'0' * 40}"
         parent = {"previous_response_id": unknown} if method == "chain" else {}
-        assert await client.refusal(**parent) == (500, "server_error")
+        assert await client.refusal(**parent) == (400, "server_error")
         await socket.create(**parent)
         if method == "append":
             await socket.until("response.output_item.done")

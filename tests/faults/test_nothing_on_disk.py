@@ -132,7 +132,7 @@ async def test_exceptions_that_quote_leave_nothing(folder: Path) -> None:
     async with listening(store=broken) as local, opened(local.url) as socket, http(local.url) as client:
         unknown = f"resp_{'0' * 40}"
         assert await client.status(unknown) == 500
-        assert await client.refusal(MARKER, previous_response_id=unknown) == (500, "server_error")
+        assert await client.refusal(MARKER, previous_response_id=unknown) == (400, "server_error")
         await socket.create(MARKER, previous_response_id=unknown, **SAID)
         assert await socket.close_code() == 1011
     log = (folder / "gateway.log").read_text("utf-8")

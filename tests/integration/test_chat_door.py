@@ -136,14 +136,14 @@ async def test_what_is_refused_has_the_shape_of_openais_errors(
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_turn_that_fails_before_its_answer_is_an_error_by_its_status(start: Start, stream: bool) -> None:
-    """The client may send it again."""
+    """What was refused may be sent again; what may have run is not."""
     limited = ScriptedTurn((Refuse(Problem("rate_limit_exceeded", "Slower.", retry_after_s=7)),))
     running = await start(limited, ScriptedTurn((Fail("bored", "No."),)))
     async with door(running.url) as client:
         status, body, headers = await client.post(stream=stream)
         assert (status, json.loads(body)["error"]["code"], headers["retry-after"]) == (429, "rate_limit_exceeded", "7")
         status, body, headers = await client.post(stream=stream)
-        assert (status, json.loads(body)["error"]["code"]) == (502, "upstream_error")
+        assert (status, json.loads(body)["error"]["code"]) == (424, "upstream_error")
 
 
 async def test_a_stream_that_breaks_ends_in_an_error(start: Start) -> None:

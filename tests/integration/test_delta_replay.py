@@ -171,7 +171,7 @@ class Player:
         body = b'%b,"input":%b}' % (json.dumps(fields).encode()[:-1], raw_input)
         if turn.via == "json":
             reply = await self._json.request("POST", "/v1/responses", data=body)
-            assert reply.status == (500 if turn.fails else 200)
+            assert reply.status == (400 if turn.fails else 200)
             return None if turn.fails else msgspec.json.decode(self._json.last, type=_Response)
         if turn.via == "sse":
             await self._sse.follow(body)

@@ -187,7 +187,7 @@ async def test_one_of_two_servers_is_killed_under_load(monkeypatch: pytest.Monke
             stopped[1].cancel()  # there it is silent, too
         else:
             status, unanswered = await stopped[1]
-            assert (status, unanswered["error"]["code"]) == (502, "upstream_unreachable")
+            assert (status, unanswered["error"]["code"]) == (400, "upstream_unreachable")
             assert not any("silent" in text for text in b.texts())
         failed = [text for texts in await asyncio.gather(*load) for text in texts]
         assert set(failed) <= got, "nothing failed but what the dead server had got"

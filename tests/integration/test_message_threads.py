@@ -143,7 +143,7 @@ class Threads(RuleBasedStateMachine):
         status, reply = self._continue(message, (("user", "cut"),), stream=streamed)
         if self._refused(message, status, reply):
             return
-        assert (status == 200 and b"message_stop" not in reply) if streamed else status == 502
+        assert (status == 200 and b"message_stop" not in reply) if streamed else status == 424
         self._use(message)
 
     @precondition(lambda self: self.messages)

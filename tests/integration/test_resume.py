@@ -144,7 +144,7 @@ async def test_a_resumable_turn_may_be_answered_whole(start: Start) -> None:
     reply = await http.create(input="1", **RESUMABLE)
     assert (reply.status, reply.body["background"]) == (200, False)
     assert "segue" not in reply.body
-    assert (await http.create(input="1", **RESUMABLE)).status == 500
+    assert (await http.create(input="1", **RESUMABLE)).status == 400
 
 
 # ------------------------------------------------------------------------------------------------------------ WebSocket

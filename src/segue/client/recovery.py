@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from segue.client.settings import HistoryMode, TransportKind, TransportMode
-from segue.http.error_replies import UNREPEATABLE
+from segue.http.error_replies import UNREPEATABLE, UNREPEATABLE_STATUS, UNREPEATABLE_STATUS_OF_RESPONSES
 
 FaultKind = Literal[
     "connect_failed",  # no connection came about: name, route, TLS, time
@@ -166,6 +166,13 @@ _STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
 )
 #: The code of an error event that ends a turn whose server nobody hears any more.
 _UNKNOWN_OUTCOME = "segue_outcome_unknown"
+#: What a gateway tells with a status of 5xx or 429 as long as nothing can have run, and else with that of a refusal.
+_CODES_OF_FAILURES = frozenset(
+    {
+        *("server_error", "store_error", "upstream_error", "upstream_unreachable", "vector_store_timeout"),
+        *("server_overloaded", "rate_limit_exceeded"),
+    }
+)
 _NEVER_WAIT = frozenset({"insufficient_quota"})
 _OWN_FIELD_WORDS = ("include", "encrypted_content", "encrypted content")
 _TOO_MANY, _UNAVAILABLE, _REQUEST_TIMEOUT, _NOT_FOUND = 429, 503, 408, 404
@@ -227,8 +234,15 @@ def _is_told_to_wait(fault: TurnFault) -> bool:
     return fault.status == _TOO_MANY or (fault.status == _UNAVAILABLE and fault.retry_after_s is not None)
 
 
+def _may_have_run(fault: TurnFault) -> bool:
+    """Tell whether who answers says that it may have run, by its code: the status may be that of a refusal."""
+    if fault.code in UNREPEATABLE or fault.status == UNREPEATABLE_STATUS:
+        return True
+    return fault.status == UNREPEATABLE_STATUS_OF_RESPONSES and fault.code in _CODES_OF_FAILURES
+
+
 def _has_run_nothing(fault: TurnFault) -> bool:
-    if fault.code in UNREPEATABLE:
+    if _may_have_run(fault):
         return False
     known = fault.code in _PARENT_LOST | _CONNECTION_ENDED
     waits = fault.status == _UNAVAILABLE and fault.retry_after_s is not None
@@ -273,7 +287,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
             "its status is 429, or 503 with `Retry-After`", lambda fault, _: _is_told_to_wait(fault)
         ),
         "may_have_run": Condition(
-            "a sidecar or gateway on the way says that it may have run", lambda fault, _: fault.code in UNREPEATABLE
+            "a sidecar or gateway says that it may have run", lambda fault, _: _may_have_run(fault)
         ),
         "nothing_ran": Condition("its status says that nothing ran", lambda fault, _: _has_run_nothing(fault)),
         "resumable": Condition("the server lets the stream be resumed", lambda _, state: state.resumable),

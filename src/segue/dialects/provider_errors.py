@@ -63,6 +63,7 @@ WORDS: Mapping[Code, tuple[str, ...]] = MappingProxyType(
         "upstream_timeout": (
             *("timeout_error", "request_timeout", "gateway_timeout", "deadline_exceeded", "model_timeout_exception"),
             *("segue_outcome_unknown", "upstream_closed", "upstream_truncated"),  # a sidecar or gateway on the way
+            "upstream_timeout",  # a gateway
         ),
         "model_not_found": (
             *("model_not_found", "not_found_error", "not_found", "deployment_not_found"),

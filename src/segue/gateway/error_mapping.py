@@ -1,9 +1,9 @@
 """From problems to what a client sees: the one table of HTTP status, error type, WebSocket close code and repeats.
 
-The statuses and types are those of the OpenAI API where it has the case, since its clients act on them. Its SDKs, and
-those of Anthropic, send a request again by themselves after any 5xx and 429, unless the reply says
-`x-should-retry: false`. It does where the model may have run, since the turn would be paid for twice. Not here: the
-messages, which are the problems' own.
+The statuses and types are those of the OpenAI API where it has the case, since its clients act on them. Many of them
+send a request again by themselves after any 5xx and 429. Where the model may have run, the turn would be paid for
+twice: then it has a status that none of them repeats (`segue.http.error_replies`), and `x-should-retry: false`. Not
+here: the messages, which are the problems' own.
 """
 
 from __future__ import annotations
@@ -14,28 +14,32 @@ from types import MappingProxyType
 
 import msgspec
 from aiohttp import web
+from msgspec.structs import replace
 
 from segue.dialects.messages.errors import write_error
 from segue.dialects.provider_errors import DOCUMENTED, code_of_word
+from segue.http.error_replies import unrepeatable_status
 from segue.protocol.events import error_event, http_error, in_lane
 from segue.protocol.lanes import DEFAULT_LANE, tag
-from segue.protocol.problems import Code, Problem
+from segue.protocol.problems import Code, Problem, Repeat
 from segue.protocol.responses import Failure
 
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
+#: Of what must not be repeated, since pi repeats whatever has "server_error" anywhere in its body.
+_UNREPEATABLE_KIND = "api_error"
 
 
 class ProblemReply(msgspec.Struct, frozen=True):
     """What a problem becomes: an HTTP status, an error type, and whether a WebSocket is closed after it.
 
-    `repeatable` is false if the model may have run, or if a repeat must have the same end until somebody acts.
+    `status` is that of a request which may be sent again. `repeat` says whether it may, unless the problem says so.
     """
 
     status: int
     kind: str
     closes: bool = False
-    repeatable: bool = True
+    repeat: Repeat = "free"
 
 
 REPLIES: Mapping[Code, ProblemReply] = MappingProxyType(
@@ -78,50 +82,67 @@ REPLIES: Mapping[Code, ProblemReply] = MappingProxyType(
         "stale_upgrade": ProblemReply(409, _INVALID),
         "server_overloaded": ProblemReply(503, _SERVER),
         "rate_limit_exceeded": ProblemReply(429, "rate_limit_error"),
-        "insufficient_quota": ProblemReply(429, "rate_limit_error", repeatable=False),
+        "insufficient_quota": ProblemReply(429, "rate_limit_error", repeat="futile"),
         "upstream_rejected": ProblemReply(400, _INVALID),
-        "upstream_unauthorized": ProblemReply(502, _SERVER, repeatable=False),
+        "upstream_unauthorized": ProblemReply(502, _SERVER, repeat="futile"),
         "upstream_unreachable": ProblemReply(502, _SERVER),
-        "upstream_timeout": ProblemReply(504, _SERVER, repeatable=False),
-        "upstream_error": ProblemReply(502, _SERVER, repeatable=False),
-        "upstream_protocol_error": ProblemReply(502, _SERVER, repeatable=False),
+        "upstream_timeout": ProblemReply(504, _SERVER, repeat="paid"),
+        "upstream_error": ProblemReply(502, _SERVER, repeat="paid"),
+        "upstream_protocol_error": ProblemReply(502, _SERVER, repeat="paid"),
         "store_error": ProblemReply(503, _SERVER),
-        "server_error": ProblemReply(500, _SERVER, repeatable=False),
+        "server_error": ProblemReply(500, _SERVER, repeat="paid"),
     }
 )
 
 #: What a provider or a queue refuses with: the model has not run, unless it has said something before.
-_REFUSALS: frozenset[Code] = frozenset({"rate_limit_exceeded", "server_overloaded"})
+_REFUSALS: frozenset[Code] = frozenset(
+    {"rate_limit_exceeded", "server_overloaded", "insufficient_quota", "upstream_unauthorized"}
+)
+
+#: Where turns of the Responses API begin, over HTTP and in WebSocket mode.
+RESPONSES = "/v1/responses"
 
 #: Header lines that are written with capitals over HTTP.
 _SPELLED: Mapping[str, str] = MappingProxyType({"retry-after": "Retry-After"})
 
 
-def http_reply(problem: Problem) -> web.Response:
-    """Return a problem as an HTTP response."""
-    reply = REPLIES[problem.code]
+def http_reply(problem: Problem, turn_at: str | None = None) -> web.Response:
+    """Return a problem as an HTTP response, to a request that begins a turn at this path, if it does."""
+    reply = reply_of(problem, turn_at)
     headers = {"WWW-Authenticate": "Bearer"} if reply.status == 401 else {}  # noqa: PLR2004 - RFC 9110, 11.6.1
     body = http_error(problem, reply.kind)
     headers |= {_SPELLED.get(name, name): value for name, value in retry_headers(problem).items()}
     return web.Response(status=reply.status, body=body, content_type="application/json", headers=headers)
 
 
-def messages_reply(problem: Problem, request_id: str) -> web.Response:
-    """Return a problem as an HTTP response of the Messages API."""
-    reply = http_reply(problem)
+def messages_reply(problem: Problem, request_id: str, turn_at: str | None = None) -> web.Response:
+    """Return a problem as an HTTP response of the Messages API; `turn_at` as for `http_reply`."""
+    reply = http_reply(problem, turn_at)
     reply.body = write_error(problem, reply.status, request_id)
     reply.headers["request-id"] = request_id
     return reply
 
 
-def is_repeatable(problem: Problem) -> bool:
-    """Return whether the request may be sent again unasked: as far as we know, the model has not run."""
-    return REPLIES[problem.code].repeatable if problem.repeatable is None else problem.repeatable
+def repeat_of(problem: Problem) -> Repeat:
+    """Return what it would mean to send the request again."""
+    return problem.repeat or REPLIES[problem.code].repeat
+
+
+def reply_of(problem: Problem, turn_at: str | None = None) -> ProblemReply:
+    """Return what a problem becomes; `turn_at` is the path at which the request begins a turn, if it does.
+
+    Only a turn can be paid for twice.
+    """
+    reply = REPLIES[problem.code]
+    if turn_at is None or repeat_of(problem) != "paid":
+        return reply
+    status = unrepeatable_status(reply.status, turn_at.encode("utf-8", "replace"))
+    return reply if status == reply.status else replace(reply, status=status, kind=_UNREPEATABLE_KIND)
 
 
 def retry_headers(problem: Problem) -> dict[str, str]:
     """Return what tells a client when to come back, or not to: header lines of HTTP, with names in lower case."""
-    repeatable = is_repeatable(problem)
+    repeatable = repeat_of(problem) == "free"
     after_s = problem.retry_after_s
     if after_s is None and REPLIES[problem.code].status == 503 and repeatable:  # noqa: PLR2004 - RFC 9110, 15.6.4
         after_s = 1.0
@@ -140,14 +161,12 @@ def failed_turn(failure: Failure, *, has_output: bool, retry_after_s: float | No
     """
     own = next((code for code in REPLIES if code == failure.code), None)
     code: Code = own or code_of_word(failure.code) or "upstream_error"
-    repeatable = None if code in _REFUSALS and not has_output else False
+    repeat: Repeat | None = None if code in _REFUSALS and not has_output else "paid"
     documented = failure.code if failure.code in DOCUMENTED else None
-    return Problem(
-        code, failure.message, retry_after_s=retry_after_s, repeatable=repeatable, documented_code=documented
-    )
+    return Problem(code, failure.message, retry_after_s=retry_after_s, repeat=repeat, documented_code=documented)
 
 
 def socket_reply(problem: Problem, lane: str = DEFAULT_LANE) -> bytes:
     """Return a problem as an `error` frame of WebSocket mode."""
-    reply = REPLIES[problem.code]
+    reply = reply_of(problem, RESPONSES)
     return in_lane(error_event(problem, reply.kind, reply.status, headers=retry_headers(problem)), tag(lane))

@@ -3,8 +3,8 @@
 The body has the shape that both the OpenAI and the Anthropic SDKs read. The sidecar replies so to a request that it
 cannot send, and the gateway to one that it cannot forward. If the provider may have carried the request out all the
 same, the reply has a status that no client answers with a repeat, and the line `x-should-retry: false`: else many send
-the request again by themselves, and it is paid for twice (docs/decisions/0037). Not here: the messages, which the code
-that fails writes.
+the request again by themselves, and it is paid for twice (docs/decisions/0037). The gateway's own API has that
+status from here, too. Not here: the messages, which the code that fails writes, and that API's table of problems.
 """
 
 from __future__ import annotations
@@ -99,8 +99,20 @@ FAILURES: Mapping[FailureCode, ErrorStatus] = MappingProxyType(
 #: repeats a 400 with other fields.
 UNREPEATABLE_STATUS: Final = 424
 UNREPEATABLE_STATUS_OF_RESPONSES: Final = 400
+UNREPEATABLE_STATUSES: Final = frozenset({UNREPEATABLE_STATUS, UNREPEATABLE_STATUS_OF_RESPONSES})
 #: The codes that say so, unless the caller knows better.
 UNREPEATABLE: Final = frozenset[str](code for code, told in FAILURES.items() if not told.repeatable)
+
+
+#: Statuses below 500 that clients answer with a repeat: the SDKs of OpenAI and Anthropic, and the AI SDK, all of them.
+_PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
+
+
+def unrepeatable_status(status: int, target: bytes) -> int:
+    """Return the status of a reply that would have `status` if the request to `target` might be sent again."""
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _PASSING:
+        return status
+    return UNREPEATABLE_STATUS_OF_RESPONSES if is_of_responses_api(target) else UNREPEATABLE_STATUS
 
 
 def is_of_responses_api(target: bytes) -> bool:
@@ -138,5 +150,5 @@ def failure_reply(
     status = error.status
     if method not in SAFE_METHODS and not (error.repeatable if repeatable is None else repeatable):
         lines.append(Line(b"x-should-retry", b"false"))
-        status = UNREPEATABLE_STATUS_OF_RESPONSES if is_of_responses_api(target) else UNREPEATABLE_STATUS
+        status = unrepeatable_status(status, target)
     return ReplyHead(status, HTTPStatus(status).phrase.encode(), tuple(lines)), body

@@ -63,10 +63,15 @@ Code = Literal[
 ]
 
 
+#: What it means to send a request again: the model has not run, so that it costs nothing; or nothing will have changed,
+#: or it is not wanted; or the model may have run, so that it may be paid for twice.
+Repeat = Literal["free", "futile", "paid"]
+
+
 class Problem(msgspec.Struct, frozen=True):
     """Why a request is refused or a turn failed; `retry_after_s` says when it may be worth another try, if known.
 
-    `repeatable` says whether clients may send the request again by themselves, if that is known better than by `code`.
+    `repeat` says what it would mean to send the request again, if that is known better than by `code`.
     `documented_code` is the upstream's own code, if the Responses API has it: clients are told it in place of `code`.
     """
 
@@ -74,7 +79,7 @@ class Problem(msgspec.Struct, frozen=True):
     message: str
     param: str | None = None
     retry_after_s: float | None = None
-    repeatable: bool | None = None
+    repeat: Repeat | None = None
     documented_code: str | None = None
     headers: Mapping[str, str] | None = None
     """Header lines that tell more, by names in lower case."""

@@ -18,11 +18,12 @@ import msgspec
 
 from segue.dialects.error_shapes import find_error, read_error
 from segue.dialects.key_redaction import KeyRedactor
-from segue.dialects.provider_errors import code_of, documented_code
+from segue.dialects.provider_errors import ProviderError, code_of, code_of_word, documented_code
 from segue.dialects.refused_fields import refused_fields
+from segue.http.error_replies import UNREPEATABLE_STATUSES
 from segue.http.retry_after import read_retry_after
 from segue.protocol.events import Ended
-from segue.protocol.problems import Code, Problem
+from segue.protocol.problems import Code, Problem, Repeat
 from segue.protocol.responses import Failure
 from segue.upstreams.retries import FailedAttempt
 
@@ -70,7 +71,10 @@ def read_refusal(
     """
     redactor = redactor or KeyRedactor()
     error = read_error(body)
+    advice = headers.get("x-should-retry", "true" if status == _NOT_ARRIVED else "")
     code = code_of(error, status)
+    if code == "upstream_rejected" and advice == "false" and status in UNREPEATABLE_STATUSES and _is_failure(error):
+        code = "upstream_error"
     if status < 300 and find_error(body) is None:  # noqa: PLR2004 - a success, RFC 9110, 15.3
         code = "upstream_protocol_error"
     request_id = read_request_id(headers, redactor)
@@ -79,24 +83,49 @@ def read_refusal(
     if code == "upstream_unauthorized":
         code = "invalid_api_key"
     transient = code in TRANSIENT and (code in _BUSY or status in _TRANSIENT_STATUSES)
-    advice = headers.get("x-should-retry", "true" if status == _NOT_ARRIVED else "")
-    repeatable = {"true": True, "false": False}.get(advice)  # as the SDKs of OpenAI and Anthropic read it
     what = " without a stream" if code == "upstream_protocol_error" else ""
     message = f"The upstream {name!r} answered {status}{what}{_quote(redactor.redact(error.message))}"
     after_s = read_retry_after(headers, now)
     after_s = error.retry_after_s if after_s is None else after_s
     param = None if error.param is None else redactor.redact(error.param[:_MAX_PARAM_CHARS])
     documented = documented_code(error, code)
-    problem = Problem(code, message, param, retry_after_s=after_s, repeatable=repeatable, documented_code=documented)
-    transient = transient if repeatable is None else repeatable
+    repeat = _repeat(code, status, advice)
+    problem = Problem(code, message, param, retry_after_s=after_s, repeat=repeat, documented_code=documented)
+    transient = {"true": True, "false": False}.get(advice, transient)  # as the SDKs of OpenAI and Anthropic read it
     return FailedAttempt(
         problem,
         transient=transient,
         request_id=request_id,
-        refused_fields=frozenset() if code == "upstream_timeout" else refused_fields(status, body, own_fields),
+        refused_fields=refused_fields(status, body, own_fields) if _is_about_request(code, status) else frozenset(),
         elsewhere=transient or code in _ELSEWHERE,
         unhealthy=speaks_against_server(code, clients_key=clients_key),
     )
+
+
+def _is_failure(error: ProviderError) -> bool:
+    """Tell whether an error says by its first known word that the server has failed, whatever the status says.
+
+    A gateway that must not be asked again has the status of a refusal beside it.
+    """
+    known = (code for word in error.words if (code := code_of_word(word)) is not None)
+    return next(known, None) == "upstream_error"
+
+
+def _is_about_request(code: Code, status: int) -> bool:
+    """Tell whether a refusal may be about a field of its request, and not about a failure of the server."""
+    return code != "upstream_timeout" and not (status in UNREPEATABLE_STATUSES and code in _UNHEALTHY)
+
+
+def _repeat(code: Code, status: int, advice: str) -> Repeat | None:
+    """Return what a repeat means, as far as the provider says so.
+
+    A failure that the gateway tries again itself counts as not carried out; it has been tried often enough.
+    """
+    if advice != "false":
+        tried = code == "upstream_error" and status in _TRANSIENT_STATUSES
+        return "free" if advice == "true" else "futile" if tried else None
+    not_run = code in _BUSY and status not in UNREPEATABLE_STATUSES
+    return "futile" if not_run or code == "insufficient_quota" else "paid"
 
 
 def speaks_against_server(code: str, *, clients_key: bool) -> bool:
@@ -152,7 +181,7 @@ def failure_without_reply(
             return FailedAttempt(Problem("upstream_timeout", message), unhealthy=True)
         case aiohttp.ClientConnectionError() | OSError():
             message = f"The upstream {name!r} closed the connection before it answered."
-            problem = Problem("upstream_unreachable", message, repeatable=not sent)
+            problem = Problem("upstream_unreachable", message, repeat="paid" if sent else "free")
             return FailedAttempt(problem, transient=not sent, elsewhere=not sent, unhealthy=True)
         case _:
             message = f"What the upstream {name!r} answered is not valid HTTP."

@@ -61,7 +61,7 @@ async def test_a_turn_with_a_key_is_answered_when_it_has_ended() -> None:
 async def test_a_kept_turn_that_failed_is_an_error_unless_it_is_in_the_background() -> None:
     failing = ScriptedTurn((Say(("x",)), Fail("bored", "No.")))
     async with listening(ScriptedUpstream([failing, failing])) as local, http(local.url) as client:
-        assert await client.refusal(segue=RESUME) == (502, "upstream_error")
+        assert await client.refusal(segue=RESUME) == (400, "upstream_error")
         begun = await client.turn(background=True, store=True)
         assert (await ended(client, begun["id"]))["error"] == {"code": "bored", "message": "No."}
 

@@ -62,7 +62,7 @@ async def test_a_turn_is_answered_with_a_message_or_with_its_events() -> None:
     [
         (Refuse(Problem("rate_limit_exceeded", "Later.", retry_after_s=7)), 429, "rate_limit_error"),
         (Refuse(Problem("server_overloaded", "Later.")), 503, "overloaded_error"),
-        (Fail("bored", "No."), 502, "api_error"),
+        (Fail("bored", "No."), 424, "api_error"),
     ],
 )
 async def test_a_turn_that_says_nothing_has_a_status(turn: Refuse | Fail, status: int, kind: str, stream: bool) -> None:
@@ -74,7 +74,7 @@ async def test_a_turn_that_says_nothing_has_a_status(turn: Refuse | Fail, status
         error = await reply.json()
         assert (reply.status, error["type"], error["error"]["type"]) == (status, "error", kind)
         assert error["request_id"] == reply.headers["request-id"]
-        assert ("x-should-retry" in reply.headers) == (status == 502)
+        assert ("x-should-retry" in reply.headers) == (status == 424)
         assert reply.headers.get("Retry-After") == ("7" if status == 429 else "1" if status == 503 else None)
 
 

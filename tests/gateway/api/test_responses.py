@@ -33,9 +33,9 @@ async def test_a_turn_is_answered_with_its_response_object_or_with_its_events() 
 
 
 async def test_a_turn_that_failed_is_an_error_by_its_status() -> None:
-    """Nothing was sent yet, so the client may try again."""
+    """Nothing was sent yet. It may be paid for, so it is one that no client repeats."""
     async with listening(ScriptedUpstream([ScriptedTurn((Fail("bored", "No."),))])) as local, http(local.url) as client:
-        assert await client.refusal() == (502, "upstream_error")
+        assert await client.refusal() == (400, "upstream_error")
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -18,6 +18,7 @@ KINDS: Mapping[int, str] = MappingProxyType(
         403: "permission_error",
         404: "not_found_error",
         413: "request_too_large",
+        424: "api_error",
         429: "rate_limit_error",
         500: "api_error",
         502: "api_error",

@@ -7,11 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from segue.gateway.error_mapping import RESPONSES
+
 #: What is at this path, or below it, is of the Messages API.
 MESSAGES = "/v1/messages"
 CHAT = "/v1/chat/completions"
+_TURNS = frozenset({RESPONSES, MESSAGES, CHAT})
 #: Both APIs have this path, and what is below it.
 MODELS = "/v1/models"
+
+
+def turn_at(method: str, path: str) -> str | None:
+    """Return the path of a request if it begins a turn, which costs something; else None."""
+    return path if method == "POST" and path in _TURNS else None
 
 
 def is_of_messages_api(path: str, headers: Mapping[str, str]) -> bool:

@@ -21,7 +21,7 @@ from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL, REQUEST_ID
 from segue.gateway.api.sse import SSE_HEADERS
 from segue.gateway.drain import takes_no_turn
-from segue.gateway.error_mapping import REPLIES, failed_turn
+from segue.gateway.error_mapping import failed_turn, reply_of
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.services import Services
 from segue.gateway.transport import abort, finish, send_whole, watch_peer, write, write_all_but_last
@@ -123,7 +123,7 @@ class DoorRoutes:
                     finished = run.finished
                     data = writer.feed(batch if finished is None else batch[:-1])
                     if finished is not None:
-                        data += _end(writer, finished, begun=response.prepared or bool(data))
+                        data += _end(writer, finished, path=request.path, begun=response.prepared or bool(data))
                     self._streamed.sent(len(batch), len(data))
                     last = await write_all_but_last(request, response, (data,)) if data else b""
                     if finished is not None:
@@ -159,13 +159,13 @@ class DoorRoutes:
         return await send_whole(request, (body,), headers=self._headers(request))
 
 
-def _end(writer: DoorWriter, finished: Finished, *, begun: bool) -> bytes:
+def _end(writer: DoorWriter, finished: Finished, *, path: str, begun: bool) -> bytes:
     problem = _problem_of(finished)
     if problem is None:
         return writer.finish(finished)
     if not begun:
         raise Refused(problem)
-    reply = REPLIES[problem.code]
+    reply = reply_of(problem, path)
     return writer.failed(problem, kind=reply.kind, status=reply.status)
 
 

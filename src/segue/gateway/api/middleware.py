@@ -11,7 +11,7 @@ from aiohttp.typedefs import Middleware
 
 from segue.gateway.access import Access, not_own_user
 from segue.gateway.api.authentication import Handler
-from segue.gateway.api.client_api import CHAT, is_of_messages_api
+from segue.gateway.api.client_api import CHAT, is_of_messages_api, turn_at
 from segue.gateway.api.request_keys import REQUEST_ID
 from segue.gateway.connections import Connection, Connections, too_many_connections
 from segue.gateway.drain import DrainState
@@ -93,9 +93,10 @@ def error_replies(max_message_bytes: int, entropy: Callable[[int], bytes]) -> Mi
 
 
 def _reply(request: web.Request, problem: Problem) -> web.Response:
+    turn = turn_at(request.method, request.path)
     if is_of_messages_api(request.path, request.headers):
-        return messages_reply(problem, request[REQUEST_ID])
-    reply = http_reply(problem)
+        return messages_reply(problem, request[REQUEST_ID], turn)
+    reply = http_reply(problem, turn)
     if request.path == CHAT:
         reply.headers["x-request-id"] = request[REQUEST_ID]  # as each reply of this door has it
     return reply

@@ -18,7 +18,7 @@ import msgspec
 
 from segue.gateway.admin.metrics import Metrics
 from segue.gateway.drain import DrainState, takes_no_turn
-from segue.gateway.error_mapping import is_repeatable
+from segue.gateway.error_mapping import repeat_of
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.request_memory import RequestMemory
 from segue.gateway.turns.executor import Caller, Executor, TurnRun
@@ -324,7 +324,7 @@ class BackgroundResponses:
     async def _refuse(self, kept: _KeptTurn, problem: Problem) -> None:
         """End a turn that came to nothing."""
         await self._discard(kept.create, kept.tenant, kept.response_id)
-        if not is_repeatable(problem):
+        if repeat_of(problem) == "paid":
             self._spend(kept)
         kept.report(problem)
 
@@ -332,7 +332,7 @@ class BackgroundResponses:
         """End a turn whose task was cancelled: without a trace, or as a response that a client cancelled."""
         finished = kept.run.cancelled() if kept.cancelling else None
         if finished is None:
-            await self._refuse(kept, msgspec.structs.replace(takes_no_turn(), repeatable=False))  # it may have run
+            await self._refuse(kept, msgspec.structs.replace(takes_no_turn(), repeat="paid"))  # it may have run
             return
         kept.pending = [*kept.pending, finished.terminal]
         await self._write(kept)
