@@ -311,7 +311,7 @@ class StrictDurableThreads(DurableThreads):
 )
 def test_the_model_reads_what_its_clients_have_said_and_heard(machine: type[Threads]) -> None:
     """And whatever cannot be continued is answered with the code on which clients begin anew."""
-    run_state_machine_as_test(machine, settings=settings(max_examples=examples(100), stateful_step_count=15))
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples(100), stateful_step_count=10))
 
 
 @pytest.mark.deep
