@@ -65,6 +65,8 @@ _SECRET_HEADER = re.compile(r"auth|key|token|secret|cookie|credential|password|s
 _LINES = (("Accept", _STREAM), ("Accept-Encoding", "identity"), ("User-Agent", f"segue/{__version__}"))
 #: Header lines of a request whose answer is JSON.
 _JSON_LINES = (("Accept", "application/json"), *_LINES[1:])
+#: Header lines that hold a list.
+_LISTS = frozenset({"anthropic-beta"})
 #: What is rendered beside the event loop: more new items or tools than this, or more bytes of items.
 _MANY = 1000
 _MUCH_BYTES = 256 * 1024
@@ -503,11 +505,13 @@ def _merge(lines: Iterable[tuple[str, str]]) -> Mapping[str, str]:
 
 
 def _joined(native: NativeBody, configured: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Yield the header lines of a client and those of the configuration; of lists, all elements."""
+    """Yield the header lines of a client, and those of the configuration, which win; of lists, all elements."""
     own = {name.lower(): value for name, value in configured}
+    yield from native.headers
     yield from configured
     for name, value in native.headers:
-        yield name, f"{own[name]},{value}" if name in own else value
+        if name in _LISTS and name in own:
+            yield name, f"{own[name]},{value}"
 
 
 def _keys_in(headers: Sequence[tuple[str, str]], key: str | None) -> Sequence[str]:

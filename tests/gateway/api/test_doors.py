@@ -193,6 +193,14 @@ async def test_a_request_passes_byte_for_byte_but_for_what_the_gateway_must_chan
         assert sent[b"anthropic-beta"] == b"ours,b-1"
 
 
+async def test_a_version_that_is_configured_stays() -> None:
+    async with passing(headers=["Anthropic-Version: 2023-06-01"]) as (provider, client):
+        async with client.post(MESSAGES, data=RAW, headers={"anthropic-version": "2026-10-21"}) as reply:
+            assert reply.status == 200
+        versions = [line.value for line in provider.requests[0].lines if line.name.lower() == b"anthropic-version"]
+        assert versions == [b"2023-06-01"]
+
+
 async def test_a_reply_that_is_not_streamed_is_what_the_stream_adds_up_to() -> None:
     async with passing(body={"top_k": 4, "temperature": 0.5}) as (provider, client):
         async with client.post(MESSAGES, json=BODY) as reply:
