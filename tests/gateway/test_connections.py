@@ -389,12 +389,14 @@ def test_within_a_share_an_old_one_goes_before_an_idle_one_and_a_young_one_last(
 def test_a_young_flood_displaces_itself_and_not_those_that_are_idle() -> None:
     """All are of one address, as behind a proxy."""
     connections = Connections(AcceptLimits(8, 10.0, 10.0), lambda: 0.0)
-    idle, *flood = (Unconnected() for _ in range(13))
-    assert connections.accept(idle, A)
+    idle, stays, *flood = (Unconnected() for _ in range(14))
+    for one in (idle, stays):
+        assert connections.accept(one, A)
+    connections.busy(stays)
     connections.busy(idle)
     connections.idle(idle)
     assert all(connections.accept(one, A) for one in flood)
-    assert (idle.cut, [one.cut for one in flood], len(connections)) == (False, [True] * 5 + [False] * 7, 8)
+    assert (idle.cut, [one.cut for one in flood], len(connections)) == (False, [True] * 6 + [False] * 6, 8)
 
 
 def test_of_idle_ones_those_of_the_tenant_that_has_most_give_way() -> None:

@@ -34,7 +34,7 @@ from segue.protocol.problems import Problem
 RESERVED = 16
 #: A fresh connection that is younger than this does not give way to one of the same address: its request is on the way.
 YOUNG_S = 0.25
-#: This part of all connections is fresh at once only in a flood.
+#: This part of all connections that are not busy is fresh only in a flood.
 _FLOOD = 0.75
 #: Among so many of the oldest ones it is looked for whose address has most. A flood has most of them.
 _LOOKED_AT = 64
@@ -170,7 +170,7 @@ class Connections:
 
         It is of the largest share, and never of one that is smaller than that of the new one. Within a share, an old
         fresh one goes before an idle one, and a young one goes only for a smaller share, or in a flood: if nearly all
-        are fresh. Of idle ones, it is one of the tenant that has most of them.
+        that are not busy are fresh. Of idle ones, it is one of the tenant that has most of them.
         """
         ours, since = self._shares.of(group), self._clock() - YOUNG_S
         fresh, idle = self._of_largest_share(self._fresh), self._of_largest_share(self._idle)
@@ -184,7 +184,7 @@ class Connections:
         return None if best is None or best[0] < ours else best[2]
 
     def _is_flooded(self) -> bool:
-        return len(self._fresh) > self._limits.most * _FLOOD
+        return len(self._fresh) > _FLOOD * (len(self._fresh) + len(self._idle))
 
     def _of_largest_share(self, waiting: Iterable[HeldConnection]) -> HeldConnection | None:
         """Return which of the oldest of these connections is of the address, and the tenant, that has most."""
