@@ -46,6 +46,8 @@ SHAPES: dict[str, Callable[[], bytes]] = {
     "parts": lambda: asking('"input":[{"role":"user","content":' + listed(PART, times=60_000) + "}]"),
     "long numbers": lambda: asking('"input":"x","x":' + listed("7" * 4000, times=500)),
     "half characters": lambda: asking('"input":"' + "\\ud800" * 300_000 + '"'),
+    "instructions": lambda: asking('"input":"x","instructions":"' + "x" * 16_000_000 + '"'),
+    "escapes": lambda: asking('"input":"x","instructions":"' + '\\"xxxx' * 2_600_000 + '"'),
     "texts that are nearly values": lambda: asking('"input":' + listed('{{"a":"x,"}}', times=300_000)),
     "tools": lambda: asking('"input":"x","tools":' + listed('{{"type":"function","name":"f{0}"}}', times=30_000)),
     "properties": lambda: asking(
@@ -94,7 +96,7 @@ async def test_a_request_of_any_shape_leaves_the_loop_to_others(shape: str) -> N
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("shape", ["fields", "messages as many as may be"])
+@pytest.mark.parametrize("shape", ["fields", "messages as many as may be", "instructions", "escapes"])
 async def test_a_message_of_any_shape_too(shape: str) -> None:
     message = SHAPES[shape]().decode()
     async with listening() as local, opened(local.url) as socket:
