@@ -17,16 +17,16 @@ from segue.protocol.codec import encode, explain
 from segue.protocol.problems import Problem, quoted
 
 
-class _OpenAIModel(msgspec.Struct, frozen=True):
+class _OpenAIModel(msgspec.Struct, frozen=True, kw_only=True):
     id: str
-    created: int
     object: str = "model"
+    created: int
     owned_by: str = "segue"
 
 
-class _OpenAIList(msgspec.Struct, frozen=True):
-    data: Sequence[_OpenAIModel]
+class _OpenAIList(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "list"
+    data: Sequence[_OpenAIModel]
 
 
 class _AnthropicModel(msgspec.Struct, frozen=True):
@@ -52,12 +52,12 @@ class _ModelPageQuery(msgspec.Struct):
 
 def openai_model(name: str, created_at: float) -> bytes:
     """Write one model in the words of OpenAI's API; time in unix seconds."""
-    return encode(_OpenAIModel(name, int(created_at)))
+    return encode(_OpenAIModel(id=name, created=int(created_at)))
 
 
 def openai_list(names: Sequence[str], created_at: float) -> bytes:
     """Write all models in the words of OpenAI's API."""
-    return encode(_OpenAIList([_OpenAIModel(name, int(created_at)) for name in names]))
+    return encode(_OpenAIList(data=[_OpenAIModel(id=name, created=int(created_at)) for name in names]))
 
 
 def anthropic_model(name: str, created_at: float) -> bytes:
