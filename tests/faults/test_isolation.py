@@ -22,7 +22,9 @@ MOST = 2.0
 NOISE_S = 0.02
 MIB = 1 << 20
 #: What the budgets of the trial hold afterwards, and what the allocator keeps.
-HELD_MIB = 350
+HELD_MIB = 500
+#: Whatever is done, no turn takes longer.
+LONGEST_S = 2.0
 QUICK = ("half heads", "fields and items", "upgrades that are given up", "kept turns")
 OF_THE_MODEL = [name for name, one in BY_NAME.items() if one.case in {"A1", "A5"}]
 OTHERS = [name for name in BY_NAME if name not in OF_THE_MODEL]
@@ -70,9 +72,11 @@ async def test_neighbours_at_the_model_feel_no_attack_on_it(attack: str, tmp_pat
 
 @pytest.mark.deep
 async def test_neighbours_feel_nothing_of_all_attacks_at_once_for_three_minutes(tmp_path: Path) -> None:
-    """Each at a tenth of its pace: one client has one network, and one tenant cannot be kept from using a processor
-    that nobody else uses. Those on the model are left out, which has the second core for itself alone.
+    """Each at a twentieth of its pace: one client has one network, and one tenant cannot be kept from using a processor
+    that nobody else uses. Those on the model are left out, which has the second core for itself alone. One turn in
+    ten may meet several attacks in the same moment.
     """
     async with trial(tmp_path, neighbours(*WAYS, interval_s=0.1)) as run:
-        outcome = await run.run(OTHERS, rounds=9, alone_s=10.0, attacked_s=20.0, pace=0.1)
-    judge(outcome, most_mib=1000)
+        outcome = await run.run(OTHERS, rounds=9, alone_s=10.0, attacked_s=20.0, pace=0.05)
+    judge(outcome, most_mib=1200, of=0.9)
+    assert max(map(max, outcome.attacked.values())) < LONGEST_S
