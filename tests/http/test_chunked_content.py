@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import h11
 import pytest
 from hypothesis import given, settings
@@ -133,3 +135,27 @@ def test_a_line_without_an_end_is_not_kept(begin: bytes) -> None:
 def test_what_h11_takes_and_nobody_sends_is_refused(data: bytes) -> None:
     assert by_us([data])[1] == "none"
     assert by_h11([data])[1] != "none"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"0000000000;" + b" " * 1000, b"0\r\n" + b"a:\n" * 5000],
+    ids=["white space in an extension", "short trailers"],
+)
+def test_a_line_byte_by_byte_costs_no_more_than_its_bytes(data: bytes) -> None:
+    """A byte of it once cost a look at all before it: 1 KB of white space stopped the event loop for 12 s."""
+    chunks = ChunkedContent()
+    started = time.thread_time()
+    for at in range(len(data)):
+        chunks.feed(data[at : at + 1])
+        assert chunks.read() == b""
+    assert time.thread_time() - started < 1.0
+
+
+def test_white_space_without_an_end_is_refused_at_once() -> None:
+    chunks = ChunkedContent()
+    chunks.feed(b"5;" + b" " * 64_000)
+    started = time.thread_time()
+    with pytest.raises(ValueError, match="none"):
+        chunks.read()
+    assert time.thread_time() - started < 1.0

@@ -11,12 +11,14 @@ from typing import Final
 
 from segue.http.field_syntax import TOKEN, VALUE
 
-#: The size of a chunk, and an extension, which is skipped (RFC 9112, 7.1.1). White space behind it is an old custom.
-_SIZE_LINE: Final = re.compile(rb"(?P<size>0{0,5}[0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e]*)?[\t ]*\r\n")
+#: The size of a chunk, and an extension, which is skipped (RFC 9112, 7.1.1). White space behind the size is an old
+#: custom. That behind an extension belongs to the extension: two patterns for it would try all ways to share it.
+_SIZE_LINE: Final = re.compile(rb"(?P<size>0{0,5}[0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e]*|[\t ]*)\r\n")
 _SIZE_LINE_BYTES: Final = 1024
 _TRAILERS: Final = re.compile(rb"(?:%b:%b\r?\n)*\r?\n" % (TOKEN, VALUE))
 _TRAILERS_END: Final = re.compile(rb"(?:\A|\n)\r?\n")
 _TRAILERS_BYTES: Final = 16 * 1024
+_NO_TRAILERS: Final = "what should be trailers are none"
 
 
 class ChunkedContent:
@@ -26,6 +28,7 @@ class ChunkedContent:
         self._ahead = b""
         self._left = 0  # bytes of the present chunk, and the end of line behind it
         self._in_trailers = False
+        self._searched = 0  # how far in `_ahead` the end of the trailers was looked for
         self._fault = ""
         self.complete = False
         """The last chunk and the trailers have come; what follows is in `rest`."""
@@ -61,7 +64,7 @@ class ChunkedContent:
                 at, whole = self._read_chunk(data, at, pieces)
                 if not whole:
                     break
-            line = _SIZE_LINE.match(data, at)
+            line = _SIZE_LINE.match(data, at, at + _SIZE_LINE_BYTES)
             if line is None:
                 if data.find(b"\n", at) >= 0 or len(data) - at > _SIZE_LINE_BYTES:
                     self._fault = "what should be the size of a chunk is none"
@@ -89,9 +92,13 @@ class ChunkedContent:
         return end + 2, not self._fault
 
     def _read_trailers(self) -> None:
-        trailers = _TRAILERS.match(self._ahead)
-        if trailers is not None:
+        end = _TRAILERS_END.search(self._ahead, max(0, self._searched - 2))  # not from the start with each byte
+        if end is None:
+            self._searched = len(self._ahead)
+            if self._searched > _TRAILERS_BYTES:
+                self._fault = _NO_TRAILERS
+        elif _TRAILERS.fullmatch(self._ahead, 0, end.end()) is None:
+            self._fault = _NO_TRAILERS
+        else:
             self.complete = True
-            self._ahead = self._ahead[trailers.end() :]
-        elif len(self._ahead) > _TRAILERS_BYTES or _TRAILERS_END.search(self._ahead):
-            self._fault = "what should be trailers are none"
+            self._ahead = self._ahead[end.end() :]
