@@ -202,7 +202,7 @@ async def test_a_turn_that_could_not_be_stored_is_gone() -> None:
     """The model has made it, and counts on it."""
     model = Told()
     async with listening(model, store=BrokenStore("append")) as local, http(local.url) as client:
-        assert await client.refusal() == (503, "store_error")
+        assert await client.refusal() == (400, "store_error")
         assert model.gone == [model.asked[0].response_id]
 
 
