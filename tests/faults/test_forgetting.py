@@ -199,7 +199,7 @@ async def test_what_nobody_holds_is_known_from_the_start() -> None:
 
 
 async def test_a_turn_that_could_not_be_stored_is_gone() -> None:
-    """The model has made it, and counts on it."""
+    """The model has made it, and counts on it. It was paid for, so no client may repeat it by itself."""
     model = Told()
     async with listening(model, store=BrokenStore("append")) as local, http(local.url) as client:
         assert await client.refusal() == (400, "store_error")

@@ -67,7 +67,7 @@ _BROKEN = Ended(
 _ERASED = Ended(
     "failed", error=Failure("store_error", "What belongs to this tenant was erased meanwhile. Nothing was stored.")
 )
-_NOT_STORED = Ended("failed", error=Failure("store_error", "The response could not be stored. Send the turn again."))
+_NOT_STORED = Ended("failed", error=Failure("store_error", "The turn has run, but its response could not be stored."))
 
 
 class Caller(msgspec.Struct, frozen=True):
