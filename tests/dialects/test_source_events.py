@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from segue.dialects.interface import Awaited, Output
 from segue.dialects.source_events import SourceDecoder
 from segue.http.sse import SseEvent
@@ -49,6 +51,18 @@ def test_each_event_comes_before_what_it_means_and_the_first_wait_for_the_answer
     assert (fourth, last) == ([source(b"4")], [source(b"5"), DONE])
     assert decoder.ended
     assert decoder.feed(SseEvent("", b"6")) == []
+
+
+@pytest.mark.parametrize("depth", [70, 5000])
+def test_an_event_that_is_nested_too_deeply_ends_the_turn(depth: int) -> None:
+    """What a client gets of it is made by code that recurses."""
+    decoder = SourceDecoder(Playing([DELTA], [DELTA], [DELTA]))
+    flat, broken = b"[%b]" % b",".join([b"{}"] * 70), b"[" * 70
+    assert fed(decoder, flat, broken) == [[source(flat), DELTA], [source(broken), DELTA]]
+    (ended,) = decoder.feed(SseEvent("", b"[" * depth + b"]" * depth))
+    assert isinstance(ended, Ended)
+    assert ended.error is not None
+    assert ended.error.code == "upstream_protocol_error"
 
 
 def test_a_turn_that_fails_before_its_answer_shows_nothing() -> None:

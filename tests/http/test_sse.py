@@ -71,3 +71,7 @@ def test_many_small_events_are_not_too_large() -> None:
 def test_what_is_written_is_read(kind: str, data: bytes) -> None:
     data = data.replace(b"\n", b"").replace(b"\r", b"")
     assert SseReader().feed(write_event(kind, data)) == [SseEvent(kind, data)]
+
+
+def test_an_event_is_written_in_one_line() -> None:
+    assert write_event("", b'{"a":\n1,\n"b":2}') == b'data: {"a": 1, "b":2}\n\n'

@@ -15,6 +15,7 @@ from segue.protocol.codec import (
     decode,
     decode_value,
     explain,
+    is_nested_too_deeply,
     is_utf8,
     size_of,
     with_field,
@@ -248,3 +249,9 @@ def test_a_kept_value_is_nested_no_deeper_than_the_limit() -> None:
 )
 def test_utf8_is_known(data: bytes, *, text: bool) -> None:
     assert is_utf8(data) is text
+
+
+@pytest.mark.parametrize(("depth", "deep"), [(1, False), (MAX_DEPTH, False), (MAX_DEPTH + 1, True), (5000, True)])
+def test_depth_is_told_without_recursion(depth: int, deep: bool) -> None:
+    assert is_nested_too_deeply(b"[" * depth + b"]" * depth) == deep
+    assert not is_nested_too_deeply(b"{}," * (MAX_DEPTH + depth)), "it is no JSON"

@@ -43,8 +43,8 @@ class DoorWriter(Protocol):
     def failed(self, problem: Problem, *, kind: str, status: int) -> bytes:
         """Return the end of the stream of a turn that failed: an error, with the type and status of HTTP's."""
 
-    def whole(self, finished: Finished) -> bytes:
-        """Return the reply as one JSON object. The turn has not failed."""
+    def whole(self, finished: Finished) -> bytes | Problem:
+        """Return the reply as one JSON object, or why it cannot be told. The turn has not failed."""
 
 
 class Door(Protocol):

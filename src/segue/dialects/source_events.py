@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from segue.dialects.interface import Awaited, Output, ReplyDecoder
 from segue.http.sse import SseEvent
+from segue.protocol.codec import is_nested_too_deeply
 from segue.protocol.events import SOURCE, Ended, Event
 from segue.protocol.responses import Failure
+
+_TOO_DEEP = Failure("upstream_protocol_error", "The upstream sent an event that is nested too deeply.")
 
 
 class SourceDecoder:
@@ -34,6 +37,8 @@ class SourceDecoder:
         """Return an event of the provider, and what it means."""
         if self._decoder.ended:
             return []
+        if is_nested_too_deeply(event.data):  # it is read again, and written
+            return self.fail(_TOO_DEEP)
         output = self._decoder.feed(event)
         if self._waiting is None:
             return [*_source(event), *output]

@@ -138,6 +138,18 @@ def decode_value(raw: msgspec.Raw, where: str) -> Any | Problem:  # noqa: ANN401
     return invalid_json(_TOO_DEEP) if brackets > MAX_DEPTH and _is_deep(value) else value
 
 
+def is_nested_too_deeply(data: bytes) -> bool:
+    """Tell whether code that reads a document again might not be able to. What is no JSON is not."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return False
+    try:
+        return _is_deep(_any.decode(data))
+    except RecursionError:
+        return True
+    except UNREADABLE:
+        return False
+
+
 def with_field(data: bytes, name: str, value: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """Return the object `data` with one top-level field set; every other value keeps its bytes."""
     fields = _object.decode(data)

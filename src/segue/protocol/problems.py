@@ -114,6 +114,11 @@ def missing(param: str) -> Problem:
     return Problem("missing_required_parameter", f"Missing required parameter: '{param}'.", param)
 
 
+def unreadable_answer() -> Problem:
+    """A turn has completed, and an event of its answer is not what the upstream's API says."""
+    return Problem("upstream_protocol_error", "The upstream's answer holds events that cannot be read.")
+
+
 def foreign_part(param: str, given: str, wanted: str) -> Problem:
     """A part of a message is written as another API writes it."""
     message = f"Invalid value for '{param}': it must be '{wanted}'; '{given}' is what Chat Completions calls it."

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +22,9 @@ from segue.protocol.requests import Settings
 from segue.protocol.responses import encode_echo, usage
 from segue.protocol.turns import Finished, TurnStream
 from segue.testing.messages_checker import MessagesChecker, check_messages_sse
+from tests.dialects.conversations import run
+from tests.dialects.golden import decoder
+from tests.dialects.stream_mutations import odd_streams, write
 from tests.strategies import examples
 
 Json = dict[str, Any]
@@ -44,8 +48,21 @@ def streamed(events: Sequence[Event], finished: Finished) -> bytes:
 def whole(events: Sequence[Event], finished: Finished) -> Json:
     writer = MessagesWriter(ID, "m", streamed=False)
     assert writer.feed(events) == b""
-    message: Json = json.loads(writer.whole(finished))
+    body = writer.whole(finished)
+    assert isinstance(body, bytes)
+    message: Json = json.loads(body)
     return message
+
+
+def ended_in(body: bytes) -> Json:
+    """The error that a stream ends in."""
+    checker = MessagesChecker()
+    for one in body.decode().strip().split("\n\n"):
+        name, data = one.split("\n")
+        checker.feed(name.removeprefix("event: "), json.loads(data.removeprefix("data: ")))
+    checker.finish()
+    assert checker.error is not None
+    return checker.error
 
 
 def written(*events: Event, ended: Ended | None = None) -> Json:
@@ -172,6 +189,63 @@ def test_the_parts_of_a_summary_are_one_text() -> None:
     assert written(*events)["content"][0]["thinking"] == "AB\n\nCD"
 
 
+def piece(kind: str, **fields: object) -> Event:
+    return Event(f"response.{kind}", json.dumps({"type": f"response.{kind}", "output_index": 0, **fields}).encode(), 2)
+
+
+ODD: list[Event] = [
+    *(piece("output_text.delta", **fields) for fields in ({}, {"delta": 7}, {"delta": None}, {"delta": {"a": 1}})),
+    piece("output_text.delta", delta="x", content_index="0"),
+    piece("output_item.added", item=7),
+    done(0, type="message", content=7),
+    done(0, type="message", content=[7]),
+    done(0, type="function_call", call_id=7),
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_an_answer_with_events_that_cannot_be_read_is_an_error(odd: Event) -> None:
+    """What a Responses server sends within an item passes to clients of that API as it is."""
+    fed, finished = turn(*output().text("a"))
+    fed.append(odd)
+    error = ended_in(streamed(fed, finished))
+    assert error["type"] == "api_error"
+    writer = MessagesWriter(ID, "m", streamed=False)
+    writer.feed(fed)
+    problem = writer.whole(finished)
+    assert isinstance(problem, Problem)
+    assert problem.code == "upstream_protocol_error"
+
+
+def test_an_item_that_no_message_has_is_not_read() -> None:
+    items: list[Json] = [
+        {"type": "vendor_call", "content": "x", "name": None, "input": {}},
+        {"type": "reasoning", "summary": None, "content": None, "encrypted_content": "s"},
+    ]
+    events = [event for index, item in enumerate(items) for event in (added(index, **item), done(index, **item))]
+    assert written(*events)["content"] == [{"type": "redacted_thinking", "data": "s"}]
+
+
+@pytest.mark.parametrize("dialect", ["chat", "messages", "responses"])
+@given(data=st.data())
+@settings(max_examples=examples(100))
+def test_whatever_a_stream_has_become_its_message_is_sound_or_an_error(dialect: str, data: st.DataObject) -> None:
+    lines, _ = data.draw(odd_streams(dialect))
+    fed = run(decoder(dialect), write(lines))
+    ended = next(one for one in fed if isinstance(one, Ended))
+    events, finished = turn(*(one for one in fed[: fed.index(ended)] if isinstance(one, Event)), ended=ended)
+    if finished.status == "failed":
+        MessagesWriter(ID, "m", streamed=True).feed(events)
+        return
+    body = streamed(events, finished)
+    if b"event: error" in body:
+        ended_in(body)
+    else:
+        message = whole(events, finished)
+        message.pop("warnings", None)
+        assert message == check_messages_sse(body)
+
+
 def test_an_answer_that_was_cut_short_says_so() -> None:
     writer = output()
     cut = [*writer.start_call(1, "c", "f"), *writer.arguments(1, '{"a'), *writer.end("incomplete")]
@@ -190,12 +264,7 @@ def test_a_turn_that_fails_ends_in_an_error() -> None:
     events, _ = turn(*output().text("x"))
     assert writer.feed(events[:2]) == b"", "until something is said, the turn can get a status"
     body = writer.feed(events[2:]) + writer.failed(Problem("upstream_error", "No."), kind="server_error", status=502)
-    checker = MessagesChecker()
-    for piece in body.decode().strip().split("\n\n"):
-        name, data = piece.split("\n")
-        checker.feed(name.removeprefix("event: "), json.loads(data.removeprefix("data: ")))
-    checker.finish()
-    assert checker.error == {"type": "api_error", "message": "No."}
+    assert ended_in(body) == {"type": "api_error", "message": "No."}
 
 
 # --- events of a provider of this API --------------------------------------------------------------------------------
@@ -234,6 +303,40 @@ def test_a_providers_own_events_pass_with_our_id() -> None:
 def test_an_error_of_the_provider_is_told_once() -> None:
     fed, _ = turn(*sources(*PASSED[:1], b'{"type":"error","error":{}}', b"broken", b"{}"))
     assert MessagesWriter(ID, "m", streamed=True).feed(fed).count(b"event: ") == 1
+
+
+def test_data_of_more_than_one_line_passes() -> None:
+    """A server may write each line of its JSON in a field of its own."""
+    fed, finished = turn(*sources(*PASSED[:2], PASSED[2].replace(b",", b",\n"), *PASSED[3:]))
+    assert check_messages_sse(streamed(fed, finished)) == whole(fed, finished)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'{"type":"\xff"}',
+        b'{"type":"a\\n\\nevent: message_stop"}',
+        b'{"type":"message_start"}',
+        b'{"type":"message_start","message":null}',
+        b'{"type":"message_start","message":[]}',
+        b'{"type":"message_start","message":{}}',
+        b'{"type":7}',
+        b"[]",
+    ],
+)
+def test_what_is_no_event_of_a_message_is_left_out(odd: bytes) -> None:
+    fed, finished = turn(*sources(PASSED[0], odd, *PASSED[1:]))
+    message = check_messages_sse(streamed(fed, finished))
+    assert message == whole(fed, finished)
+    assert (message["id"], message["model"]) == (message_id(ID), "claude")
+
+
+@pytest.mark.parametrize("start", [b'{"type":"message_start"}', b'{"type":"message_start","message":7}', b"{}"])
+def test_a_message_that_does_not_begin_soundly_begins_as_ours_do(start: bytes) -> None:
+    fed, finished = turn(*sources(start, *PASSED[1:]))
+    message = check_messages_sse(streamed(fed, finished))
+    assert message == whole(fed, finished)
+    assert (message["id"], message["model"], message["stop_reason"]) == (message_id(ID), "m", "pause_turn")
 
 
 # --- any output ------------------------------------------------------------------------------------------------------

@@ -92,3 +92,9 @@ def test_an_event_belongs_to_the_last_block_if_it_does_not_say_which() -> None:
 def test_nothing_that_a_provider_sends_raises(events: list[bytes]) -> None:
     folded = fold(*events, {"type": "message_start", "message": 1}, delta(9, type=[1]), block(0), delta(0, x=[1]))
     assert json.loads(folded.message())["content"] == [{"x": [1]}]
+
+
+def test_citations_are_added_to_what_is_no_list() -> None:
+    odd = block(0, type="text", text="x", citations=7)
+    folded = fold(START, odd, *(delta(0, type="citations_delta", citation={"n": n}) for n in range(2)))
+    assert folded.content() == [{"type": "text", "text": "x", "citations": [{"n": 0}, {"n": 1}]}]

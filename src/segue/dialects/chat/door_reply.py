@@ -31,12 +31,11 @@ from segue.protocol.codec import UNREADABLE, encode
 from segue.protocol.events import Event, http_error
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import key_of
-from segue.protocol.problems import Problem
+from segue.protocol.problems import Problem, unreadable_answer
 from segue.protocol.turns import Finished
 
 DONE = write_event("", b"[DONE]")
 _NULL = Raw(b"null")
-_UNREADABLE = Problem("upstream_protocol_error", "The upstream's answer holds events that cannot be read.")
 _NO_LOGPROBS = frozenset({b"null", b"[]"})
 
 
@@ -124,7 +123,7 @@ class ChatReplyWriter:
     def finish(self, finished: Finished) -> bytes:
         """Return the end of the stream. Where something could not be read, the answer is not what it should be."""
         if self._unreadable:
-            return error_chunk(_UNREADABLE, "server_error")
+            return error_chunk(unreadable_answer(), "server_error")
         warnings = all_warnings(finished, self._asked.warnings)
         told = b',"warnings":%b' % encode(warnings) if warnings else b""
         reason = finish_reason(finished).encode()

@@ -17,10 +17,11 @@ import msgspec
 from segue.dialects.messages.errors import write_error
 from segue.dialects.messages.message_fold import MessageFold
 from segue.http.sse import write_event
-from segue.protocol.codec import encode, with_field
+from segue.protocol.codec import UNREADABLE, encode, with_field
 from segue.protocol.events import SOURCE, Event
 from segue.protocol.ids import ResponseId, message_id
-from segue.protocol.problems import Problem
+from segue.protocol.items import key_of
+from segue.protocol.problems import Problem, unreadable_answer
 from segue.protocol.responses import Usage, usage
 from segue.protocol.turns import Finished
 
@@ -35,6 +36,10 @@ _NO_REASON: Mapping[str, None] = MappingProxyType(
 _STOP = b'{"type":"message_stop"}'
 _PING = b'{"type":"ping"}'
 _CALLS = frozenset({"function_call", "custom_tool_call"})
+#: The items that are blocks of a message.
+_WRITTEN = _CALLS | {"message", "reasoning"}
+#: An error of the API itself: the type of an error that a stream ends in (`errors.KINDS`).
+_UNREADABLE_STATUS = 502
 #: What separates the parts of a summary, which are one text here.
 _BETWEEN = "\n\n"
 
@@ -45,8 +50,8 @@ class _ReplyItem(msgspec.Struct):
     name: str = ""
     arguments: str = ""
     input: str = ""
-    content: list[Json] = []
-    summary: list[Json] = []
+    content: list[Json] | None = None
+    summary: list[Json] | None = None
     encrypted_content: str | None = None
 
 
@@ -54,8 +59,20 @@ class _TurnEvent(msgspec.Struct):
     output_index: int = 0
     content_index: int = 0
     summary_index: int = 0
-    delta: str = ""
-    item: _ReplyItem | None = None
+    delta: str | None = None
+    item: msgspec.Raw = msgspec.Raw(b"{}")
+
+    @property
+    def said(self) -> str:
+        """What the event adds to a text; raises `ValidationError` if it does not say."""
+        if self.delta is None:
+            raise msgspec.ValidationError("An event that adds to a text has no text")
+        return self.delta
+
+    def read_item(self) -> _ReplyItem:
+        """Return the item. Of one that no message has, only the type is read."""
+        kind = key_of(bytes(self.item)).kind
+        return _items.decode(self.item) if kind in _WRITTEN else _ReplyItem(kind)
 
 
 class _SourceEvent(msgspec.Struct):
@@ -64,6 +81,7 @@ class _SourceEvent(msgspec.Struct):
 
 
 _events = msgspec.json.Decoder(_TurnEvent)
+_items = msgspec.json.Decoder(_ReplyItem)
 _sources = msgspec.json.Decoder(_SourceEvent)
 
 
@@ -91,14 +109,15 @@ class MessagesWriter:
         self._waiting: dict[int, list[Event]] = {}  # of later items
         self._done: set[int] = set()
         self._called = False
+        self._unreadable = False  # something of the answer is not written
         self._writers: Mapping[str, Callable[[_TurnEvent], list[bytes]]] = {
             "response.output_item.added": self._on_added,
-            "response.output_text.delta": lambda event: self._text(event, event.delta),
-            "response.refusal.delta": lambda event: self._text(event, event.delta),
+            "response.output_text.delta": lambda event: self._text(event, event.said),
+            "response.refusal.delta": lambda event: self._text(event, event.said),
             "response.reasoning_summary_text.delta": lambda event: self._think(event.summary_index, event),
             "response.reasoning_text.delta": lambda event: self._think(event.content_index, event),
             "response.function_call_arguments.delta": lambda event: self._delta(
-                {"type": "input_json_delta", "partial_json": event.delta}
+                {"type": "input_json_delta", "partial_json": event.said}
             ),
             "response.output_item.done": self._on_done,
         }
@@ -110,19 +129,23 @@ class MessagesWriter:
             if event.type == SOURCE:
                 written += self._pass(event.data)
             elif not self._passes:
-                written += self._take(event)
+                written += self._read(event)
         return self._write(written)
 
     def finish(self, finished: Finished) -> bytes:
-        """Return the end of the stream."""
+        """Return the end of the stream. Where something could not be read, the answer is not what it should be."""
+        if self._unreadable:
+            return write_event("error", write_error(unreadable_answer(), _UNREADABLE_STATUS))
         return self._write([*([] if self._passes else self._end(finished)), _STOP])
 
     def failed(self, problem: Problem, *, kind: str, status: int) -> bytes:  # noqa: ARG002 - the type is this API's own
         """Return the end of the stream of a turn that failed."""
         return write_event("error", write_error(problem, status))
 
-    def whole(self, finished: Finished) -> bytes:
-        """Return the message."""
+    def whole(self, finished: Finished) -> bytes | Problem:
+        """Return the message, or why it cannot be told."""
+        if self._unreadable:
+            return unreadable_answer()
         self.finish(finished)
         assert self._fold is not None, "it was asked for as a stream"
         return self._fold.message()
@@ -140,22 +163,34 @@ class MessagesWriter:
         self._passes = True
         try:
             event = _sources.decode(data)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return []  # the turn has failed, or can do without
-        if event.type in ("message_stop", "error", ""):
-            return []  # it comes when the turn is committed, or says why it failed
+        if event.type in ("message_stop", "error", "") or not event.type.isprintable():
+            return []  # it comes when the turn is committed, or says why it failed; or it is no event at all
         if event.type != "message_start":
-            return [data]
-        return [with_field(data, "message", msgspec.Raw(with_field(bytes(event.message), "id", self._id)))]
+            return [*([] if event.type == "ping" else self._start()), data]
+        if self._started:
+            return []
+        try:
+            own = with_field(data, "message", msgspec.Raw(with_field(bytes(event.message), "id", self._id)))
+        except UNREADABLE:
+            return self._start()  # it says nothing of its message
+        self._started = True
+        return [own]
 
     # --- events of any other
 
-    def _take(self, event: Event) -> list[bytes]:
+    def _read(self, event: Event) -> list[bytes]:
         if event.type not in self._writers:
             return []
-        if not self._started:  # with the first that is said: until then, a turn that fails can get a status
-            self._started = True
-            return [self._message_start(), _PING, *self._take(event)]
+        start = self._start()  # with the first that is said: until then, a turn that fails can get a status
+        try:
+            return start + self._take(event)
+        except UNREADABLE:  # a server of the Responses API may send anything, and most of it passes there
+            self._unreadable = True
+            return start
+
+    def _take(self, event: Event) -> list[bytes]:
         read = _events.decode(event.data)
         if read.output_index != self._next:
             self._waiting.setdefault(read.output_index, []).append(event)
@@ -165,14 +200,21 @@ class MessagesWriter:
             written += [data for early in self._waiting.pop(self._next) for data in self._take(early)]
         return written
 
+    def _start(self) -> list[bytes]:
+        """Return the beginning of the message, once."""
+        if self._started:
+            return []
+        self._started = True
+        return [self._message_start(), _PING]
+
     def _message_start(self) -> bytes:
         message: Json = {"id": self._id, "type": "message", "role": "assistant", "model": self._model, "content": []}
         message |= {**_NO_REASON, "usage": _usage(None)}
         return encode({"type": "message_start", "message": message})
 
     def _on_added(self, event: _TurnEvent) -> list[bytes]:
-        item = event.item
-        if item is None or item.type not in _CALLS:
+        item = event.read_item()
+        if item.type not in _CALLS:
             return []
         self._called = True
         block = {"type": "tool_use", "id": item.call_id, "name": item.name, "input": {}, "caller": {"type": "direct"}}
@@ -190,16 +232,15 @@ class MessagesWriter:
             "thinking", (event.output_index, 0), {"type": "thinking", "thinking": "", "signature": ""}
         )
         place = (event.output_index, part)
-        text = f"{_BETWEEN}{event.delta}" if part and place not in self._said else event.delta
+        text = f"{_BETWEEN}{event.said}" if part and place not in self._said else event.said
         self._said.add(place)
         return [*opening, *self._delta({"type": "thinking_delta", "thinking": text})]
 
     def _on_done(self, event: _TurnEvent) -> list[bytes]:
-        item = event.item
-        assert item is not None, "an item that is done is in its event"
+        item = event.read_item()
         index, written = event.output_index, list[bytes]()
         if item.type == "message":
-            for number, part in enumerate(item.content):
+            for number, part in enumerate(item.content or ()):
                 if (index, number) not in self._said:
                     text = part.get("text") or part.get("refusal") or ""
                     written += self._text(_TurnEvent(index, number), str(text)) if text else []
@@ -211,7 +252,7 @@ class MessagesWriter:
         return [*written, *self._stop()]
 
     def _end_thinking(self, index: int, item: _ReplyItem) -> list[bytes]:
-        texts = [str(part.get("text") or "") for part in (*item.summary, *item.content)]
+        texts = [str(part.get("text") or "") for part in (*(item.summary or ()), *(item.content or ()))]
         sealed, written = item.encrypted_content, list[bytes]()
         if self._open is None and not any(texts):
             if sealed is None:

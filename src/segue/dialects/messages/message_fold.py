@@ -38,7 +38,9 @@ class _BlockInProgress:
             return
         if kind in _LISTS:
             name, field = _LISTS[kind]
-            self._block[field] = [*(self._block.get(field) or []), delta.get(name)]
+            if not isinstance(self._block.get(field), list):
+                self._block[field] = []
+            self._block[field].append(delta.get(name))
             return
         for name, value in delta.items():
             if name == "type":

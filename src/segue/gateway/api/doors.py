@@ -155,6 +155,8 @@ class DoorRoutes:
         if problem is not None:  # nothing was sent yet, so the status can tell
             raise Refused(problem)
         body = writer.whole(finished)
+        if isinstance(body, Problem):
+            raise Refused(body)
         self._plain.sent(1, len(body))
         return await send_whole(request, (body,), headers=self._headers(request))
 
