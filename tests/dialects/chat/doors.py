@@ -90,12 +90,20 @@ def checked(request: ChatRequest, output: Output) -> ChatStream:
     return check_chunks(streamed(request, output), include_usage=request.include_usage)
 
 
+def whole(reply: DoorWriter, finished: Finished) -> Json:
+    """The JSON of a reply."""
+    body = reply.whole(finished)
+    assert isinstance(body, bytes), body
+    read: Json = json.loads(body)
+    return read
+
+
 def completed(request: ChatRequest, output: Output) -> Json:
     """The reply that is not streamed."""
     events, finished = turn(output)
     reply = writer(request)
     reply.feed(events)
-    completion: Json = json.loads(reply.whole(finished))
+    completion = whole(reply, finished)
     check_completion(completion)
     return completion
 

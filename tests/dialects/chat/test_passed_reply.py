@@ -16,7 +16,7 @@ from segue.dialects.source_events import SourceDecoder
 from segue.http.sse import SseEvent
 from segue.protocol.events import Ended
 from segue.testing.chat_checker import check_completion
-from tests.dialects.chat.doors import asked, chunk, delta, end_of, streamed, turn, writer
+from tests.dialects.chat.doors import asked, chunk, delta, end_of, streamed, turn, whole, writer
 from tests.dialects.conversations import RESPONSE_ID, run
 from tests.dialects.golden import CHECKED, GOLDEN, decoder, dialect_of, read
 from tests.strategies import examples
@@ -43,8 +43,7 @@ def completion(*data: bytes) -> Json:
     events, finished = turn(output(*data))
     reply = writer(WHOLE)
     assert reply.feed(events) == b""
-    read: Json = json.loads(reply.whole(finished))
-    return read
+    return whole(reply, finished)
 
 
 SIGNED = {"google": {"thought_signature": "c2ln"}}
@@ -239,10 +238,10 @@ def test_every_stream_of_a_provider_passes(name: str) -> None:
     received, finished = turn(produced)
     reply = writer(WHOLE)
     reply.feed(received)
-    whole = json.loads(reply.whole(finished))
-    choice = whole["choices"][0]
+    told = whole(reply, finished)
+    choice = told["choices"][0]
     choice["finish_reason"] = "tool_calls" if "tool_calls" in choice["message"] else "length"  # providers say anything
-    check_completion({name: value for name, value in whole.items() if name != "usage"})
+    check_completion({name: value for name, value in told.items() if name != "usage"})
 
 
 @given(name=st.sampled_from(CHAT_STREAMS), length=st.integers(0, 30), truncated=st.booleans())
