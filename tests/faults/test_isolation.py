@@ -71,6 +71,7 @@ async def test_neighbours_at_the_model_feel_no_attack_on_it(attack: str, tmp_pat
 
 
 @pytest.mark.deep
+@pytest.mark.timeout(900)
 async def test_neighbours_feel_nothing_of_all_attacks_at_once_for_three_minutes(tmp_path: Path) -> None:
     """Each at a twentieth of its pace: one client has one network, and one tenant cannot be kept from using a processor
     that nobody else uses. Those on the model are left out, which has the second core for itself alone. One turn in
