@@ -16,7 +16,7 @@ from segue.tunnel.documents import Base, BaseMiss, Body, decode_document, encode
 from segue.tunnel.events import BaseMissed, ReplyStarted, UploadData, UploadTaken
 from segue.tunnel.socket_opening import END_OF_OPENINGS, SocketOpening, encode_opening
 from segue.tunnel.socket_upload import PREFIX_BYTES, SocketUploadReader, SocketUploadWriter, UploadRecords
-from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamEncoder
+from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder
 from segue.tunnel.websocket_records import Record, RecordError, encode_record
 from tests.tunnel.pair import Pair, joined, opened, websocket
 
@@ -373,3 +373,30 @@ def test_what_was_answered_on_a_link_that_was_lost_is_answered_once() -> None:
     told: Sequence[object] = [one for one in pair.told if isinstance(one, UploadTaken | BaseMissed)]
     assert len(told) == 3
     assert not pair.checker.problems
+
+
+def test_a_short_stream_does_not_copy_all_that_is_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With thousands of short streams in what came, that once took 20 s for 1 MB."""
+    fed: list[int] = []
+    feed = StreamDecoder.feed
+
+    def noted(decoder: StreamDecoder, data: bytes) -> None:
+        fed.append(len(data))
+        feed(decoder, data)
+
+    monkeypatch.setattr(StreamDecoder, "feed", noted)
+    stream = END_OF_OPENINGS + StreamEncoder(SOCKET_WINDOW_LOG).finish() + encode_opening("text", encode_document(b"a"))
+    reader = SocketUploadReader(1 << 20)
+    reader.feed(stream * 1000)
+    assert len(read(reader)) == 1000
+    assert max(fed) <= 4096
+
+
+def test_what_is_behind_a_stream_is_kept_however_long_that_takes() -> None:
+    stream = StreamEncoder(SOCKET_WINDOW_LOG)
+    messages = [WebSocketMessage("text", b"m%d" % number * 3000) for number in range(20)]
+    upload = END_OF_OPENINGS + b"".join(stream.feed(encode_record(message)) for message in messages) + stream.finish()
+    last = WebSocketMessage("text", b"last")
+    reader = SocketUploadReader(1 << 20)
+    reader.feed(upload + encode_opening("text", encode_document(last.data)))
+    assert read(reader) == [*messages, last]

@@ -19,8 +19,10 @@ from segue.tunnel.websocket_records import Record, RecordError, RecordReader, en
 
 #: A stream builds on so many of the last bytes of the messages before it.
 PREFIX_BYTES: Final = 256 * 1024
-#: How much of a stream is expanded at once.
-_EXPAND_BYTES: Final = 64 * 1024
+#: How much of a stream is expanded at once: it may be thousands of empty messages.
+_EXPAND_BYTES: Final = 8 * 1024
+#: How much of what came is given to the decoder of a stream at once.
+_FEED_BYTES: Final = 4 * 1024
 #: What a document may have beside the bytes of a message that does not compress.
 DOCUMENT_OVERHEAD_BYTES: Final = 64 * 1024
 
@@ -158,9 +160,7 @@ class SocketUploadReader:
         return "a message that was missed needs a base again" if self._missed and may_be_missed(document) else None
 
     def _read_stream(self, decoder: StreamDecoder) -> UploadStep | None:
-        decoder.feed(bytes(self._held))
-        self._held.clear()
-        data = decoder.read(_EXPAND_BYTES)
+        data = self._expand(decoder)
         records = data if isinstance(data, StreamError) else self._records.feed(data)
         if isinstance(records, StreamError):
             return RecordError(records.reason)
@@ -171,7 +171,22 @@ class SocketUploadReader:
                 self._tail.add(record.data)
         if decoder.eof:
             self._decoder, self._awaits_document = None, True
-            self._held += decoder.take_rest()
             if self._records.held_bytes:
                 return RecordError("a stream ends within a record")
         return UploadRecords(tuple(records)) if data or decoder.eof else None
+
+    def _expand(self, decoder: StreamDecoder) -> bytes | StreamError:
+        """Return the next bytes of the stream, and take what they were made of.
+
+        The decoder gets no more than it needs: what is behind a stream may be thousands of others.
+        """
+        data: bytes | StreamError = decoder.read(_EXPAND_BYTES)
+        while not data and not decoder.eof and self._held:
+            fed = bytes(self._held[:_FEED_BYTES])
+            decoder.feed(fed)
+            data = decoder.read(_EXPAND_BYTES)
+            behind = decoder.take_rest() if decoder.eof else b""
+            del self._held[: len(fed) - len(behind)]
+        if decoder.eof:  # it took more than one reading
+            self._held[:0] = decoder.take_rest()
+        return data

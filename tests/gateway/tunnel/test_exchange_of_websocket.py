@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
+from segue.egress.websocket import OutboundWebSocket
 from segue.gateway.access import LOCAL_TENANT
 from segue.gateway.app import Gateway
 from segue.http.heads import Line, RequestHead
@@ -27,7 +28,7 @@ from segue.tunnel.documents import Base, encode_document
 from segue.tunnel.socket_opening import END_OF_OPENINGS, encode_opening
 from segue.tunnel.socket_upload import SocketUploadWriter
 from segue.tunnel.stream_compression import SOCKET_WINDOW_LOG, StreamDecoder, StreamEncoder
-from segue.tunnel.websocket_records import Record, RecordError, RecordReader
+from segue.tunnel.websocket_records import Record, RecordError, RecordReader, encode_record
 from tests.faults.gateways import until
 from tests.gateway.peer import Peer
 from tests.gateway.tunnel.forwarding import running
@@ -260,3 +261,47 @@ async def test_a_message_that_needs_a_base_though_it_was_missed_ends_the_exchang
             agent.misbehave()
             await agent.send_bytes(encoded, asks=True)
             await asyncio.wait_for(agent.answer.ended.wait(), 20)
+
+
+async def test_many_messages_in_a_few_bytes_leave_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream of 4 KB can be millions of empty messages, which a provider takes as fast as they come."""
+    messages, at_once, sent = 1000, [0], OutboundWebSocket.send
+
+    async def counted(socket: OutboundWebSocket, message: WebSocketMessage) -> None:
+        at_once[-1] += 1
+        await sent(socket, message)
+
+    monkeypatch.setattr(OutboundWebSocket, "send", counted)
+    async with talking(lambda _: SocketAnswer(messages=())) as agent:
+        assert await agent.accepted() == 101
+        stream = StreamEncoder(SOCKET_WINDOW_LOG)
+        records = encode_record(WebSocketMessage("text", b"")) * messages
+        await agent.send_bytes(END_OF_OPENINGS + stream.feed(records) + stream.flush())
+        async with asyncio.timeout(20):
+            while sum(at_once) < messages:
+                at_once.append(0)
+                await asyncio.sleep(0)
+        await agent.cut()
+        await asyncio.wait_for(agent.answer.ended.wait(), 20)
+    assert max(at_once) <= 16
+
+
+async def test_many_messages_of_a_provider_leave_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, receive = [0], OutboundWebSocket.receive
+
+    async def counted(socket: OutboundWebSocket) -> WebSocketMessage | WebSocketClose:
+        message = await receive(socket)
+        at_once[-1] += 1
+        return message
+
+    monkeypatch.setattr(OutboundWebSocket, "receive", counted)
+    async with talking(lambda _: SocketAnswer(messages=(b"",) * 1000)) as agent:
+        assert await agent.accepted() == 101
+        await agent.send(WebSocketMessage("text", b"x"))
+        async with asyncio.timeout(20):
+            while sum(at_once) < 1000:
+                at_once.append(0)
+                await asyncio.sleep(0)
+        await agent.cut()
+        await asyncio.wait_for(agent.answer.ended.wait(), 20)
+    assert max(at_once) <= 17

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
+from itertools import count
 from typing import Protocol, assert_never
 
 from msgspec.structs import replace
@@ -55,6 +56,8 @@ _log = logging.getLogger("segue.gateway")
 _THREAD_BYTES = 1024 * 1024
 #: A provider thinks for longer than this, and the request has been written by then.
 _PREPARE_AFTER_S = 0.002
+#: After so many messages of a WebSocket others have their turn: a socket that takes them all makes nobody wait.
+_MESSAGES_AT_ONCE = 16
 
 
 class ExchangeHost(Protocol):
@@ -313,12 +316,15 @@ class ForwardedExchange:
 
     async def _downward(self, socket: OutboundWebSocket) -> WebSocketClose:
         """Carry the provider's messages to the agent until one closes, and return that."""
-        while True:
+        for number in count(1):
             message = await socket.receive()
             await self._send(encode_record(message))
             if isinstance(message, WebSocketClose):
                 return message
             self._transcript.received(message)
+            if number % _MESSAGES_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        raise AssertionError("a provider's messages end with a close")
 
     async def _upward(self, socket: OutboundWebSocket) -> None:
         """Carry the agent's messages to the provider; cut its socket if one cannot be sent."""
@@ -342,6 +348,7 @@ class ForwardedExchange:
                     if not await self._send_up(socket, *records):
                         return
                     self._note_stream_read()
+                    await asyncio.sleep(0)  # a stream of some bytes may be millions of messages
                 case RecordError():
                     is_going_on = False
                 case _:
@@ -366,12 +373,14 @@ class ForwardedExchange:
 
     async def _send_up(self, socket: OutboundWebSocket, *records: Record) -> bool:
         """Send the agent's messages to the provider; False if one was the close."""
-        for record in records:
+        for number, record in enumerate(records, 1):
             if isinstance(record, WebSocketClose):
                 await socket.close(record.code, record.reason)
                 return False
             self._transcript.sent(record)
             await socket.send(record)
+            if number % _MESSAGES_AT_ONCE == 0:
+                await asyncio.sleep(0)
         return True
 
     async def _rebuild_message(self, opening: SocketOpening) -> tuple[WebSocketMessage, ...] | None:
