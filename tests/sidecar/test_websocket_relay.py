@@ -53,7 +53,11 @@ class Relaying:
 
     def receive(self, record: WebSocketMessage | WebSocketClose) -> None:
         """Let a message come back from the provider."""
-        receive(self.exchange, None, self._encoder.feed(encode_record(record)) + self._encoder.flush())
+        self.receive_many(record, 1)
+
+    def receive_many(self, record: WebSocketMessage | WebSocketClose, count: int) -> None:
+        """Let the same message come back so many times at once."""
+        receive(self.exchange, None, self._encoder.feed(encode_record(record) * count) + self._encoder.flush())
 
 
 @asynccontextmanager
@@ -91,6 +95,26 @@ async def test_messages_of_the_provider_arrive_with_their_payloads_and_are_count
         assert (way.relay.sent_bytes, way.relay.received_bytes) == (4, 0)
         assert way.stats.agent_bytes_out == reply_bytes(SWITCH) + 4
         assert isinstance(way.exchange.ending, ExchangeReset)  # nothing more is wanted of it
+
+
+async def test_many_messages_in_a_few_bytes_leave_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once, send = [0], AgentRequest.send
+
+    async def counted(request: AgentRequest, message: WebSocketMessage) -> None:
+        at_once[-1] += 1
+        await send(request, message)
+
+    monkeypatch.setattr(AgentRequest, "send", counted)
+    async with relaying() as (way, socket):
+        way.receive_many(WebSocketMessage("text", b"x"), 1000)
+        async with asyncio.timeout(20):
+            while sum(at_once) < 1000:
+                at_once.append(0)
+                await asyncio.sleep(0)
+        assert max(at_once) <= 16
+        way.receive(WebSocketClose(1000, b""))
+        assert [message async for message in socket] == ["x"] * 1000
+        assert await way.outcome() == "completed"
 
 
 async def test_messages_of_the_agent_are_sent_and_its_close_waits_for_the_answer() -> None:

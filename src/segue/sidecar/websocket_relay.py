@@ -33,6 +33,8 @@ _LEAVE_S = 2.0
 #: The events of WebSocket mode after which nothing more of a turn comes, and the message that only acknowledges them.
 _TURN_END = re.compile(rb'\s*\{\s*"type"\s*:\s*"(?:response\.(?:completed|incomplete|failed)|error)"')
 _ACKNOWLEDGEMENT = re.compile(rb'\s*\{\s*"type"\s*:\s*"response\.processed"')
+#: After so many messages others have their turn: a few bytes of the provider's stream may be millions of messages.
+_MESSAGES_AT_ONCE = 16
 
 
 class WebSocketRelay:
@@ -153,9 +155,11 @@ class WebSocketRelay:
             if isinstance(records, StreamError | RecordError):
                 self._request.abort()
                 return "cut"
-            for record in records:
+            for number, record in enumerate(records, 1):
                 if isinstance(record, WebSocketClose):
                     return await self._close(record)
+                if number % _MESSAGES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
                 if _TURN_END.match(record.data):
                     self._turn_ended, self._asked_to = True, None
                 await self._request.send(record)

@@ -180,13 +180,15 @@ class SocketUploadReader:
 
         The decoder gets no more than it needs: what is behind a stream may be thousands of others.
         """
-        data: bytes | StreamError = decoder.read(_EXPAND_BYTES)
-        while not data and not decoder.eof and self._held:
-            fed = bytes(self._held[:_FEED_BYTES])
-            decoder.feed(fed)
+        fed = b""
+        while True:
             data = decoder.read(_EXPAND_BYTES)
             behind = decoder.take_rest() if decoder.eof else b""
-            del self._held[: len(fed) - len(behind)]
-        if decoder.eof:  # it took more than one reading
-            self._held[:0] = decoder.take_rest()
-        return data
+            if fed:
+                del self._held[: len(fed) - len(behind)]
+            else:
+                self._held[:0] = behind
+            if data or decoder.eof or not self._held:
+                return data
+            fed = bytes(self._held[:_FEED_BYTES])
+            decoder.feed(fed)
