@@ -69,10 +69,11 @@ def test_any_change_gives_the_object_that_it_says(
     "text",
     [
         *(b"", b"[]", b"1", b"{", b'{"a":}', b'{"a":1}}', b"\xff"),
+        *(b'{"a":"\xff"}', b'{"a":["\xed\xa0\x80"]}'),
         *(b'{"a":1,"a":1}', b'{"a":12,"a":1}', b'{"a":1,"a":12}', b'{"a":1,"\\u0061":2}'),
     ],
 )
-def test_what_is_no_object_or_names_a_field_twice_is_refused(text: bytes) -> None:
+def test_what_is_no_object_or_no_text_or_names_a_field_twice_is_refused(text: bytes) -> None:
     """Readers take the first or the last of two: they must not disagree on what a request says."""
     problem = read_object(text)
     assert isinstance(problem, Problem)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from segue.protocol.codec import decode
+from segue.protocol.codec import decode, is_utf8
 from segue.protocol.problems import Problem, invalid_json
 
 _BLANKS = b" \t\n\r"
@@ -78,6 +78,8 @@ def read_object(text: bytes) -> ObjectText | Problem:
     fields = decode(text, _fields)
     if isinstance(fields, Problem):
         return fields
+    if not (text.isascii() or is_utf8(text)):  # values are not decoded, and go on as they are
+        return invalid_json("it holds text that is not valid Unicode")
     spans: dict[str, FieldSpan] = {}
     at = text.index(b"{") + 1
     while (found := _KEY.match(text, at)) is not None:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from segue.dialects.chat.door_reply import DONE
 from segue.dialects.interface import Output
+from segue.protocol.codec import encode
 from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.problems import Problem
 from segue.testing.chat_checker import check_chunks
@@ -178,6 +180,21 @@ def test_a_text_that_cannot_be_read_is_no_sound_answer(delta: Json) -> None:
     assert stream.message == {"content": "a"}
     assert stream.error is not None
     assert stream.error["code"] == "upstream_protocol_error"
+
+
+@pytest.mark.parametrize("fields", [{"summary": None}, {"summary": 7}, {"summary": [7]}, {"content": "x"}])
+def test_an_item_that_cannot_be_read_is_no_sound_answer(fields: Json) -> None:
+    """Streamed or not."""
+    item = {"type": "reasoning", "summary": [], **fields}
+    done = event("output_item.done", output_index=0, item=item)
+    output: Output = [event("output_item.added", output_index=0, item=item), replace(done, item=encode(item)), ended()]
+    events, finished = turn(output)
+    assert checked(STREAM, output).error is not None
+    reply = writer(asked())
+    reply.feed(events)
+    problem = reply.whole(finished)
+    assert isinstance(problem, Problem)
+    assert problem.code == "upstream_protocol_error"
 
 
 def test_arguments_of_no_call_are_left_out() -> None:

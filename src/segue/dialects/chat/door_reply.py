@@ -137,10 +137,13 @@ class ChatReplyWriter:
         """Return the end of a stream whose turn failed: nothing of it looks like the end of an answer."""
         return error_chunk(problem, kind)
 
-    def whole(self, finished: Finished) -> bytes:
-        """Return the completion."""
+    def whole(self, finished: Finished) -> bytes | Problem:
+        """Return the completion, or why it cannot be told."""
         head = msgspec.structs.replace(self._head, object="chat.completion")
-        return encode(completion_fields(head, finished, self._asked.warnings))
+        try:
+            return encode(completion_fields(head, finished, self._asked.warnings))
+        except UNREADABLE:  # an item of a server of the Responses API, as in a stream
+            return unreadable_answer()
 
     # --- chunks
 
