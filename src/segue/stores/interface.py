@@ -28,6 +28,10 @@ class ParentGone(StoreError):
     """The parent of an appended record is not in the store, not even as a tombstone. Nothing was written."""
 
 
+class IdTaken(StoreError):
+    """The id of an appended record is that of one in the store, or of its tombstone. Nothing was written."""
+
+
 class StoreSize(msgspec.Struct, frozen=True):
     """How much a store holds: the number of living records, and how many bytes it occupies."""
 
@@ -39,7 +43,7 @@ class Store(Protocol):
     """Keeps records."""
 
     async def append(self, record: Record) -> None:
-        """Write a record, durably. Raises `ParentGone`, or `StoreError` if it cannot be written."""
+        """Write a record, durably. Raises `ParentGone`, `IdTaken`, or `StoreError` if it cannot be written."""
 
     async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[ChainLink] | None:
         """Return the turns from the root to a living response, or None. One query, however deep the chain."""

@@ -10,7 +10,7 @@ import msgspec
 
 from segue.history.records import ChainLink, Record
 from segue.protocol.ids import ResponseId
-from segue.stores.interface import ParentGone, StoreError, StoreSize
+from segue.stores.interface import IdTaken, ParentGone, StoreError, StoreSize
 
 
 class MemoryStore:
@@ -29,7 +29,7 @@ class MemoryStore:
         self._check_open()
         key = (record.tenant, record.id)
         if key in self._records:
-            raise StoreError(f"the response {record.id!r} is already stored: an id is used once")
+            raise IdTaken(f"the response {record.id!r} is already stored: an id is used once")
         parent: _StoredRecord | None = None
         if record.parent_id is not None:
             parent = self._records.get((record.tenant, record.parent_id))

@@ -33,7 +33,7 @@ from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import join, split
 from segue.stores.group_commit import GroupCommitWriter
-from segue.stores.interface import ParentGone, StoreError, StoreSize
+from segue.stores.interface import IdTaken, ParentGone, StoreError, StoreSize
 from segue.stores.sqlite_file import Database, Synchronous, Trace, explain, open_database
 
 T = TypeVar("T")
@@ -271,7 +271,7 @@ def _append(record: Record, connection: sqlite3.Connection) -> None:
     try:
         number = connection.execute(_ADD, values).lastrowid
     except sqlite3.IntegrityError as error:
-        raise StoreError(f"the response {record.id!r} is already stored: an id is used once") from error
+        raise IdTaken(f"the response {record.id!r} is already stored: an id is used once") from error
     given = record.input_ids()
     own = record.output_ids() | (given - _known_items(record.tenant, sorted(given), connection))
     connection.executemany(_ADD_ITEM, [(record.tenant, ident, number) for ident in own])

@@ -92,6 +92,16 @@ async def test_a_deleted_turn_is_exported_within_the_next_and_not_by_its_id() ->
         assert b"turn 0" in file
 
 
+async def test_a_deleted_turn_that_others_need_is_not_restored() -> None:
+    """A repeat would change nothing, so this is no failure of the store."""
+    async with parts() as services:
+        made = await chain(services)
+        file = await transfer(services).export(TENANT, made[1])
+        await services.store.delete(TENANT, made[1], services.clock())
+        problem = await refusal(services, file)
+        assert (problem.code, problem.param) == ("invalid_value", "turns")
+
+
 async def test_nobody_exports_what_is_anothers() -> None:
     async with parts() as services:
         made = await chain(services, 1)

@@ -23,7 +23,7 @@ from segue.protocol.ids import ResponseId
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem, Refused, response_not_found
 from segue.protocol.request_size import RequestLimits
-from segue.stores.interface import Store
+from segue.stores.interface import IdTaken, Store
 from segue.upstreams.admission import AdmissionQueue
 
 _MOST_WAITING = 1024
@@ -103,7 +103,10 @@ class ConversationTransfer:
         """Store a record, unless what its tenant has was erased since the import began."""
         tenant = record.tenant
         if self._erasures(tenant) == erasures:
-            await self._store.append(record)
+            try:
+                await self._store.append(record)
+            except IdTaken:
+                raise Refused(_taken(record.id)) from None
             if self._erasures(tenant) == erasures:
                 self._storage_quota.note_stored(tenant, record.size_bytes)
                 return
@@ -139,6 +142,12 @@ class ConversationTransfer:
                 raise Refused(Problem("invalid_value", message, field))
             return count
         return 0
+
+
+def _taken(response_id: ResponseId) -> Problem:
+    """A turn was deleted here, and what came after it still needs it; or another import has just stored it."""
+    message = f"Invalid value for 'turns': the response '{response_id}' was deleted here, or another import stores it."
+    return Problem("invalid_value", message, "turns")
 
 
 def _items(turns: Sequence[Record | ChainLink]) -> list[Item]:
