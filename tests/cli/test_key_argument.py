@@ -27,7 +27,7 @@ def test_the_key_is_taken_out(arguments: str, rest: str) -> None:
     assert without_key(arguments.split()) == Arguments(rest.split(), "sk-1", "SEGUE_SIDECAR_KEY")
 
 
-@pytest.mark.parametrize("command", ["agent", "usage", "export resp_1", "import file"])
+@pytest.mark.parametrize("command", ["agent", "usage", "export resp_1", "import file", "forget"])
 def test_the_key_of_what_asks_like_an_agent_goes_into_its_own_variable(command: str) -> None:
     assert without_key(f"{command} --key sk-1".split()) == Arguments(command.split(), "sk-1", "SEGUE_AGENT_KEY")
 

@@ -27,6 +27,7 @@ COMMANDS: Mapping[tuple[str, ...], KeyVariable] = MappingProxyType(
         ("usage",): "SEGUE_AGENT_KEY",
         ("export",): "SEGUE_AGENT_KEY",
         ("import",): "SEGUE_AGENT_KEY",
+        ("forget",): "SEGUE_AGENT_KEY",
     }
 )
 
