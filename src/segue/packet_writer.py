@@ -188,7 +188,7 @@ class PacketWriter:
                 await self._socket.wait_for_room()
                 await asyncio.sleep(0)
         except TimeoutError:
-            pass
+            pass  # the caller looks whether the link is dead
 
     # --- deadlines: one timer, since a new one for each packet would cost more than the packet -----------------------
 

@@ -9,7 +9,7 @@ executor checks.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -455,17 +455,24 @@ def _extra(body: _CreateBody, data: bytes | str, values: dict[str, Any]) -> dict
             extra[name] = Raw(encode(options))
     if isinstance(body, _KnownCreateBody):
         return extra
+    unknown = unknown_fields(data, _CreateBody.__struct_fields__)
+    return unknown if isinstance(unknown, Problem) else extra | unknown
+
+
+def unknown_fields(data: bytes | str, known: Collection[str]) -> dict[str, Raw] | Problem:
+    """Return the fields of a JSON object that are not `known` and not null, as they came; each is sound JSON."""
     fields = decode(data, _objects)
     if isinstance(fields, Problem):
         return fields
+    unknown: dict[str, Raw] = {}
     for name, raw in fields.items():
-        if name in _CreateBody.__struct_fields__ or raw == _NULL:
+        if name in known or raw == _NULL:
             continue
         value = decode_value(raw, name)
         if isinstance(value, Problem):
             return value
-        extra[name] = raw.copy()
-    return extra
+        unknown[name] = raw.copy()
+    return unknown
 
 
 def _settings(body: _CreateBody, data: bytes | str) -> Settings | Problem:

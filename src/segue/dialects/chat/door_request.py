@@ -33,6 +33,7 @@ from segue.protocol.requests import (
     NativeBody,
     Penalty,
     Settings,
+    unknown_fields,
 )
 
 Json = dict[str, Any]
@@ -156,7 +157,6 @@ class ChatRequest(DoorRequest, frozen=True, kw_only=True):
 
 
 _bodies = msgspec.json.Decoder(_ChatBody)
-_objects = msgspec.json.Decoder(dict[str, Raw])
 _tools = msgspec.json.Decoder(list[_ChatTool])
 _choices = msgspec.json.Decoder(Literal["none", "auto", "required"] | _ChatToolChoice)
 _formats = msgspec.json.Decoder(_ResponseFormat)
@@ -416,14 +416,5 @@ def _extra(body: _ChatBody, data: bytes) -> dict[str, Raw] | Problem:
     extra: dict[str, Raw] = {}
     if options is not None and options.include_obfuscation is not None:
         extra["stream_options"] = Raw(encode({"include_obfuscation": options.include_obfuscation}))
-    fields = decode(data, _objects)
-    if isinstance(fields, Problem):
-        return fields
-    for name, raw in fields.items():
-        if name in _ChatBody.__struct_fields__ or raw == _NULL:
-            continue
-        value = decode_value(raw, name)
-        if isinstance(value, Problem):
-            return value
-        extra[name] = raw.copy()
-    return extra
+    unknown = unknown_fields(data, _ChatBody.__struct_fields__)
+    return unknown if isinstance(unknown, Problem) else extra | unknown

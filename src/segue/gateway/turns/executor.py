@@ -305,13 +305,9 @@ class TurnRun:
             self.response_id = request.response_id
             echo = encode_echo(create.settings, store=create.store, background=create.background, thread=create.thread)
             sources = MessageFold() if create.thread is not None and create.native is not None else None
+            parent_id, shown = _id_of(request.history.parent), create.shows_encrypted
             stream = self._stream = TurnStream(
-                request.response_id,
-                _id_of(request.history.parent),
-                echo,
-                executor.clock(),
-                encrypted=create.shows_encrypted,
-                sources=sources,
+                request.response_id, parent_id, echo, executor.clock(), encrypted=shown, sources=sources
             )
             waiting = stream.open()
             batches = runs.stream(request) if create.generate else _warm_up(runs, request)
