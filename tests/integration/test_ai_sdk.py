@@ -5,12 +5,9 @@ SDK's other providers likewise.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import pytest
@@ -21,18 +18,18 @@ from segue.testing.response_schemas import Json
 from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import MODEL, ScriptedUpstream
 from tests.integration.cases import CaseProvider, Said, Step, case_provider, transcript
+from tests.integration.node_programs import is_installed, run_node
 from tests.integration.providers import Api, gateway, upstream
 from tests.sidecar.sidecars import running as sidecar_running
 
-NODE = Path(sys.prefix) / "node"
-PROGRAM = Path(__file__).parents[1] / "node" / "ai_sdk.mjs"
+PROGRAM = "ai_sdk.mjs"
 #: Whether the SDK says that responses are stored. Left alone, it takes that for granted, and refers to items.
 Store: TypeAlias = Literal["as it comes", "stored", "not stored"]
 STORES: dict[Store, bool | None] = {"as it comes": None, "stored": True, "not stored": False}
 
 pytestmark = [
     pytest.mark.node,
-    pytest.mark.skipif(not (NODE / "node_modules" / "ai").is_dir(), reason="`make setup` installs the AI SDK"),
+    pytest.mark.skipif(not is_installed("ai"), reason="`make setup` installs the AI SDK"),
 ]
 
 OSLO: tuple[str, Json] = ("call_1", {"city": "Oslo"})
@@ -127,19 +124,6 @@ def check_asked(api: Api, server: CaseProvider, *, thoughts: bool = True) -> Non
     assert server.hung_up == 1
 
 
-async def run_program(url: str, provider: str, store: bool | None) -> Json:
-    """Run the cases in Node."""
-    pipe = asyncio.subprocess.PIPE
-    given = json.dumps({"url": url, "provider": provider, "store": store})
-    process = await asyncio.create_subprocess_exec(
-        "node", "--input-type=module", "-", given, stdin=pipe, stdout=pipe, stderr=pipe, cwd=NODE
-    )
-    printed, errors = await process.communicate(PROGRAM.read_bytes())
-    assert process.returncode == 0, errors.decode()
-    results: Json = json.loads(printed)
-    return results
-
-
 def matrix() -> list[object]:
     """Every API with every way to store; one way stands for all where time counts."""
     return [
@@ -156,7 +140,7 @@ async def test_all_cases_come_to_what_they_should(api: Api, store: Store) -> Non
         stored = store != "not stored"
         server = await stack.enter_async_context(case_provider(api, STORED_CASES if stored else CASES))
         url = await stack.enter_async_context(gateway(upstream(server, models=["*"])))
-        results = await run_program(url, "openai", STORES[store])
+        results = await run_node(PROGRAM, url=url, provider="openai", store=STORES[store])
         assert results == expected(api, stored=stored)
         check_asked(api, server)
 
@@ -177,7 +161,7 @@ async def test_all_cases_come_to_what_they_should_at_the_door_of_chat_completion
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(case_provider(api, CASES))
         url = await stack.enter_async_context(gateway(upstream(server, models=["*"])))
-        results = await run_program(url, provider, None)
+        results = await run_node(PROGRAM, url=url, provider=provider, store=None)
         thought = "I need the weather.Now I know." if provider == "compatible" and api != "chat" else ""
         wanted = expected("chat", stored=False)
         assert results == {**wanted, "reasoning": {**wanted["reasoning"], "thought": thought}}
@@ -199,6 +183,8 @@ async def test_all_cases_pass_through_the_sidecar(provider: str, api: Api) -> No
         _, url = await stack.enter_async_context(serving(config, router))
         sidecar = await stack.enter_async_context(sidecar_running(url.replace("http", "ws", 1)))
         await sidecar.linked()
-        results = await run_program(sidecar.sidecar.url, provider, store=False if provider == "openai" else None)
+        results = await run_node(
+            PROGRAM, url=sidecar.sidecar.url, provider=provider, store=False if provider == "openai" else None
+        )
         assert results == expected(api, stored=False)
         check_asked(api, server)
