@@ -195,7 +195,7 @@ async def test_what_a_provider_says_unasked_is_nobodys_answer() -> None:
 
 async def test_a_reply_that_never_ends_does_not_keep_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither does it keep the turn."""
-    monkeypatch.setattr("segue.upstreams.provider_stream._TAIL_S", 0.01)
+    monkeypatch.setattr("segue.upstreams.sse_source._TAIL_S", 0.01)
 
     async def lingers(exchange: Exchange) -> None:
         await exchange.head()
@@ -564,7 +564,7 @@ async def test_a_refusal_in_the_middle_of_an_upload_is_told() -> None:
 
 async def test_an_event_that_does_not_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a provider could fill the gateway's memory."""
-    monkeypatch.setattr("segue.upstreams.provider_stream.MAX_EVENT_BYTES", 100_000)
+    monkeypatch.setattr("segue.upstreams.sse_source.MAX_EVENT_BYTES", 100_000)
 
     async def rambles(exchange: Exchange) -> None:
         await exchange.head()

@@ -5,7 +5,7 @@ behind.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -24,8 +24,9 @@ from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
 from segue.protocol.responses import Failure
 from segue.upstreams.interface import UpstreamRequest
-from segue.upstreams.provider_stream import ProviderStream, StreamLimits, drop
+from segue.upstreams.provider_stream import ProviderStream
 from segue.upstreams.retries import FailedAttempt
+from segue.upstreams.sse_source import SseSource
 from tests.upstreams.http_turns import text_of
 from tests.upstreams.plain_dialect import END, PlainDialect, awaits, fail, say
 from tests.upstreams.provider import Exchange, Play, Provider, providing, streams
@@ -43,7 +44,6 @@ async def opened(
     idle_timeout_s: float = 20.0,
     clients_key: bool = False,
     own_fields: frozenset[str] = frozenset(),
-    pace: Callable[[int, float], float] = lambda *_: 0.0,
     body: JsonBody | None = None,
 ) -> AsyncIterator[tuple[ProviderStream, Provider]]:
     """The stream of one reply."""
@@ -51,11 +51,10 @@ async def opened(
     async with providing(play) as provider, aiohttp.ClientSession() as session:
         response = await session.post(provider.url, data=body)
         stream = ProviderStream(
-            response,
-            body,
+            source := SseSource(response, body, pace=lambda *_: 0.0),
             PlainDialect().decoder(REQUEST),
             name="acme",
-            limits=StreamLimits(idle_timeout_s, pace),
+            idle_timeout_s=idle_timeout_s,
             clients_key=clients_key,
             redactor=KeyRedactor([KEY]),
             rendered=Rendered((b"{}",), (), own_fields),
@@ -63,7 +62,7 @@ async def opened(
         try:
             yield stream, provider
         finally:
-            stream.drop()
+            source.drop()
 
 
 async def read_all(stream: ProviderStream) -> list[Event | Ended]:
@@ -109,17 +108,6 @@ async def test_a_stream_that_ends_before_its_turn_fails(play: Play, message: str
         assert stream.failure_of([ended]) == FailedAttempt(problem, unhealthy=True)
 
 
-async def test_a_reset_right_after_the_answer_takes_nothing_of_it_back() -> None:
-    async with opened(cut(say("Hello"), END)) as (stream, _):
-        async with asyncio.timeout(10):
-            while stream._content.exception() is None:  # noqa: ASYNC110, SLF001 - it tells nobody
-                await asyncio.sleep(0)
-        *events, ended = await read_all(stream)
-        assert [one.type for one in events if isinstance(one, Event)].count("response.output_text.delta") == 1
-        assert isinstance(ended, Ended)
-        assert (ended.status, ended.error) == ("completed", None)
-
-
 async def test_a_silent_stream_fails_and_is_not_attempted_again() -> None:
     async def silent(exchange: Exchange) -> None:
         await exchange.head(x_request_id="req_1")
@@ -130,7 +118,7 @@ async def test_a_silent_stream_fails_and_is_not_attempted_again() -> None:
         assert isinstance(ended, Ended)
         problem = Problem("upstream_timeout", "The upstream 'acme' said nothing for 0.02 s.")
         assert stream.failure_of([ended]) == FailedAttempt(problem, request_id="req_1", unhealthy=True)
-        stream.drop()
+        assert stream.release() is None
         await provider.until(lambda: provider.gone == 1)
 
 
@@ -153,7 +141,7 @@ async def test_a_stream_that_has_said_everything_ends_its_turn_though_it_goes_on
         *_, ended = await read_all(stream)
         assert isinstance(ended, Ended)
         assert (ended.status, stream.broken) == ("completed", True)
-        stream.drop()
+        assert stream.release() is None
         await provider.until(lambda: provider.gone == 1)
 
 
@@ -165,7 +153,7 @@ async def test_an_answer_that_goes_on_after_all_gets_its_time_again(monkeypatch:
 
 
 async def test_an_event_over_the_limit_breaks_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segue.upstreams.provider_stream.MAX_EVENT_BYTES", 1000)
+    monkeypatch.setattr("segue.upstreams.sse_source.MAX_EVENT_BYTES", 1000)
     async with opened(cut(b"data: " + b"x" * 5000)) as (stream, _):
         (ended,) = await read_all(stream)
         assert isinstance(ended, Ended)
@@ -264,43 +252,6 @@ async def test_after_the_first_event_no_failure_is_one_of_the_attempt() -> None:
         assert stream.failure_of(output[-1:]) is None
 
 
-async def test_reading_the_tail_leaves_a_complete_reply() -> None:
-    async with opened(streams(END, b"data: [DONE]\n\n")) as (stream, _):
-        await read_all(stream)
-        await stream.read_tail()
-        assert stream.at_eof
-
-
-@pytest.mark.parametrize("tail", [b"x" * 200_000, b""], ids=["too long", "never ends"])
-async def test_a_tail_is_given_up(monkeypatch: pytest.MonkeyPatch, tail: bytes) -> None:
-    monkeypatch.setattr("segue.upstreams.provider_stream._TAIL_S", 0.02)
-
-    async def play(exchange: Exchange) -> None:
-        await exchange.head()
-        await exchange.chunk(END)
-        if tail:
-            await exchange.chunk(tail)
-        await exchange.gone.wait()
-
-    async with opened(play) as (stream, provider):
-        await read_all(stream)
-        await stream.read_tail()
-        assert not stream.at_eof
-        stream.drop()
-        await provider.until(lambda: provider.gone == 1)
-
-
-async def test_a_complete_response_is_dropped_without_breaking_its_connection() -> None:
-    """The connection may be another turn's by now."""
-    body = JsonBody((b"{}",))
-    async with providing(streams(END)) as provider, aiohttp.ClientSession() as session:
-        for _ in range(2):
-            response = await session.post(provider.url, data=body)
-            await response.read()
-            drop(response, body)
-    assert [got.connection for got in provider.got] == [0, 0]
-
-
 @pytest.mark.parametrize(
     ("code", "refused"),
     [
@@ -328,31 +279,3 @@ async def test_a_request_is_given_up_once_it_is_answered(said: bytes, kept: str)
             batch = await stream.read()
         assert (stream.failure_of(batch) is None) is (not kept)
         assert body.decode() == kept
-
-
-async def test_many_events_at_once_leave_time_for_others() -> None:
-    """A read of a quarter of a megabyte is taken in pieces, and the loop turns between them."""
-    turns, many = 0, say("x") * 12_000
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    paced: list[int] = []
-
-    def pace(size: int, now: float) -> float:
-        paced.append(size)
-        return 0.0
-
-    async with opened(streams(many + END), pace=pace) as (stream, _):
-        counting = asyncio.create_task(count())
-        sizes = [len(await stream.read())]
-        while not stream.decoder.ended:
-            sizes.append(len(await stream.read()))
-        counting.cancel()
-    assert sum(sizes) >= 12_000
-    assert turns >= len(sizes) - 1
-    assert max(sizes) <= 16 * 1024 // len(say("x")) + 5  # and what begins a message
-    assert len(many) - 16 * 1024 <= sum(paced) <= len(many + END)

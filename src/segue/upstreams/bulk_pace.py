@@ -2,7 +2,7 @@
 
 A model writes some thousands of tokens in a second at most, and each read of its stream is small. Only large reads are
 counted here: a bucket of bytes for each tenant, which fills at a steady rate. Pure: `now` is any clock, in seconds. Not
-here: what a read is, and waiting (`provider_stream`).
+here: what a read is, and waiting (`sse_source`).
 """
 
 from __future__ import annotations

@@ -43,10 +43,11 @@ from segue.upstreams.failures import MAX_REFUSAL_BYTES, failure_without_reply, r
 from segue.upstreams.interface import Batch, Secret, UpstreamFailed, UpstreamRequest
 from segue.upstreams.learned_refusals import LearnedRefusals
 from segue.upstreams.model_listing import ModelListing
-from segue.upstreams.provider_stream import ProviderStream, StreamLimits, drop
+from segue.upstreams.provider_stream import ProviderStream
 from segue.upstreams.retries import FailedAttempt, RetryPolicy, backoff_before_retry
 from segue.upstreams.session_affinity import SessionAffinity
 from segue.upstreams.slots import SLOT_FIELD, SlotTable
+from segue.upstreams.sse_source import SseSource, drop
 
 _log = logging.getLogger("segue.upstreams")
 
@@ -339,11 +340,10 @@ class HttpUpstream:
             if request.native is not None:
                 decoder = SourceDecoder(decoder)
             return ProviderStream(
-                response,
-                body,
+                SseSource(response, body, pace=partial(self.runtime.bulk_pace.wait_s, request.tenant)),
                 decoder,
                 name=provider.name,
-                limits=StreamLimits(provider.idle_timeout_s, partial(self.runtime.bulk_pace.wait_s, request.tenant)),
+                idle_timeout_s=provider.idle_timeout_s,
                 clients_key=provider.pass_key,
                 redactor=redactor,
                 rendered=rendered,
@@ -408,17 +408,10 @@ class HttpUpstream:
 
     def _release(self, reply: ProviderStream) -> None:
         """Break the connection of a reply that is still coming; keep that of one that has ended for the next turn."""
-        if not reply.decoder.ended or reply.broken or reply.at_eof:
-            reply.drop()
-            return
-
-        def finish(tail: asyncio.Task[None]) -> None:
-            self._tails.discard(tail)
-            reply.drop()
-
-        tail = asyncio.create_task(reply.read_tail())
-        self._tails.add(tail)
-        tail.add_done_callback(finish)
+        tail = reply.release()
+        if tail is not None:
+            self._tails.add(tail)
+            tail.add_done_callback(self._tails.discard)
 
     # --- between attempts --------------------------------------------------------------------------------------------
 
