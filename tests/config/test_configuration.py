@@ -76,8 +76,14 @@ NAMED = f'{CERTIFICATE}san = "DNS:build.example"\n'
         (TLS + NAMED, "without tls_client_ca, no client certificate is asked for"),
         (CLIENTS + CERTIFICATE, "certificate 'c': write one of sha256, subject and san"),
         (CLIENTS + NAMED + f'sha256 = "{SHA}"\n', "certificate 'c': write one of sha256, subject and san"),
-        (CLIENTS + CERTIFICATE + 'sha256 = "00:11"\n', "certificate[0].sha256"),
-        (CLIENTS + CERTIFICATE + 'san = "build.example"\n', "certificate[0].san"),
+        (
+            CLIENTS + CERTIFICATE + 'sha256 = "00:11"\n',
+            "[[certificate]] 'c' sha256: must be the SHA-256 of a certificate",
+        ),
+        (
+            CLIENTS + CERTIFICATE + 'san = "build.example"\n',
+            "[[certificate]] 'c' san: must be a name with its kind before it",
+        ),
         (CLIENTS + NAMED * 2, "two [[certificate]] tables are named 'c'"),
         (CLIENTS + NAMED + KEY_TOML.replace('"k"', '"c"'), "a [[key]] and a [[certificate]] are named 'c'"),
         (CLIENTS + NAMED + "[certificate.limits]\nstored_bytes = 1\n", "certificate 'c': limits.stored_responses"),

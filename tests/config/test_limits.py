@@ -29,9 +29,9 @@ def test_limits_are_read_where_they_hold(tmp_path: Path) -> None:
     [
         (f"{KEY}limits = {{ stored_bytes = 5 }}", "key 'a': limits.stored_responses and limits.stored_bytes are those"),
         (f"{KEY}limits = {{ stored_responses = 5 }}", "key 'a': limits.stored_responses and"),
-        ("[limits]\nturns = 0", "limits.turns: Expected `int` >= 1"),
-        ("[limits]\nturn = 1", "limits: unknown key 'turn'; did you mean 'turns'?"),
-        ('[[tenant]]\nname = "a"\nthreads = "disk"', "tenant[0].threads: Invalid enum value 'disk'"),
+        ("[limits]\nturns = 0", "[limits] turns: must be at least 1"),
+        ("[limits]\nturn = 1", "[limits]: unknown key 'turn'; did you mean turns?"),
+        ('[[tenant]]\nname = "a"\nthreads = "disk"', "[[tenant]] 'a' threads: 'disk' is none of "),
         ('[[tenant]]\nname = "a"\nlimits = {}\n' * 2, "two [[tenant]] tables are named 'a': names must differ"),
     ],
 )
@@ -40,4 +40,4 @@ def test_what_is_no_limit_is_refused(tmp_path: Path, text: str, message: str) ->
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
         load(file, {})
-    assert str(caught.value).startswith(message)
+    assert message in str(caught.value)

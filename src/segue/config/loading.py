@@ -10,7 +10,6 @@ import os
 import re
 import tomllib
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType, NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -23,6 +22,7 @@ from segue.config.certificates import CertificateConfig
 from segue.config.config_file import anchored
 from segue.config.configuration import Config, check
 from segue.config.errors import ConfigError
+from segue.config.explanations import explain, explain_value
 from segue.config.keys import KeyConfig, sendable_key
 from segue.config.limits import LimitsConfig, TenantConfig
 from segue.config.server import ListenerConfig, ServerConfig
@@ -97,7 +97,7 @@ def load(
         ConfigError: the file cannot be read, or a setting is not allowed.
     """
     tree = {} if path is None else read_tree(path)
-    _convert(tree, _Tree)  # a tree of another shape could not be overwritten
+    _convert(tree, _Tree, {}, path)  # a tree of another shape could not be overwritten
     if relative_to is not None:
         _anchor_paths(tree, relative_to)
     environ = os.environ if environ is None else environ
@@ -111,7 +111,7 @@ def load(
             _displace_key(tree, given.keys())
         if given:
             tree[table] = {**tree.get(table, {}), **given}
-    config = _with_keys(_convert(tree, Config), {"sidecar": sidecar, "agent": agent}, environ, path)
+    config = _with_keys(_convert(tree, Config, environ, path), {"sidecar": sidecar, "agent": agent}, environ, path)
     check(config)
     return config
 
@@ -173,25 +173,12 @@ def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
         server["store"] = f"{_RELATIVE_STORE}{quote(str(folder))}/{store.removeprefix(_RELATIVE_STORE)}"
 
 
-def _convert(tree: dict[str, Any], kind: type[T]) -> T:
+def _convert(tree: dict[str, Any], kind: type[T], environ: Mapping[str, str], path: Path | None) -> T:
     try:
         return msgspec.convert(tree, kind)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(str(error))) from None
-
-
-def _explain(text: str) -> str:
-    """Say what is wrong and, for a misspelt key, what was probably meant."""
-    what, _, path = text.partition(" - at `$")
-    where = path.rstrip("`").lstrip(".") or "the configuration"
-    _, _, field = what.partition("unknown field `")
-    if not field:
-        return f"{where}: {what}"
-    field = field.rstrip("`")
-    known = _TABLES.get(where.partition("[")[0], Config).__struct_fields__
-    close = get_close_matches(field, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
-    return f"{where}: unknown key {field!r}; {hint}"
+        said = explain(str(error), Config, tree, environ=environ)
+        raise ConfigError(said if path is None or said.startswith("SEGUE_") else f"{path}: {said}") from None
 
 
 # --- the environment -------------------------------------------------------------------------------------------------
@@ -205,7 +192,8 @@ def _natural_order(name: str) -> list[str | int]:
 def _set_from_environment(tree: dict[str, Any], name: str, value: str) -> None:
     table, _, rest = name.removeprefix("SEGUE_").lower().partition("_")
     if table not in _TABLES or not rest:
-        raise ConfigError(f"{name}: no such setting; variables are SEGUE_SERVER_…, SEGUE_UPSTREAM_0_…, SEGUE_KEY_0_…")
+        variables = (f"SEGUE_{one.upper()}_{'' if one in _SINGLE else '0_'}…" for one in _TABLES)
+        raise ConfigError(f"{name}: no such setting; variables are {', '.join(variables)}")
     target: dict[str, Any]
     if table in _SINGLE:
         target = tree.setdefault(table, {})
@@ -240,4 +228,4 @@ def _parse(value: str, hint: Any, name: str) -> Any:  # noqa: ANN401 - a type hi
     try:
         return msgspec.convert(value, wanted, strict=False)
     except (msgspec.ValidationError, UnicodeError) as error:
-        raise ConfigError(f"{name}: {error}") from None
+        raise ConfigError(f"{name}: {explain_value(str(error), wanted)}") from None
