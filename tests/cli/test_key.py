@@ -77,7 +77,7 @@ def test_an_expired_key_is_shown_as_over(folder: Path, capsys: pytest.CaptureFix
     [
         (["list"], "there is no segue.toml: name the gateway's file with --config"),
         (["revoke", "x"], "there is no segue.toml: name the gateway's file with --config"),
-        (["new", ""], "segue.toml was not changed: key[0].name: Expected `str` of length >= 1"),
+        (["new", ""], "segue.toml was not changed: segue.toml: [[key]] number 1 name: must not be empty"),
         (["new", "x", "--expires", "soon"], "'soon' is no time"),
         (["new", "x", "-c", "none/segue.toml"], "cannot write none/segue.toml: no such file or directory"),
     ],

@@ -47,8 +47,8 @@ def test_ctrl_c_has_the_status_that_shells_know(command: Command, monkeypatch: p
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[server]\nprot = 1\n", "did you mean 'port'?"),
-        ("[server]\nport = 'x'\n", "server.port"),
+        ("[server]\nprot = 1\n", "did you mean port?"),
+        ("[server]\nport = 'x'\n", "[server] port"),
         ("[server]\nhost = '0.0.0.0'\n", "add one"),
         ("[server]\nstore = 'redis://x'\n", "sqlite:///segue.db"),
         ("[server\n", "not valid TOML"),

@@ -39,6 +39,7 @@ from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 from segue.cli.run import NOT_FOUND, launch_of, run_child
 from segue.cli.sidecar import LoadedConfig, load_sidecar
+from segue.cli.start_errors import start_error
 from segue.config import ConfigError, child_environment
 from segue.sidecar.agent_environment import Launch
 from segue.testing.link import PLAIN, EmulatedLink, linked
@@ -89,7 +90,7 @@ def run_bench_run(command: Sequence[str], options: RunOptions) -> int:
     except asyncio.CancelledError:  # Ctrl-C before the program ran
         return _SIGNALLED + signal.SIGINT
     except (ChildError, OSError) as error:
-        raise ConfigError(f"cannot start: {error}") from error
+        raise start_error(error) from error
 
 
 def _check_task(command: Sequence[str], task: str | None) -> None:

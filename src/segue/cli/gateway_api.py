@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 
 from segue.config import ConfigError, agent_key, choose_file, load
+from segue.egress.errors import reason_of
 
 #: How long an answer may take that is small.
 TIMEOUT_S = 15.0
@@ -49,8 +50,12 @@ class GatewayApi(msgspec.Struct, frozen=True):
                 client.request(method, url, data=body, allow_redirects=False) as reply,
             ):
                 answer = await _read(reply, most_bytes)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise ConfigError(f"no gateway answers at {url}: {str(error) or 'it takes too long'}") from None
+        except TimeoutError:
+            raise ConfigError(f"no gateway answers at {url}: it takes too long") from None
+        except aiohttp.ClientConnectionError as error:
+            raise ConfigError(f"no gateway answers at {url}: {reason_of(error)}") from None
+        except (aiohttp.ClientError, ValueError) as error:
+            raise ConfigError(f"what answers at {url} is no segue gateway: {error}") from None
         if reply.status == HTTPStatus.UNAUTHORIZED:
             raise ConfigError(f"the gateway at {url} does not know this key: set SEGUE_AGENT_KEY to one that it knows")
         if reply.status != HTTPStatus.OK:

@@ -16,6 +16,7 @@ from segue.cli.bench_commands import FlightEvents, airplane, spectrum, times
 from segue.cli.closed_pipe import PIPE_CLOSED_STATUS, drop_output, is_pipe_closed
 from segue.cli.config_commands import config_commands
 from segue.cli.conversation_commands import export, forget, import_conversation, usage
+from segue.cli.end_of_options import end_options
 from segue.cli.gateway_parameters import (
     Access,
     AsJson,
@@ -577,8 +578,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     if arguments is None:
         hide_key()
+    given = end_options(app, sys.argv[1:] if arguments is None else arguments)
     try:
-        status = app(arguments, result_action="return_value")
+        status = app(given, result_action="return_value")
         sys.stdout.flush()  # here, where an error of it has a meaning
     except (BrokenPipeError, SystemExit) as error:
         if not is_pipe_closed(error):

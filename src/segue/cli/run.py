@@ -28,6 +28,7 @@ from segue.cli.child_process import ChildProcess
 from segue.cli.doctor import diagnose_all, marks_of, text_of, told
 from segue.cli.loop import run
 from segue.cli.sidecar import LoadedConfig, load_sidecar, prepared_dialer, settings_of
+from segue.cli.start_errors import start_error
 from segue.cli.stats_lines import render, saving
 from segue.config import Config, ConfigError, KeyConfig, child_environment
 from segue.engine import Unavailable
@@ -90,7 +91,7 @@ def run_command(
     except asyncio.CancelledError:  # Ctrl-C before the program ran
         return _SIGNALLED + signal.SIGINT
     except (StoreError, Unavailable, OSError, ValueError, ssl.SSLError) as error:
-        raise ConfigError(f"cannot start: {error}") from error
+        raise start_error(error) from error
 
 
 async def _run(command: Sequence[str], wanted: RunSwitches, *, loaded: LoadedConfig, named: bool) -> int:

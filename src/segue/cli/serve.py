@@ -14,6 +14,7 @@ from pathlib import Path
 
 from segue.cli.file_watch import FileWatch
 from segue.cli.loop import run
+from segue.cli.start_errors import start_error
 from segue.config import FILE_NAME, Config, ConfigError, load
 from segue.engine import Unavailable
 from segue.gateway.app import Gateway
@@ -54,7 +55,7 @@ def run_serve(path: Path | None, *, log: str, host: str | None, port: int | None
     try:
         return run(run_until_signal(config, read, watched=watch if config.server.reload_on_change else None))
     except (StoreError, Unavailable, OSError, ValueError) as error:
-        raise ConfigError(f"cannot start: {error}") from error
+        raise start_error(error) from error
 
 
 async def run_until_signal(config: Config, read: Callable[[], Config], *, watched: FileWatch | None = None) -> int:

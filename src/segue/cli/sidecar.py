@@ -16,6 +16,7 @@ import msgspec
 
 from segue import __version__
 from segue.cli.loop import run
+from segue.cli.start_errors import start_error
 from segue.config import (
     Config,
     ConfigError,
@@ -57,7 +58,7 @@ def run_sidecar(path: Path | None, *, log: str, gateways: Sequence[str], listen:
     try:
         return run(_run(settings))
     except (OSError, ValueError, ssl.SSLError) as error:
-        raise ConfigError(f"cannot start: {error}") from error
+        raise start_error(error) from error
 
 
 class LoadedConfig(NamedTuple):
@@ -80,7 +81,7 @@ def load_sidecar(path: Path | None, *, gateways: Sequence[str] = (), **options: 
             chosen.path, relative_to=chosen.relative_to, sidecar={"gateways": list(gateways) or None, **options}
         )
     except ConfigError as error:
-        if path is None and chosen.path is not None:  # the user did not name it in this command
+        if path is None and chosen.path is not None and str(chosen.path) not in str(error):  # nobody named it
             raise ConfigError(f"{error} (the configuration is {chosen.path} and the environment)") from None
         raise
     return LoadedConfig(config, chosen.path)

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from segue.cli.loop import run
 from segue.cli.private_gateway import PrivateGateway, private_gateway
-from segue.config import ConfigError, choose_file, load, ssh_log_file
+from segue.cli.start_errors import start_error
+from segue.config import choose_file, load, ssh_log_file
 from segue.engine import Unavailable
 from segue.gateway.app import Gateway
 from segue.gateway.idle_timer import IdleTimer
@@ -49,7 +50,7 @@ def run_ssh_gateway() -> int:
         gateway = private_gateway(config, chosen.path, keys=(), named=False)
         return run(_run(gateway, bound, files))
     except (UserSocketError, StoreError, Unavailable, OSError, ValueError) as error:
-        raise ConfigError(f"the gateway cannot start: {error}") from error
+        raise start_error(error, "the gateway cannot start") from error
 
 
 def _log_to_file(file: Path | None) -> None:

@@ -65,7 +65,7 @@ def egress_error(error: Exception, target: str, *, sent: bool, answered: bool = 
     """Return the error of this package for one of `NETWORK_ERRORS`. `answered`: the head of the answer has arrived."""
     _, before, after, words = next(row for row in _TABLE if isinstance(error, row[0]))
     if isinstance(error, httpcore.ConnectError):
-        words = f"{words}: {_reason(error)}"
+        words = f"{words}: {reason_of(error)}"
     elif answered and after == "upstream_truncated":
         words = "ended the connection in the middle of its answer"
     elif sent and before == "upstream_closed":
@@ -73,8 +73,8 @@ def egress_error(error: Exception, target: str, *, sent: bool, answered: bool = 
     return EgressError(after if answered else before, f"{target} {words}", sent=sent and before != "invalid_request")
 
 
-def _reason(error: BaseException) -> str:
-    """Say why there is no connection, from the innermost cause."""
+def reason_of(error: BaseException) -> str:
+    """Say why there is no connection, from the innermost cause of an error."""
     for cause in _causes(error):
         match cause:
             case ssl.SSLCertVerificationError():
