@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from segue.http_client.reply_body import read_piece
+from segue.http_client.reply_body import read_piece, read_start
 from segue.testing.provider import Answer, Framing, provided
 
 PIECES = tuple(b"%d" % number * 5_000 for number in range(8))
@@ -55,3 +55,22 @@ async def test_what_came_before_a_reset_is_read_first(framing: Framing, cut_afte
 async def test_a_whole_reply_ends_without_an_error() -> None:
     async with reply(Answer(pieces=PIECES)) as content:
         assert await read_to_its_end(content) == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("answer", "limit", "expected"),
+    [
+        (Answer(pieces=(b"no, ", b"never"), framing="chunked"), 100, b"no, never"),
+        (Answer(pieces=(b"no, ", b"never"), framing="chunked"), 3, b"no,"),
+        (Answer(pieces=(b"no", b""), framing="chunked", gates={1: asyncio.Event()}), 100, b"no"),
+    ],
+    ids=["whole", "too long", "never ends"],
+)
+async def test_as_much_of_an_error_is_read_as_may_matter(answer: Answer, limit: int, expected: bytes) -> None:
+    async with (
+        provided(lambda _: answer) as provider,
+        aiohttp.ClientSession() as session,
+        session.get(provider.url) as response,
+    ):
+        assert await read_start(response, limit=limit, patience_s=0.1) == expected
+        response.close()

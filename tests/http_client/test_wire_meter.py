@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from segue.http_client.connector import DesyncSafeConnector
-from segue.http_client.wire_meter import NOTHING_CARRIED, WIRE_METER, MeteredTransport, WireCount, WireMeter
+from segue.http_client.wire_meter import NOTHING_CARRIED, WIRE_METER, MeteredTransport, WireCount, WireMeter, meter_of
 from segue.testing.provider import ACCEPTED, Answer, SocketAnswer, provided
 
 
@@ -114,3 +114,7 @@ async def test_a_connector_without_a_meter_is_aiohttps(metered: bool) -> None:
         session.get(provider.url) as response,
     ):
         assert response.status == 200
+
+
+def test_a_connection_that_is_not_there_has_no_meter() -> None:
+    assert meter_of(None) is None

@@ -1,10 +1,13 @@
-"""Reads the body of a reply without losing its end.
+"""Reads the body of a reply without losing its end; and of an error as much as may matter.
 
 When a connection breaks, aiohttp raises at once, and what had arrived before and was not read yet is gone. So a server
-that resets a connection right after its answer would take that answer back. Not here: bounds of time and size.
+that resets a connection right after its answer would take that answer back. Not here: bounds of a whole
+reply.
 """
 
 from __future__ import annotations
+
+import asyncio
 
 import aiohttp
 
@@ -22,3 +25,15 @@ async def read_piece(content: aiohttp.StreamReader) -> bytes:
         if arrived:
             return arrived
         raise
+
+
+async def read_start(response: aiohttp.ClientResponse, *, limit: int, patience_s: float) -> bytes:
+    """Read as much of the body of an error as may matter, within this time; what cannot be read does not."""
+    read = b""
+    try:
+        async with asyncio.timeout(patience_s):
+            while len(read) < limit and (piece := await response.content.readany()):
+                read += piece
+    except (OSError, aiohttp.ClientError):
+        pass  # the status says enough
+    return read[:limit]

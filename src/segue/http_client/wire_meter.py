@@ -160,3 +160,9 @@ class MeteredTransport(asyncio.Transport):
     def get_protocol(self) -> asyncio.BaseProtocol:
         """Pass on."""
         return self._inner.get_protocol()
+
+
+def meter_of(transport: asyncio.BaseTransport | None) -> WireMeter | None:
+    """Return the meter of a connection."""
+    meter = None if transport is None else transport.get_extra_info(WIRE_METER)
+    return meter if isinstance(meter, WireMeter) else None

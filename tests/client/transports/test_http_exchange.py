@@ -14,7 +14,7 @@ from segue.client.recovery import Delivered, FaultKind, TurnFault
 from segue.client.settings import ConnectionSettings
 from segue.client.transports.connection_pool import WebSocketTransport
 from segue.client.transports.http import HttpTransport
-from segue.client.transports.http_exchange import ServerExchanges, fault_of, meter_of, silence_of
+from segue.client.transports.http_exchange import ServerExchanges, fault_of, silence_of
 from segue.client.transports.interface import TransportFault
 from segue.testing.provider import Answer, provided
 from tests.client.transports.streams import CREATE, drained, response, streamed
@@ -136,8 +136,7 @@ async def test_what_an_error_means(error: Exception, kind: FaultKind, delivered:
     assert "api.example" not in (fault.message or "")
 
 
-async def test_a_connection_that_is_not_there_has_no_meter() -> None:
-    assert meter_of(None) is None
+async def test_a_connection_that_is_not_there_has_no_silence() -> None:
     assert silence_of(None) is None
 
 

@@ -6,8 +6,9 @@ means (`segue.client.capabilities`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
-from aiohttp import ClientResponse
 from yarl import URL
 
 from segue.client.capabilities import (
@@ -60,7 +61,7 @@ def _url(base_url: URL) -> URL:
     return (base_url.parent if base_url.name == "v1" else base_url.origin()).joinpath(*_PATH)
 
 
-def told_capabilities(response: ClientResponse) -> ServerCapabilities | None:
+def told_capabilities(headers: Mapping[str, str]) -> ServerCapabilities | None:
     """Return what the head of an answer says; None if it says nothing."""
-    header = response.headers.get(HEADER)
+    header = headers.get(HEADER)
     return None if header is None else read_capabilities_header(header)

@@ -24,7 +24,7 @@ from segue.client.recovery import TurnFault
 from segue.client.settings import ConnectionSettings
 from segue.client.transports.capabilities_reader import fetch_capabilities, told_capabilities
 from segue.client.transports.event_scan import scan
-from segue.client.transports.http_exchange import ServerExchanges, fault_of, meter_of
+from segue.client.transports.http_exchange import ServerExchanges, fault_of
 from segue.client.transports.interface import Connected, EventStream, TransportFault
 from segue.client.transports.server_errors import MAX_BODY_BYTES, ServerWords
 from segue.http.content_decoding import ContentDecoder, DecodingError, decoder_for
@@ -33,7 +33,7 @@ from segue.http.heads import Line
 from segue.http.sse import SseReader
 from segue.http_client.body import JsonBody
 from segue.http_client.reply_body import read_piece
-from segue.http_client.wire_meter import NOTHING_CARRIED, WireCount, WireMeter
+from segue.http_client.wire_meter import NOTHING_CARRIED, WireCount, WireMeter, meter_of
 from segue.protocol.codec import UNREADABLE
 from segue.protocol.compact_events import CompactReader
 from segue.protocol.requests import LeanForm
@@ -160,7 +160,7 @@ class HttpTransport:
         return f"{PRESET}, {GZIP}" if known.offers("compact") else GZIP
 
     async def _open(self, response: aiohttp.ClientResponse, upload: JsonBody | None, coding: str) -> EventStream:
-        self._capabilities = told_capabilities(response) or self._capabilities
+        self._capabilities = told_capabilities(response.headers) or self._capabilities
         if response.status == _OK and response.content_type == _STREAM and _is_plain(response, coding):
             return _SseStream(self, response, upload)
         if _is_document(response):

@@ -26,7 +26,8 @@ from segue.client.transports.interface import TransportFault
 from segue.client.transports.server_errors import MAX_BODY_BYTES, WordReader, body_kind
 from segue.http_client.body import JsonBody
 from segue.http_client.connector import DesyncSafeConnector
-from segue.http_client.wire_meter import WIRE_METER, WireMeter
+from segue.http_client.reply_body import read_start
+from segue.http_client.wire_meter import WireMeter, meter_of
 
 _SCHEMES = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
 _PIECE_BYTES = 64 * 1024
@@ -142,7 +143,7 @@ class ServerExchanges:
     async def refusal(self, response: aiohttp.ClientResponse) -> TransportFault:
         """Return the fault of an answer that is not what was asked for. Closes the connection."""
         try:
-            data = await read_start(response, self.settings.connect_timeout_s)
+            data = await read_start(response, limit=MAX_BODY_BYTES, patience_s=self.settings.connect_timeout_s)
         finally:
             response.close()
         return self.refused(response.status, response.headers, data, transport="http")
@@ -157,18 +158,6 @@ class ServerExchanges:
             return TransportFault(words.fault("refused", transport, status=status, body_kind=kind))
         # not its words: of a success, they may be the model's
         return TransportFault(TurnFault(kind="unreadable", transport=transport, status=status, body_kind=kind))
-
-
-async def read_start(response: aiohttp.ClientResponse, patience_s: float) -> bytes:
-    """Read as much of the body of an error as may matter; what cannot be read does not."""
-    read = b""
-    try:
-        async with asyncio.timeout(patience_s):
-            while len(read) < MAX_BODY_BYTES and (piece := await response.content.readany()):
-                read += piece
-    except (OSError, aiohttp.ClientError):
-        pass  # the status says enough
-    return read[:MAX_BODY_BYTES]
 
 
 def fault_of(
@@ -198,12 +187,6 @@ def silence_of(transport: asyncio.BaseTransport | None) -> float | None:
     """Return how long ago the last byte came on a connection."""
     meter = meter_of(transport)
     return None if meter is None else asyncio.get_running_loop().time() - meter.received_at
-
-
-def meter_of(transport: asyncio.BaseTransport | None) -> WireMeter | None:
-    """Return the meter of a connection."""
-    meter = None if transport is None else transport.get_extra_info(WIRE_METER)
-    return meter if isinstance(meter, WireMeter) else None
 
 
 def _reason(error: OSError | aiohttp.ClientError) -> str:

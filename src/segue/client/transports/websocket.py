@@ -27,12 +27,12 @@ from segue.client.transports.demultiplexer import (
     RetireConnection,
     RoutingEffect,
 )
-from segue.client.transports.heartbeat import Heartbeat
 from segue.client.transports.interface import TransportFault
 from segue.client.transports.lane_queue import LaneQueue
 from segue.client.transports.seats import Seats
 from segue.client.transports.server_errors import WordReader
 from segue.client.transports.upgrade import OpenedSocket
+from segue.http_client.websocket_liveness import watch_liveness
 from segue.http_client.wire_meter import NOTHING_CARRIED, WireCount
 from segue.protocol.lanes import tag
 
@@ -73,7 +73,11 @@ class LaneConnection:
         self._demultiplexer = Demultiplexer(words)
         self._streams: dict[str, LaneStream] = {}  # by the name of the lane; those that were abandoned are not in it
         self._stalled = False
-        self._watching = self._loop.create_task(self._watch())
+        self._watching = self._loop.create_task(
+            watch_liveness(
+                opened, limits.heartbeat_s, is_over=lambda: self.closed, is_reading=lambda: not self._stalled
+            )
+        )
         self._reading = self._loop.create_task(self._read())
 
     @property
@@ -263,30 +267,6 @@ class LaneConnection:
     def _lost(self, delivered: Delivered, kind: FaultKind = "connection_lost") -> TurnFault:
         silent_s = max(0.0, self._loop.time() - self._meter.received_at)
         return TurnFault(kind=kind, transport="websocket", delivered=delivered, silent_s=silent_s)
-
-    # --- life --------------------------------------------------------------------------------------------------------
-
-    async def _watch(self) -> None:
-        """Ping a silent server, and break the connection to a dead one."""
-        heartbeat = Heartbeat(self._limits.heartbeat_s, self._loop.time())
-        while not self.closed:
-            beat = heartbeat.look(
-                self._loop.time(),
-                received_at=self._meter.received_at,
-                sent_bytes=self._meter.sent_bytes,
-                reading=not self._stalled,
-            )
-            if beat.action == "dead":
-                self._opened.abort()
-                return
-            if beat.action == "ping":
-                try:
-                    async with asyncio.timeout(beat.again_s):
-                        await self._socket.ping()
-                except (OSError, aiohttp.ClientError):
-                    continue  # what is written before it has not left yet, or the connection is over
-            else:
-                await asyncio.sleep(beat.again_s)
 
 
 class LaneStream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.client.transports.heartbeat import SLOWEST_BYTES_PER_S, Beat, Heartbeat
+from segue.http_client.heartbeat import SLOWEST_BYTES_PER_S, Beat, Heartbeat
 
 S = 20.0
 

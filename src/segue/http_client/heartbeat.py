@@ -2,7 +2,7 @@
 
 Any byte counts as life, not only a pong. A ping waits behind what was written before it, so that a peer has as much
 longer to answer as a slow line takes to carry that. While nothing is read, because the reader is slow, silence says
-nothing. Not here: the timer and the ping (`websocket`).
+nothing. Not here: the timer and the ping (`websocket_liveness`).
 """
 
 from __future__ import annotations
