@@ -204,6 +204,37 @@ def test_an_answer_before_its_call_is_still_an_orphan_and_keeps_its_place_in_the
     assert resolved(*given, found=found).answers == (("c1", 1), ("c2", 3))
 
 
+COMPACTION = b'{"type":"compaction","encrypted_content":"x"}'
+SUMMARY = b'{"type":"compaction_summary","encrypted_content":"x"}'
+TRIGGER = b'{"type":"compaction_trigger"}'
+
+
+@pytest.mark.parametrize(
+    ("new", "compacted", "triggers"),
+    [
+        ([USER], False, ()),
+        ([COMPACTION], True, ()),
+        ([USER, SUMMARY, USER], True, ()),
+        ([USER, TRIGGER], False, (1,)),
+        ([TRIGGER, COMPACTION, TRIGGER], True, (0, 2)),
+    ],
+)
+def test_items_about_the_history_before_them_are_seen(
+    new: list[bytes], *, compacted: bool, triggers: tuple[int, ...]
+) -> None:
+    parsed = parse(*new)
+    assert isinstance(parsed, Input)
+    assert (parsed.compacted, parsed.triggers) == (compacted, triggers)
+    assert parsed.items == tuple(new)
+
+
+def test_a_reference_may_stand_for_an_item_that_stands_for_others() -> None:
+    parsed = parse(b'{"type":"item_reference","id":"cmp_1"}')
+    assert isinstance(parsed, Input)
+    assert not parsed.compacted
+    assert resolve_references(parsed, {"cmp_1": COMPACTION}).compacted
+
+
 def test_what_an_author_said_of_an_item_is_told() -> None:
     """No id is none, whether it is left out, null or empty; an item without a type is a message."""
     given = [b'{"type":"x","id":"i"}', b'{"role":"user","id":""}', b'{"type":null,"id":null}']
@@ -269,6 +300,7 @@ def wrong_type(param: str, rest: str) -> Problem:
             '[{"type":"function_call_output","call_id":"c","output":[{"type":"input_text"}]}]',
             missing("input[0].output[0].text"),
         ),
+        ('[{"type":"compaction","id":"cmp_1"}]', missing("input[0].encrypted_content")),
         ('[{"type":"reasoning","summary":[{"type":"summary_text"}]}]', missing("input[0].summary[0].text")),
         ('[{"type":"reasoning","content":[{"type":"reasoning_text"}]}]', missing("input[0].content[0].text")),
         ('[{"type":"reasoning","summary":"x"}]', wrong_type("input[0].summary", "an array, but got a string")),

@@ -2,7 +2,9 @@
 
 A turn holds only its own items, so continuing or forking costs O(new items) in time and memory at any depth, and two
 branches share their prefix by pointing at the same turn. Items are raw JSON bytes. To read a whole history, walk up to
-the root and join. Not here: which turns stay in memory, and for how long (`cache`).
+the root and join. Where a history was compacted, a model sees less of it than is kept: `path` and `History` go up to
+there, `lineage` to the root. Not here: which turns stay in memory, and for how long (`cache`), and what a compaction
+leaves (`compaction`).
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from segue.protocol.ids import ResponseId
-from segue.protocol.items import Item, answered_by, key_of
+from segue.protocol.items import Item, answered_by, calls_of, key_of
 from segue.protocol.requests import ThreadContext
 
 #: What a turn and an item cost in memory beside the item's bytes: objects, ids, table entries. Rounded up from what
@@ -49,11 +51,24 @@ class Turn:
     `calls` are the ids of the tool calls among its items, `answered` those of the calls whose output is in its input
     (None: they are read from it when they are asked for). `stored` is true if a record of it is in the store;
     `expires_at` is when that record expires (unix seconds). A message of a thread has the context of its `thread`, and
-    may be there in its API's words too (`native`); it is `continued` once there is a next one.
+    may be there in its API's words too (`native`); it is `continued` once there is a next one. If an item of the turn
+    stands for the history before it, `compacted` is what a model sees in place of the turn and of all before it.
     """
 
     __slots__ = (
-        *("calls", "continued", "depth", "expires_at", "id", "input", "native", "output", "parent", "references"),
+        *(
+            "calls",
+            "compacted",
+            "continued",
+            "depth",
+            "expires_at",
+            "id",
+            "input",
+            "native",
+            "output",
+            "parent",
+            "references",
+        ),
         *("size_bytes", "stored", "thread"),
         *("_answered", "_item_ids"),
         "__weakref__",  # so that a cache beside the history does not keep it alive
@@ -85,6 +100,7 @@ class Turn:
         self.native = native
         self.thread = thread
         self.continued = False
+        self.compacted: CompactedTurn | None = None
         self.depth: int = 1 if parent is None else parent.depth + 1
         items = len(input) + len(output)
         content = sum(map(len, input)) + sum(map(len, output))
@@ -96,6 +112,13 @@ class Turn:
 
     def __repr__(self) -> str:
         return f"Turn({self.id!r}, depth={self.depth})"
+
+    def stand_in(self, compacted: CompactedTurn) -> None:
+        """Note what a model sees in place of the turn. No cache may have the turn yet, since this changes its size."""
+        assert self.compacted is None, "a turn is compacted once"
+        assert self.references == 0, "a cache counts with its size"
+        self.compacted = compacted
+        self.size_bytes += TURN_OVERHEAD_BYTES + compacted.added_bytes
 
     @property
     def answered(self) -> frozenset[str]:
@@ -113,6 +136,44 @@ class Turn:
         return self._item_ids
 
 
+class CompactedTurn(Turn):
+    """What a model sees in place of a turn and of all turns before it: it has the id of the turn, and no parent.
+
+    Its input begins with the messages that are `retained` as they were and the summary of everything else.
+    """
+
+    __slots__ = ("retained",)
+
+    def __init__(
+        self,
+        turn: Turn,
+        *,
+        retained: tuple[Item, ...],
+        summary: Item,
+        input: tuple[Item, ...],  # noqa: A002 - the wire's own word
+        output: tuple[Item, ...],
+    ) -> None:
+        super().__init__(
+            id=turn.id,
+            parent=None,
+            input=(*retained, summary, *input),
+            output=output,
+            calls=calls_of((*input, *output)),
+            stored=turn.stored,
+        )
+        self.retained = retained
+
+    @property
+    def added_bytes(self) -> int:
+        """What it holds in memory beside the items that its chain holds anyway."""
+        return ITEM_OVERHEAD_BYTES * (len(self.input) + len(self.output)) + len(self.input[len(self.retained)])
+
+    @property
+    def since(self) -> tuple[Item, ...]:
+        """The input that came after the summary."""
+        return self.input[len(self.retained) + 1 :]
+
+
 class History:
     """The history that a new turn sees: the chain of its parent, then its own input. It copies nothing."""
 
@@ -123,7 +184,7 @@ class History:
         self.input = input
 
     def items(self) -> Iterator[Item]:
-        """Yield every item in order, oldest first: input and output of each turn, then the new input."""
+        """Yield every item that a model sees, oldest first: input and output of each turn, then the new input."""
         for turn in path(self.parent):
             yield from turn.input
             yield from turn.output
@@ -138,13 +199,26 @@ class History:
         wanted = {call_id for call_id, _ in answers}
         turn = self.parent
         while turn is not None and wanted:
-            wanted.difference_update(turn.calls)
-            turn = turn.parent
+            seen = turn.compacted or turn
+            wanted.difference_update(seen.calls)
+            turn = seen.parent
         return next((answer for answer in answers if answer[0] in wanted), None)
 
 
 def path(turn: Turn | None) -> list[Turn]:
-    """Return the turns of a chain from its root to `turn`."""
+    """Return the turns of a chain that a model sees up to `turn`: from its root, or from where it was compacted."""
+    turns: list[Turn] = []
+    while turn is not None:
+        if turn.compacted is not None:
+            turn = turn.compacted
+        turns.append(turn)
+        turn = turn.parent
+    turns.reverse()
+    return turns
+
+
+def lineage(turn: Turn | None) -> list[Turn]:
+    """Return all turns of a chain from its root to `turn`, whatever a model sees of them."""
     turns: list[Turn] = []
     while turn is not None:
         turns.append(turn)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from segue.history.chains import History, NativeTurn, Turn, path
+from segue.history.chains import NativeTurn, Turn, lineage
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId, parse_item_id
 from segue.protocol.items import MAX_ITEM_ID, Item, given_ids, hide_encrypted
@@ -96,11 +96,11 @@ def flatten(record: Record, parent: Turn) -> Record:
 
     For a turn whose parent was deleted while it ran: it was accepted, so its client can still continue it.
     """
-    history = History(parent, record.input)
-    turns = path(parent)
+    turns = lineage(parent)
+    items = [item for turn in turns for item in (*turn.input, *turn.output)]
     calls = record.calls.union(*(turn.calls for turn in turns))
     native = join_natives([*(turn.native for turn in turns), record.native])
-    return msgspec.structs.replace(record, parent_id=None, input=tuple(history.items()), calls=calls, native=native)
+    return msgspec.structs.replace(record, parent_id=None, input=(*items, *record.input), calls=calls, native=native)
 
 
 def join_natives(natives: Sequence[NativeTurn | None]) -> NativeTurn | None:

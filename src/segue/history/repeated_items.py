@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from segue.history.chains import Turn, path
+from segue.history.chains import Turn, lineage
 from segue.protocol.codec import decode_value
 from segue.protocol.item_types import (
     ITEM_TYPES,
@@ -219,7 +219,7 @@ class _HeldItems:
 def _outputs_under(parent: Turn | None, call_ids: set[str | None]) -> dict[str, Iterator[Item]]:
     """Return the chain's outputs under each of these ids, oldest first. Each is given once, however often one asks."""
     found: dict[str, list[Item]] = {}
-    for turn in path(parent):
+    for turn in lineage(parent):
         if call_ids.isdisjoint(turn.answered):
             continue
         for item in turn.input:

@@ -57,6 +57,10 @@ class _CheckedToolOutput(msgspec.Struct):
     output: str | list[_CheckedPart]
 
 
+class _CheckedCompaction(msgspec.Struct):
+    encrypted_content: str
+
+
 class _CheckedReasoning(msgspec.Struct):
     summary: list[_CheckedPart] = []
     content: list[_CheckedPart] | None = None
@@ -71,8 +75,15 @@ _CHECKED: dict[str, msgspec.json.Decoder[object]] = {
     "custom_tool_call": msgspec.json.Decoder(CustomToolCallItem),
     "custom_tool_call_output": msgspec.json.Decoder(_CheckedToolOutput),
     "reasoning": msgspec.json.Decoder(_CheckedReasoning),
+    "compaction": msgspec.json.Decoder(_CheckedCompaction),
+    "compaction_summary": msgspec.json.Decoder(_CheckedCompaction),
 }
 _REFERENCE = "item_reference"
+#: Items that stand for the history before them. Codex calls them by the second name too.
+COMPACTIONS = frozenset({"compaction", "compaction_summary"})
+#: The last item of an input that asks for nothing but the compaction of all before it.
+TRIGGER = "compaction_trigger"
+_ABOUT_HISTORY = COMPACTIONS | {TRIGGER}
 _TEXT_PARTS = frozenset({"input_text", "output_text", "summary_text", "reasoning_text"})
 #: Parts of Chat Completions, which SDKs of many kinds let pass, and what they are called here.
 _FOREIGN_PARTS: Mapping[str, str] = {"image_url": "input_image", "file": "input_file"}
@@ -125,7 +136,8 @@ class Input(msgspec.Struct, frozen=True):
     `calls` are the ids of the tool calls among the items. `answers` are the (call_id, index) of tool outputs whose call
     is not among the items: the history that the request continues must have it. `references` are the items that stand
     for others; `resolve_references` puts those in their place. `keys` are those of the items that may be in the history
-    already: all that have an id or a `call_id`, or that a model makes.
+    already: all that have an id or a `call_id`, or that a model makes. The input is `compacted` if an item stands for
+    all before it; `triggers` has the places of the items that ask for a compaction.
     """
 
     items: tuple[Item, ...] = ()
@@ -133,6 +145,8 @@ class Input(msgspec.Struct, frozen=True):
     answers: tuple[tuple[str, int], ...] = ()
     references: tuple[ItemReference, ...] = ()
     keys: tuple[ItemKey, ...] = ()
+    compacted: bool = False
+    triggers: tuple[int, ...] = ()
 
     @property
     def answered(self) -> frozenset[str]:
@@ -143,18 +157,22 @@ class Input(msgspec.Struct, frozen=True):
 class _InputBuilder:
     """Collects the items of an input, and what is known of them."""
 
-    __slots__ = ("answers", "calls", "items", "keys")
+    __slots__ = ("answers", "calls", "compacted", "items", "keys", "triggers")
 
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.keys: list[ItemKey] = []
         self.calls: set[str] = set()
         self.answers: list[tuple[str, int]] = []
+        self.compacted = False
+        self.triggers: list[int] = []
 
     def add(self, head: _ItemHead, item: Item, index: int) -> None:
         """Take the next item, which has this place in the request."""
         key = _key(head, len(self.items))
         self.items.append(item)
+        if key.kind in _ABOUT_HISTORY:
+            self._add_about_history(key, index)
         if key.by_model or key.id is not None or key.call_id is not None:
             self.keys.append(key)
         if key.call_id is None:
@@ -164,9 +182,23 @@ class _InputBuilder:
         elif key.is_output and key.call_id not in self.calls:
             self.answers.append((key.call_id, index))
 
+    def _add_about_history(self, key: ItemKey, index: int) -> None:
+        if key.kind == TRIGGER:
+            self.triggers.append(index)
+        else:
+            self.compacted = True
+
     def build(self, references: Sequence[ItemReference] = ()) -> Input:
         """Return the input."""
-        return Input(tuple(self.items), frozenset(self.calls), tuple(self.answers), tuple(references), tuple(self.keys))
+        return Input(
+            tuple(self.items),
+            frozenset(self.calls),
+            tuple(self.answers),
+            tuple(references),
+            tuple(self.keys),
+            self.compacted,
+            tuple(self.triggers),
+        )
 
 
 def parse_input(raw: bytes | msgspec.Raw, limits: RequestLimits = DEFAULT_LIMITS) -> Input | Problem:

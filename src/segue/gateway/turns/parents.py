@@ -15,7 +15,7 @@ from segue.gateway.admin.metrics import Metrics
 from segue.gateway.turns.eviction import Eviction
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.history.cache import Slot, TurnCache
-from segue.history.chains import Turn, path
+from segue.history.chains import Turn, lineage
 from segue.history.records import restore
 from segue.protocol.ids import ResponseId, parse_response_id, response_of_message
 from segue.protocol.problems import Problem, Refused, previous_response_not_found
@@ -124,7 +124,7 @@ class Parents:
             return None
         turn = restore(links, lambda ident: self._cache.peek_stored(tenant, ident))
         # In memory a chain may reach further up than in the store: a child of a deleted parent is stored as a root.
-        read = zip(links, path(turn)[-len(links) :], strict=True)
+        read = zip(links, lineage(turn)[-len(links) :], strict=True)
         alive = [ancestor for link, ancestor in read if link.alive]
         if self._deletions == deletions:  # otherwise one of them may have been deleted after it was read
             for ancestor in alive:

@@ -1,0 +1,137 @@
+"""Compaction: what a model sees of a history after an item that stands for all before it.
+
+The newest compaction item counts. Before it, the messages of users, developers and the system stay as they were, the
+newest within a budget; everything else before it is what its summary tells: answers, tool calls and their outputs,
+reasoning, and earlier compactions. What comes after it stays. So it makes no difference whether a client sends the
+whole history again, with the item in it, or continues by an id, and a client may leave out what its item stands for.
+Items are kept as they came; only what a model sees is shorter. Pure. Not here: who writes the summary, and how it is
+sealed (`sealed_summaries`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from segue.history.chains import CompactedTurn, Turn
+from segue.protocol.items import COMPACTIONS, Item, user_message
+
+#: No item of a type that stands for others is without it.
+_NAME = b'"compaction'
+#: Who says what no summary replaces.
+_RETAINED_ROLES = frozenset({"user", "developer", "system"})
+#: Text of English and JSON has about as many bytes in a token.
+TOKEN_BYTES = 4
+
+
+class _Author(msgspec.Struct):
+    type: str | None = None
+    role: str | None = None
+
+
+class _SealedItem(msgspec.Struct):
+    encrypted_content: str
+
+
+_heads = msgspec.json.Decoder(_Author)
+_sealed_items = msgspec.json.Decoder(_SealedItem)
+
+
+class NewestCompaction(NamedTuple):
+    """The newest compaction item of a list: its place, and what it holds sealed."""
+
+    place: int
+    sealed: str
+
+
+class Compacted(NamedTuple):
+    """What a model sees of items in which one stands for those before it."""
+
+    retained: tuple[Item, ...]
+    summary: Item
+    since: tuple[Item, ...]
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """All of it."""
+        return (*self.retained, self.summary, *self.since)
+
+
+def find_newest(items: Sequence[Item]) -> NewestCompaction | None:
+    """Return the newest compaction item, if there is one."""
+    for place in range(len(items) - 1, -1, -1):
+        if _NAME in items[place] and _heads.decode(items[place]).type in COMPACTIONS:
+            return NewestCompaction(place, _sealed_items.decode(items[place]).encrypted_content)
+    return None
+
+
+def summary_message(lead: str, summary: str) -> Item:
+    """Return the message that tells a model what its history was; the `lead` says that it is a summary."""
+    return user_message(f"{lead}\n\n{summary}")
+
+
+def compact(parent: Turn | None, items: Sequence[Item], place: int, *, summary: Item, budget_bytes: int) -> Compacted:
+    """Return what a model sees of a history whose newest part is `items`, after a compaction at this place of them."""
+    messages = [*_messages_of(parent), *filter(_is_retained, items[:place])]
+    return Compacted(_newest(messages, budget_bytes), summary, tuple(items[place + 1 :]))
+
+
+def stand_in_of(turn: Turn, place: int, *, summary: Item, budget_bytes: int) -> CompactedTurn:
+    """Return what a model sees in place of a turn with a compaction item at this place of its input and output."""
+    seen = compact(turn.parent, (*turn.input, *turn.output), place, summary=summary, budget_bytes=budget_bytes)
+    of_input = max(0, len(turn.input) - place - 1)
+    return CompactedTurn(
+        turn, retained=seen.retained, summary=summary, input=seen.since[:of_input], output=seen.since[of_input:]
+    )
+
+
+def is_worth_compacting(parent: Turn | None, items: Sequence[Item]) -> bool:
+    """Say whether a compaction would leave out anything: a history that is all messages of users would stay."""
+    if not all(map(_is_retained, items)):
+        return True
+    turn = parent
+    while turn is not None:
+        if turn.compacted is not None:
+            return bool(turn.compacted.output) or not all(map(_is_retained, turn.compacted.since))
+        if turn.output or not all(map(_is_retained, turn.input)):
+            return True
+        turn = turn.parent
+    return False
+
+
+def estimate_tokens(items: Iterable[Item]) -> int:
+    """Return about how many tokens items have. It depends on nothing else, so that a replay is judged as a delta is."""
+    return sum(map(len, items)) // TOKEN_BYTES
+
+
+def _messages_of(turn: Turn | None) -> list[Item]:
+    """Return the messages of a chain that a compaction retains, oldest first."""
+    parts: list[Iterable[Item]] = []
+    while turn is not None:
+        if turn.compacted is not None:
+            parts.append((*turn.compacted.retained, *filter(_is_retained, turn.compacted.since)))
+            break
+        parts.append(filter(_is_retained, turn.input))
+        turn = turn.parent
+    return [item for part in reversed(parts) for item in part]
+
+
+def _newest(messages: Sequence[Item], budget_bytes: int) -> tuple[Item, ...]:
+    """Return the newest messages that are together within a budget."""
+    return tuple(reversed(list(_within(reversed(messages), budget_bytes))))
+
+
+def _within(items: Iterable[Item], budget_bytes: int) -> Iterator[Item]:
+    left = budget_bytes
+    for item in items:
+        left -= len(item)
+        if left < 0:
+            return
+        yield item
+
+
+def _is_retained(item: Item) -> bool:
+    head = _heads.decode(item)
+    return (head.type or "message") == "message" and head.role in _RETAINED_ROLES
