@@ -68,6 +68,10 @@ def test_a_text() -> None:
     assert (stream.finish_reason, stream.usage, stream.error, len(stream.chunks)) == ("stop", None, None, 4)
 
 
+def test_comments_between_chunks_say_nothing() -> None:
+    assert check_chunks(sse(TEXT).replace(b"\n\n", b"\n\n: keep-alive\n\n", 2)) == check_chunks(sse(TEXT))
+
+
 def test_calls() -> None:
     stream = check_chunks(sse(CALLS))
     assert stream.finish_reason == "tool_calls"

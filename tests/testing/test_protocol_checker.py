@@ -331,7 +331,9 @@ def test_json_is_strict(text: str, complaint: str) -> None:
 
 def test_sse_blocks() -> None:
     frames = stream()
-    assert parse_sse(sse(frames)) == [(frame["type"], json.dumps(frame)) for frame in frames]
+    pairs = [(frame["type"], json.dumps(frame)) for frame in frames]
+    assert parse_sse(sse(frames)) == pairs
+    assert parse_sse(sse(frames).replace(b"\n\n", b"\n\n: keep-alive\n\n", len(frames))) == pairs
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,16 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     keep_alive_s: Annotated[
         Positive, Meta(description="How long a connection may be idle between two requests over HTTP.")
     ] = 120.0
+    stream_keep_alive_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description=(
+                "After how much silence of a stream of server-sent events something is sent that means nothing, so "
+                "that nobody on the way closes it; 0: never."
+            ),
+        ),
+    ] = 15.0
     max_age_s: Annotated[Positive, Meta(description="Age limit of a WebSocket connection.")] = 3600.0
     idle_timeout_s: Annotated[Positive, Meta(description="A connection without a turn for this long is closed.")] = (
         600.0

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from segue.testing.protocol_checker import check_error, parse_json
+from segue.testing.protocol_checker import check_error, is_comment, parse_json
 from segue.testing.response_schemas import Json, ProtocolViolation, short
 
 __all__ = ["ChatStream", "check_chunks", "check_completion"]
@@ -161,7 +161,9 @@ def check_chunks(body: bytes, *, include_usage: bool = False) -> ChatStream:
     text = body.decode()
     if not text.endswith("\n\n"):
         raise ProtocolViolation("sse", "", f"ends within an event: {short(text[-40:])}")
-    for block in text[:-2].split("\n\n"):
+    for index, block in enumerate(text[:-2].split("\n\n")):
+        if index and is_comment(block):
+            continue
         data = block.removeprefix("data: ")
         if data == block or "\n" in data:
             raise ProtocolViolation("sse", "", f"is no line of data: {short(block)}")

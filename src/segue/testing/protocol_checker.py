@@ -130,7 +130,8 @@ def parse_sse(data: bytes) -> list[tuple[str, str]]:
     """Split a whole SSE body into `(event, data)` pairs, in the one form segue writes; the final `[DONE]` is dropped.
 
     LF only, two lines per block (`event: TYPE`, `data: JSON`), the event equal to the `type` of the data, and
-    `data: [DONE]` as last block and nowhere else. Widely used parsers lose events in any other form.
+    `data: [DONE]` as last block and nowhere else. Widely used parsers lose events in any other form. After the first
+    block there may be comments of one line, which keep a connection alive.
     """
     try:
         text = data.decode("utf-8")
@@ -143,7 +144,14 @@ def parse_sse(data: bytes) -> list[tuple[str, str]]:
     *blocks, last = text[:-2].split("\n\n")
     if last != "data: [DONE]":
         raise ProtocolViolation("sse", f"block {len(blocks)}", f"the last block is {short(last)}, not 'data: [DONE]'")
-    return [_parse_block(block, f"block {index}") for index, block in enumerate(blocks)]
+    return [
+        _parse_block(block, f"block {index}") for index, block in enumerate(blocks) if not (index and is_comment(block))
+    ]
+
+
+def is_comment(block: str) -> bool:
+    """Tell whether a block of an SSE body is one comment, which no client reads."""
+    return block.startswith(":") and "\n" not in block
 
 
 def check_sse(data: bytes, checker: StreamChecker | None = None) -> StreamChecker:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,11 +15,15 @@ import pytest
 
 from segue.config import Config, KeyConfig, ServerConfig, UpstreamConfig
 from segue.gateway.app import serving
+from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.problems import Problem
+from segue.protocol.responses import usage
+from segue.testing.chat_checker import check_chunks
 from segue.testing.messages_checker import check_messages_sse
 from segue.testing.provider import Answer, ReceivedRequest, ScriptedProvider, answer_with, provided
 from segue.testing.replies import ReplyContext, make_reply
-from segue.upstreams.scripted import Fail, Refuse, Say, ScriptedTurn, ScriptedUpstream, call, say
+from segue.upstreams.interface import Batch, UpstreamRequest
+from segue.upstreams.scripted import Fail, Refuse, Say, ScriptedTurn, ScriptedUpstream, Wait, call, say
 from tests.faults.gateways import Local, listening
 
 Json = dict[str, Any]
@@ -228,3 +233,66 @@ async def test_a_refusal_of_the_provider_keeps_its_kind() -> None:
         told = await reply.json()
         assert (reply.status, told["error"]["type"]) == (400, "invalid_request_error")
         assert "too long" in told["error"]["message"]
+
+
+# --- silences --------------------------------------------------------------------------------------------------------
+
+
+class Thoughtful:
+    """It says one word, and then thinks, of which some APIs tell nothing, until it may say the next."""
+
+    models: Sequence[str] = ("*",)
+
+    def __init__(self) -> None:
+        self.may_speak = asyncio.Event()
+
+    async def start(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
+
+    async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+        writer = OutputWriter(request.response_id)
+        yield writer.text("hel")
+        while not self.may_speak.is_set():
+            yield (Event("response.vendor.thought", b'{"type":"response.vendor.thought","sequence_number":0}', 0),)
+            await asyncio.sleep(0)
+        yield (*writer.text("lo"), *writer.end_item(), Ended("completed", usage(1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("path", "nothing", "check"),
+    [
+        (MESSAGES, b'event: ping\ndata: {"type":"ping"}\n\n', check_messages_sse),
+        ("/v1/chat/completions", b": keep-alive\n\n", check_chunks),
+    ],
+)
+async def test_a_model_that_thinks_is_heard_of(path: str, nothing: bytes, check: Callable[[bytes], object]) -> None:
+    """Even where its events mean nothing in the API: nobody on the way takes the stream for dead."""
+    model = Thoughtful()
+    async with (
+        listening(model, stream_keep_alive_s=0.001) as local,
+        aiohttp.ClientSession(local.url) as client,
+        client.post(path, json={**BODY, "stream": True}) as reply,
+    ):
+        text = b""
+        while text.count(nothing) < 3:
+            text += await reply.content.readany()
+        model.may_speak.set()
+        text += await reply.content.read()
+    check(text)
+    assert b"lo" in text
+
+
+async def test_a_turn_that_waits_for_its_model_has_a_status_all_the_same() -> None:
+    """Nothing is sent before there is an answer."""
+    event = asyncio.Event()
+    turn = ScriptedTurn((Wait(event), Fail("bored", "No.")))
+    async with (
+        listening(ScriptedUpstream([turn]), stream_keep_alive_s=0.001) as local,
+        aiohttp.ClientSession(local.url) as client,
+    ):
+        asyncio.get_running_loop().call_later(0.01, event.set)
+        async with client.post(MESSAGES, json={**BODY, "stream": True}) as reply:
+            assert (reply.status, (await reply.json())["error"]["type"]) == (424, "api_error")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -14,9 +15,11 @@ from aiohttp.test_utils import TestServer
 from yarl import URL
 
 from segue.gateway.admin.metrics import Metrics, TransportMeter
+from segue.gateway.api.keep_alive import COMMENT
 from segue.gateway.api.sse import DONE, send_events, send_in_form
 from segue.http.blocks import BLOCK_BYTES
 from segue.http.event_coding import StreamCoding, preset_decoder
+from segue.http.sse import SseReader
 from segue.protocol.events import Event
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.requests import StreamForm
@@ -291,6 +294,54 @@ async def test_a_client_that_goes_away_closes_the_source_of_events() -> None:
             await begun.wait()
         async with asyncio.timeout(20):
             await closed.wait()
+
+
+@pytest.mark.parametrize(("form", "coding"), [("whole", None), ("lean", "gzip"), ("compact", "segue-1")])
+async def test_a_silence_has_comments_once_the_stream_has_begun(form: StreamForm, coding: str | None) -> None:
+    """In the coding of the stream, and no reader of events sees them."""
+    begin, go_on = asyncio.Event(), asyncio.Event()
+
+    async def events() -> Events:
+        await begin.wait()
+        yield [Event("response.output_text.delta", DELTA.splitlines()[1][6:], 4)]
+        await go_on.wait()
+
+    async def send(request: web.Request, batches: Events, meter: TransportMeter) -> web.StreamResponse:
+        asyncio.get_running_loop().call_later(0.01, begin.set)  # several silences that nobody hears
+        return await send_in_form(request, batches, meter, form=form, keep_alive_s=0.001)
+
+    async with (
+        streaming(events, send=send) as url,
+        aiohttp.ClientSession(auto_decompress=False) as client,
+        client.get(url, headers={"Accept-Encoding": "segue-1, gzip"}) as reply,
+    ):
+        assert reply.headers.get("Content-Encoding") == coding
+        decode = decoder_of(coding)
+        text = b""
+        while text.count(COMMENT) < 3:
+            text += decode(await reply.content.readany())
+        go_on.set()
+        text += decode(await reply.content.read())
+    sent = COMPACT if form == "compact" else DELTA
+    assert text.startswith(sent + COMMENT)
+    assert text.replace(COMMENT, b"") == sent + DONE
+    assert [one.data for one in SseReader().feed(text)][1:] == [b"[DONE]"]
+
+
+def decoder_of(coding: str | None) -> Callable[[bytes], bytes]:
+    match coding:
+        case None:
+            return bytes
+        case "gzip":
+            return zlib.decompressobj(wbits=31).decompress
+        case _:
+            decoder = preset_decoder()
+
+            def decode(data: bytes) -> bytes:
+                decoder.feed(data)
+                return decoder.read()
+
+            return decode
 
 
 @pytest.mark.parametrize("end", ["completed", "incomplete", "failed"])

@@ -35,6 +35,8 @@ _NO_REASON: Mapping[str, None] = MappingProxyType(
 )
 _STOP = b'{"type":"message_stop"}'
 _PING = b'{"type":"ping"}'
+#: The event that may come anywhere, and that says nothing (https://platform.claude.com/docs/en/build-with-claude/streaming).
+PING = write_event("ping", _PING)
 _CALLS = frozenset({"function_call", "custom_tool_call"})
 #: The items that are blocks of a message.
 _WRITTEN = _CALLS | {"message", "reasoning"}

@@ -51,6 +51,7 @@ class BackgroundRoutes:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._keep_alive_s = services.server.stream_keep_alive_s
 
     async def create(
         self, request: web.Request, create: Create, caller: Caller, meter: TransportMeter
@@ -62,7 +63,7 @@ class BackgroundRoutes:
             response_id = await background.create(create, caller)
             events = background.follow(caller.tenant, response_id, -1)
             if create.stream:
-                return await send_in_form(request, events, meter, form=create.form)
+                return await send_in_form(request, events, meter, form=create.form, keep_alive_s=self._keep_alive_s)
             response = await self._whole(create, response_id, events, caller.tenant)
             meter.sent(1, response.size_bytes)
             return await send_whole(request, response.pieces())  # if the client is gone, the turn goes on
@@ -94,7 +95,9 @@ class BackgroundRoutes:
         events = services.background.resume(tenant, response_id, int(text))
         form = _FORMS.get(request.query.get("lean", ""), "whole")
         with services.drain.turn_running():
-            return await send_in_form(request, events, services.metrics.by_transport["sse"], form=form)
+            return await send_in_form(
+                request, events, services.metrics.by_transport["sse"], form=form, keep_alive_s=self._keep_alive_s
+            )
 
     async def look(self, tenant: str, response_id: ResponseId) -> EncodedResponse | None:
         """Return the response object of a kept turn as it is now; None if there is none that may be retrieved."""

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from segue.dialects.doors import Door, DoorRequest, DoorWriter
 from segue.gateway.admin.metrics import TransportMeter
+from segue.gateway.api.keep_alive import COMMENT, KeepAlive
 from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL, REQUEST_ID
 from segue.gateway.api.sse import SSE_HEADERS
@@ -37,13 +38,19 @@ _JSON = "application/json"
 
 
 class DoorRoutes:
-    """The handlers of one door. `id_header` is the header line that names a request in its API."""
+    """The handlers of one door. `id_header` is the header line that names a request in its API.
 
-    def __init__(self, services: Services, door: Door, bodies: RequestBodies, *, id_header: str) -> None:
+    `nothing` is what a stream of it may have anywhere, and what means nothing there.
+    """
+
+    def __init__(
+        self, services: Services, door: Door, bodies: RequestBodies, *, id_header: str, nothing: bytes = COMMENT
+    ) -> None:
         self._services = services
         self._door = door
         self._bodies = bodies
         self._id_header = id_header
+        self._nothing = nothing
         self._streamed = services.metrics.by_transport["sse"]
         self._plain = services.metrics.by_transport["http"]
 
@@ -117,6 +124,7 @@ class DoorRoutes:
         It begins with the first bytes of an answer: a turn that fails before gets a status, and may be asked for again.
         """
         response = web.StreamResponse(headers={**SSE_HEADERS, **self._headers(request)})
+        silence = KeepAlive(request, response, self._services.server.stream_keep_alive_s, lambda: self._nothing)
         try:
             async with aclosing(events) as batches:
                 async for batch in batches:
@@ -125,17 +133,23 @@ class DoorRoutes:
                     if finished is not None:
                         data += _end(writer, finished, path=request.path, begun=response.prepared or bool(data))
                     self._streamed.sent(len(batch), len(data))
+                    if not data and finished is None:
+                        continue
+                    silence.end()
                     last = await write_all_but_last(request, response, (data,)) if data else b""
                     if finished is not None:
                         await finish(request, response, last)
-                    elif last:
-                        await write(response, last)
+                        continue
+                    await write(response, last)
+                    silence.begin()
         except Exception as error:
             if not response.prepared:
                 raise
             if not isinstance(error, ConnectionError | Refused):
                 _log.error("action=stream error=%s", redacted_traceback(error))
             abort(request)
+        finally:
+            silence.close()
         return response
 
     async def _reply(

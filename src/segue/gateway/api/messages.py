@@ -11,6 +11,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from segue.dialects.messages.door import MessagesDoor
+from segue.dialects.messages.door_reply import PING
 from segue.gateway.api.doors import DoorRoutes
 from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
@@ -22,7 +23,7 @@ class MessagesRoutes(DoorRoutes):
     """The handlers of `/v1/messages` and of what is below it."""
 
     def __init__(self, services: Services, bodies: RequestBodies) -> None:
-        super().__init__(services, MessagesDoor(), bodies, id_header="request-id")
+        super().__init__(services, MessagesDoor(), bodies, id_header="request-id", nothing=PING)
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Run a turn, and answer with its events or with the message."""

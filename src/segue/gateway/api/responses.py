@@ -17,7 +17,7 @@ from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.api.background import BackgroundRoutes
 from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
-from segue.gateway.api.sse import send_events, send_in_form
+from segue.gateway.api.sse import send_in_form
 from segue.gateway.drain import takes_no_turn
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
@@ -65,10 +65,9 @@ class ResponseRoutes:
         run = services.executor.run(create, caller)
         watch_peer(request)
         with services.drain.turn_running():
-            if create.stream and create.form != "whole":
-                return await send_in_form(request, run.events(), meter, form=create.form)
             if create.stream:
-                return await send_events(request, run.events(), meter)
+                after_s = services.server.stream_keep_alive_s
+                return await send_in_form(request, run.events(), meter, form=create.form, keep_alive_s=after_s)
             return await self._reply(request, run, meter)
 
     async def _read_create(self, request: web.Request) -> Create | Problem:

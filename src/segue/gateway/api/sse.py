@@ -5,7 +5,7 @@ A large event leaves in blocks, each when the socket has taken the one before, s
 A lean stream is compressed if its client accepts that (RFC 9110, 12.5.3), each write so that it can be read at once. A
 whole stream is not: most clients say that they accept gzip, and few care. The head of a compact stream says only what
 is needed, since it may be a half of the reply. Not here: the format of one event (`segue.http.sse`), the codings
-(`segue.http.event_coding`), and where the events come from (`turns`).
+(`segue.http.event_coding`), silences (`keep_alive`), and where the events come from (`turns`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from types import MappingProxyType
 from aiohttp import web
 
 from segue.gateway.admin.metrics import TransportMeter
+from segue.gateway.api.keep_alive import COMMENT, KeepAlive
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.transport import abort, finish, write, write_block
 from segue.gateway.turns.lean_batches import lean_batches
@@ -49,17 +50,22 @@ async def send_events(
     *,
     coding: StreamCoding | None = None,
     compact: bool = False,
+    keep_alive_s: float = 0.0,
 ) -> web.StreamResponse:
     """Send a turn's events as they come, one write for each batch, and the end of the reply with the last one.
 
     The reply begins with the first batch, so that a turn that is refused before gets a status of its own. A stream that
-    breaks later is reset. The types of compact events are in their data only.
+    breaks later is reset. The types of compact events are in their data only. `keep_alive_s`: see `KeepAlive`.
     """
     response, done = web.StreamResponse(headers=_headers(request.method, coding, compact=compact)), False
     encoder = None if coding is None else EventEncoder(coding)
+    silence = KeepAlive(
+        request, response, keep_alive_s, lambda: COMMENT if encoder is None else encoder.feed(COMMENT) + encoder.flush()
+    )
     try:
         async with aclosing(batches):
             async for batch in batches:
+                silence.end()
                 if not response.prepared:
                     await response.prepare(request)
                 texts = [_text_of(event, compact=compact) for event in batch]
@@ -67,6 +73,7 @@ async def send_events(
                 last = await _write_all_but_last(response, texts, encoder)
                 if batch[-1].type not in _LAST:
                     await write(response, last if encoder is None else encoder.feed(last) + encoder.flush())
+                    silence.begin()
                     continue
                 done = True
                 await _end(request, response, last + DONE, encoder)
@@ -78,18 +85,26 @@ async def send_events(
         if not isinstance(error, ConnectionError | Refused):
             _log.error("action=stream error=%s", redacted_traceback(error))
         abort(request)
+    finally:
+        silence.close()
     return response
 
 
 async def send_in_form(
-    request: web.Request, batches: AsyncGenerator[Sequence[Event], None], meter: TransportMeter, *, form: StreamForm
+    request: web.Request,
+    batches: AsyncGenerator[Sequence[Event], None],
+    meter: TransportMeter,
+    *,
+    form: StreamForm,
+    keep_alive_s: float = 0.0,
 ) -> web.StreamResponse:
     """Send a turn's events as a lean stream, unless it is to be whole."""
     if form == "whole":
-        return await send_events(request, batches, meter)
+        return await send_events(request, batches, meter, keep_alive_s=keep_alive_s)
     compact = form == "compact"
     coding = stream_coding(request.headers.get("Accept-Encoding", ""), preset=compact)
-    return await send_events(request, lean_batches(batches, form=form), meter, coding=coding, compact=compact)
+    lean = lean_batches(batches, form=form)
+    return await send_events(request, lean, meter, coding=coding, compact=compact, keep_alive_s=keep_alive_s)
 
 
 async def _write_all_but_last(
