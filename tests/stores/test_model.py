@@ -6,15 +6,19 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from segue.history.conversations import ConversationMove, ConversationStep
 from segue.history.records import ChainLink, Record
-from segue.stores.interface import ParentGone, Store
+from segue.protocol.ids import ResponseId
+from segue.stores.interface import ConversationMoved, ParentGone, Store
 from segue.stores.memory import MemoryStore
 from segue.stores.sqlite import SqliteStore
 from segue.testing.store_conformance import ALICE, BOB, NOW, link_of, sample_id, sample_record
+from segue.testing.store_samples import link_of_step, sample_conversation, sample_conversation_id, sample_step
 from tests.strategies import examples
 
 tenants = st.sampled_from([ALICE, ALICE, ALICE, BOB])
@@ -25,10 +29,12 @@ item_ids = st.lists(st.sampled_from(ITEM_IDS), max_size=2, unique=True)
 
 
 class Model:
-    """A list of all records ever appended, and the set of those that were deleted or swept."""
+    """A list of all records and steps ever appended, the set of those that were deleted or swept, and conversations."""
 
     def __init__(self) -> None:
         self.records: dict[tuple[str, str], Record] = {}
+        self.steps: dict[tuple[str, str], ConversationStep] = {}
+        self.conversations: dict[tuple[str, str], ResponseId | None] = {}  # where each points
         self.buried: set[tuple[str, str]] = set()
         self.items: list[tuple[str, str, str]] = []  # tenant, id of an item, and its owner
 
@@ -47,23 +53,34 @@ class Model:
         key = (tenant, ident)
         return key in self.records and key not in self.buried and self.records[key].expires_at > now
 
-    def is_there(self, tenant: str, ident: str) -> bool:
-        """A record is kept as long as it, or a descendant of it, has not been deleted."""
-        if (tenant, ident) not in self.records:
+    def is_there(self, tenant: str, ident: str | None) -> bool:
+        """A turn is kept as long as it, or a descendant of it, lives, or a conversation points there."""
+        if ident is None or (tenant, ident) in self.records.keys() - self.buried:
+            return True
+        turns: dict[tuple[str, str], Record | ConversationStep] = {**self.records, **self.steps}
+        if (tenant, ident) not in turns:
             return False
-        children = (record.id for (t, _), record in self.records.items() if t == tenant and record.parent_id == ident)
-        return (tenant, ident) not in self.buried or any(self.is_there(tenant, child) for child in children)
+        if ident in [turn for (owner, _), turn in self.conversations.items() if owner == tenant]:
+            return True
+        children = (turn.id for (owner, _), turn in turns.items() if owner == tenant and turn.parent_id == ident)
+        return any(self.is_there(tenant, child) for child in children)
 
     def chain(self, tenant: str, ident: str, now: float) -> list[ChainLink] | None:
-        if not self.lives(tenant, ident, now):
-            return None
+        return self.links(tenant, ident, now) if self.lives(tenant, ident, now) else None
+
+    def links(self, tenant: str, ident: str | None, now: float) -> list[ChainLink]:
         links: list[ChainLink] = []
-        walked: str | None = ident
-        while walked is not None:
-            record = self.records[tenant, walked]
-            links.insert(0, link_of(record, alive=self.lives(tenant, walked, now)))
-            walked = record.parent_id
+        while ident is not None:
+            step = self.steps.get((tenant, ident))
+            turn = step or self.records[tenant, ident]
+            links.insert(0, self.link(tenant, turn, now))
+            ident = turn.parent_id
         return links
+
+    def link(self, tenant: str, turn: Record | ConversationStep, now: float) -> ChainLink:
+        if isinstance(turn, ConversationStep):
+            return link_of_step(turn)
+        return link_of(turn, alive=self.lives(tenant, turn.id, now))
 
     def living(self) -> int:
         return len(self.records.keys() - self.buried)
@@ -81,12 +98,15 @@ class StoresAgree(RuleBasedStateMachine):
         self.memory = MemoryStore()
         self.model = Model()
         self.now = NOW
-        self.names = ["0"]  # of every record that was ever tried; "0" never is
+        self.names = ["0"]  # of every turn that was ever tried; "0" never is
+        self.talks = ["talk"]  # of every conversation; the first never is
 
     def teardown(self) -> None:
-        for name in self.names:
-            for tenant in (ALICE, BOB):
+        for tenant in (ALICE, BOB):
+            for name in self.names:
                 self.look_up(tenant, name)
+            for talk in self.talks:
+                self.look_at(tenant, talk)
         self.runner.run(self.sqlite.aclose())
         self.runner.close()
         self.folder.cleanup()
@@ -128,6 +148,88 @@ class StoresAgree(RuleBasedStateMachine):
                 assert not there, f"{type(store).__name__} misses the parent"
             else:
                 assert there, f"{type(store).__name__} has a parent that was freed"
+
+    @rule(tenant=tenants, pick=picks, given=st.sampled_from(["nothing", "a step", "a turn"]))
+    def begin(self, tenant: str, pick: int, given: str) -> None:
+        """Make a conversation: empty, with items, or on any turn."""
+        talk = str(len(self.talks))
+        self.talks.append(talk)
+        turn = self.name(pick) if given == "a turn" else None
+        step = self.step(None) if given == "a step" else None
+        head = sample_conversation(talk, turn, tenant=tenant)
+        there = self.model.is_there(tenant, head.turn_id)
+        if there:
+            self.note_step(tenant, step)
+            self.model.conversations[tenant, talk] = head.turn_id if step is None else step.id
+        for store in self.stores:
+            try:
+                self.runner.run(store.create_conversation(head, step))
+            except ParentGone:
+                assert not there
+            else:
+                assert there
+
+    @rule(tenant=tenants, pick=picks, at=picks, stale=st.sampled_from([False, False, False, True]))
+    def converse(self, tenant: str, pick: int, at: int, *, stale: bool) -> None:
+        """Append a response to a conversation; or to what it pointed at some time before."""
+        talk, name = self.talks[pick % len(self.talks)], str(len(self.names))
+        pointing = self.model.conversations.get((tenant, talk))
+        record = sample_record(name, tenant=tenant, expires_at=self.now + 5)
+        record = msgspec.structs.replace(record, parent_id=sample_id(self.name(at)) if stale else pointing)
+        self.names.append(name)
+        known = (tenant, talk) in self.model.conversations
+        moved = not known or record.parent_id != pointing
+        there = self.model.is_there(tenant, record.parent_id)
+        if there and not moved:
+            self.model.append(record, [], [])
+            self.model.conversations[tenant, talk] = record.id
+        for store in self.stores:
+            try:
+                self.runner.run(store.append_to_conversation(sample_conversation_id(talk), record))
+            except (ConversationMoved, ParentGone):
+                assert moved or not there
+            else:
+                assert there
+                assert not moved
+
+    @rule(tenant=tenants, pick=picks, at=picks, adds=st.booleans())
+    def move(self, tenant: str, pick: int, at: int, *, adds: bool) -> None:
+        """Point a conversation at any turn of its chain, or at a new step behind one."""
+        talk = self.talks[pick % len(self.talks)]
+        pointing = self.model.conversations.get((tenant, talk))
+        links = self.model.links(tenant, pointing, self.now)
+        place = at % (len(links) + 1)
+        to_id = links[place - 1].id if place else None
+        step = self.step(to_id) if adds else None
+        move = ConversationMove(from_id=pointing, to_id=None if adds else to_id, step=step, at=self.now)
+        known = (tenant, talk) in self.model.conversations
+        if known:
+            self.note_step(tenant, step)
+            self.model.conversations[tenant, talk] = to_id if step is None else step.id
+        for store in self.stores:
+            try:
+                self.runner.run(store.move_conversation(tenant, sample_conversation_id(talk), move))
+            except ConversationMoved:
+                assert not known
+            else:
+                assert known
+
+    def step(self, parent_id: ResponseId | None) -> ConversationStep:
+        name = str(len(self.names))
+        self.names.append(name)
+        return msgspec.structs.replace(sample_step(name), parent_id=parent_id)
+
+    def note_step(self, tenant: str, step: ConversationStep | None) -> None:
+        if step is not None:
+            self.model.steps[tenant, step.id] = step
+
+    @rule(tenant=tenants, pick=picks)
+    def end(self, tenant: str, pick: int) -> None:
+        """Delete any conversation."""
+        talk = self.talks[pick % len(self.talks)]
+        known = self.model.conversations.pop((tenant, talk), False) is not False
+        for store in self.stores:
+            assert self.runner.run(store.delete_conversation(tenant, sample_conversation_id(talk))) == known
 
     @rule(tenant=tenants, pick=picks)
     def delete(self, tenant: str, pick: int) -> None:
@@ -181,6 +283,22 @@ class StoresAgree(RuleBasedStateMachine):
         for store in self.stores:
             assert self.runner.run(store.chain(tenant, ident, self.now)) == chain
             assert self.runner.run(store.record(tenant, ident, self.now)) == record
+
+    @rule(tenant=tenants, pick=picks)
+    def look_into(self, tenant: str, pick: int) -> None:
+        """Look at any conversation."""
+        self.look_at(tenant, self.talks[pick % len(self.talks)])
+
+    def look_at(self, tenant: str, talk: str) -> None:
+        ident = sample_conversation_id(talk)
+        known = (tenant, talk) in self.model.conversations
+        pointing = self.model.conversations.get((tenant, talk))
+        links = self.model.links(tenant, pointing, self.now) if known else None
+        for store in self.stores:
+            head = self.runner.run(store.conversation(tenant, ident))
+            assert (head is not None) == known
+            assert head is None or head.turn_id == pointing
+            assert self.runner.run(store.conversation_chain(tenant, ident, self.now)) == links
 
     @rule(tenant=tenants, item=st.sampled_from(ITEM_IDS))
     def find(self, tenant: str, item: str) -> None:

@@ -127,7 +127,7 @@ async def test_a_newer_file_is_refused_untouched(tmp_path: Path) -> None:
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match=r"newer version of segue \(its schema is 99, this version knows 3\)"):
+    with pytest.raises(StoreError, match=r"newer version of segue \(its schema is 99, this version knows 4\)"):
         await SqliteStore.open(path)
     assert path.read_bytes() == before
 
@@ -206,9 +206,9 @@ async def test_a_migrated_file_has_the_schema_of_a_new_one(earlier: Path, tmp_pa
     for path in (tmp_path / "new.db", earlier, earlier):  # a second time there is nothing to migrate
         async with store_at(path):
             pass
-        assert schema_of(path)[-1] == (3,)
+        assert schema_of(path)[-1] == (4,)
     assert schema_of(tmp_path / "new.db") == schema_of(earlier)
-    assert len(migrations()) == 3
+    assert len(migrations()) == 4
     assert set(before) - set(schema_of(earlier)) == {(1,), table_of("records", before)}, "it has one more column"
 
 
@@ -308,7 +308,7 @@ def test_the_size_counts_the_log(tmp_path: Path) -> None:
     database.writer.execute("INSERT INTO echoes (tenant, digest, echo) VALUES ('ann', x'00', zeroblob(100000))")
     grown = database.size_bytes()
     checkpoint(database.writer)
-    assert before == 4096 * 11
+    assert before == 4096 * 14
     assert grown >= before + 100_000
     assert database.size_bytes() == (tmp_path / "segue.db").stat().st_size
     database.close()

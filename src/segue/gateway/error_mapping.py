@@ -63,6 +63,8 @@ REPLIES: Mapping[Code, ProblemReply] = MappingProxyType(
         "context_length_exceeded": ProblemReply(400, _INVALID),
         "model_not_found": ProblemReply(404, _INVALID),
         "response_not_found": ProblemReply(404, _INVALID),
+        "conversation_not_found": ProblemReply(404, _INVALID),
+        "conversation_locked": ProblemReply(400, _INVALID),
         "item_not_found": ProblemReply(404, _INVALID),
         "route_not_found": ProblemReply(404, _INVALID),
         "method_not_allowed": ProblemReply(405, _INVALID),

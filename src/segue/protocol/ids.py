@@ -3,7 +3,8 @@
 A response id is `resp_` + 8 hex digits + 32 hex digits. The first part is the tag of the chain's root: every response
 of a chain carries it, forks included, so that a chain can live on one shard. The second part is 128 random bits: an id
 cannot be guessed, and does not tell its tenant. The id of an item is made from the id of its response, which can be
-read from it again. Not here: a source of randomness.
+read from it again. A conversation's id is `conv_` and the same two parts: all that it holds carries its tag. Not here:
+a source of randomness.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from typing import NewType
 
 ResponseId = NewType("ResponseId", str)
+ConversationId = NewType("ConversationId", str)
 
 #: How many random bytes `new_response_id` needs: 4 for a root's tag, 16 for the id itself.
 ENTROPY_BYTES = 20
@@ -20,6 +22,7 @@ ENTROPY_BYTES = 20
 FIRST_INPUT_NUMBER = 0x8000
 
 _RESPONSE_ID = re.compile(r"resp_[0-9a-f]{8}[0-9a-f]{32}")
+_CONVERSATION_ID = re.compile(r"conv_[0-9a-f]{8}[0-9a-f]{32}")
 _ITEM_ID = re.compile(r"[a-z]{1,8}_([0-9a-f]{40})[0-9a-f]{4,8}")
 _MESSAGE_ID = re.compile(r"msg_([0-9a-f]{40})")
 _TAG = slice(5, 13)
@@ -36,8 +39,8 @@ _PREFIXES = {
 }
 
 
-def new_response_id(entropy: bytes, parent: ResponseId | None = None) -> ResponseId:
-    """Make the id of a new response: a new root, or a child that inherits the tag of `parent`'s root.
+def new_response_id(entropy: bytes, parent: ResponseId | ConversationId | None = None) -> ResponseId:
+    """Make the id of a new response: a new root, or one that inherits the tag of what it continues.
 
     `entropy` must be `ENTROPY_BYTES` fresh random bytes.
     """
@@ -46,14 +49,25 @@ def new_response_id(entropy: bytes, parent: ResponseId | None = None) -> Respons
     return ResponseId(f"resp_{tag}{entropy[4:].hex()}")
 
 
-def chain_tag(response_id: ResponseId) -> str:
-    """Return the 8 hex digits that all responses of a chain have in common, forks included."""
+def new_conversation_id(entropy: bytes) -> ConversationId:
+    """Make the id of a new conversation, of `ENTROPY_BYTES` fresh random bytes."""
+    assert len(entropy) == ENTROPY_BYTES, f"{ENTROPY_BYTES} bytes of entropy, not {len(entropy)}"
+    return ConversationId(f"conv_{entropy.hex()}")
+
+
+def chain_tag(response_id: ResponseId | ConversationId) -> str:
+    """Return the 8 hex digits that all responses of a chain have in common, forks and its conversation included."""
     return response_id[_TAG]
 
 
 def parse_response_id(text: str) -> ResponseId | None:
     """Return `text` as an id if it has the format of ours, else None: then no store needs to be asked."""
     return ResponseId(text) if _RESPONSE_ID.fullmatch(text) else None
+
+
+def parse_conversation_id(text: str) -> ConversationId | None:
+    """Return `text` as a conversation's id if it has the format of ours, else None."""
+    return ConversationId(text) if _CONVERSATION_ID.fullmatch(text) else None
 
 
 def message_id(response_id: ResponseId) -> str:

@@ -31,6 +31,8 @@ Code = Literal[
     "thread_unsupported_request",
     "model_not_found",
     "response_not_found",
+    "conversation_not_found",
+    "conversation_locked",
     "item_not_found",
     "route_not_found",
     "method_not_allowed",
@@ -191,6 +193,39 @@ def thread_unsupported(reason: str) -> Problem:
 def response_not_found(response_id: str) -> Problem:
     """There is no such stored response for this tenant."""
     return Problem("response_not_found", f"Response with id {quoted(response_id)} not found.", "response_id")
+
+
+def conversation_not_found(conversation_id: str, param: str = "conversation_id") -> Problem:
+    """There is no such conversation for this tenant: unknown, deleted, or somebody else's, all look the same."""
+    return Problem("conversation_not_found", f"Conversation with id {quoted(conversation_id)} not found.", param)
+
+
+def conversation_locked() -> Problem:
+    """A turn runs on a conversation, or its items are being changed: one at a time."""
+    # The service's own sentence, code and parameter; clients wait and try again.
+    message = "Another process is currently operating on this conversation. Please retry in a few seconds."
+    return Problem("conversation_locked", message, "conversation", retry_after_s=1.0)
+
+
+def conversation_not_stored() -> Problem:
+    """A turn of a conversation is to be kept nowhere, so the conversation would miss it."""
+    message = (
+        "A response with store=false cannot belong to a conversation, which is stored. "
+        "Leave 'store' out, or send the full input without 'conversation'."
+    )
+    return Problem("store_mismatch", message, "store")
+
+
+def conversation_excludes(other: str) -> Problem:
+    """A request names its history twice."""
+    message = f"'conversation' and '{other}' both say which history to continue. Send one of them."
+    return Problem("invalid_value", message, "conversation")
+
+
+def conversation_item_not_found(item_id: str, conversation_id: str) -> Problem:
+    """A conversation has no item with this id."""
+    message = f"Item with id {quoted(item_id)} not found in conversation {quoted(conversation_id)}."
+    return Problem("item_not_found", message, "item_id")
 
 
 def item_not_found(item_id: str, index: int) -> Problem:

@@ -5,6 +5,8 @@ Rules that the conformance suite checks:
 - `append` returns when the record is durable: from then on it survives a kill of the process.
 - Every look-up names a tenant; another tenant's id is answered exactly like one that never existed.
 - A deleted or expired id resolves to nothing at once. Its items are freed when no living descendant needs them.
+- A conversation, and the turns of its history, stay until it is deleted: no expiry, and no deletion of a response
+  takes an item from it.
 - The caller passes `now`, in unix seconds: a store has no clock of its own.
 
 Not here: the stores, and what the conformance suite does (`testing.store_conformance`).
@@ -16,8 +18,12 @@ from typing import Protocol
 
 import msgspec
 
+from segue.history.conversations import ConversationHead, ConversationMove, ConversationStep
 from segue.history.records import ChainLink, Record
-from segue.protocol.ids import ResponseId
+from segue.protocol.ids import ConversationId, ResponseId
+
+#: What a conversation counts in the size of its tenant, beside its metadata and its items.
+CONVERSATION_BYTES = 256
 
 
 class StoreError(Exception):
@@ -30,6 +36,10 @@ class ParentGone(StoreError):
 
 class IdTaken(StoreError):
     """The id of an appended record is that of one in the store, or of its tombstone. Nothing was written."""
+
+
+class ConversationMoved(StoreError):
+    """A conversation does not point where its caller expects, or is gone. Nothing was written."""
 
 
 class StoreSize(msgspec.Struct, frozen=True):
@@ -64,6 +74,49 @@ class Store(Protocol):
     async def delete(self, tenant: str, response_id: ResponseId, now: float) -> bool:
         """Delete a living response, so that its id resolves to nothing; return whether there was one."""
 
+    async def create_conversation(self, head: ConversationHead, step: ConversationStep | None = None) -> None:
+        """Write a new conversation, durably. It points at the `step` if there is one, else at `head.turn_id`.
+
+        Raises `IdTaken`, or `ParentGone` if the turn that it is to point at, or to continue, is not there.
+        """
+
+    async def conversation(self, tenant: str, conversation_id: ConversationId) -> ConversationHead | None:
+        """Return a conversation, or None."""
+
+    async def conversation_chain(
+        self, tenant: str, conversation_id: ConversationId, now: float
+    ) -> list[ChainLink] | None:
+        """Return the turns of a conversation from the root on, none if it is empty; None if there is no conversation.
+
+        One query, however deep the chain. A step is a link that is not alive, and expires at infinity.
+        """
+
+    async def append_to_conversation(self, conversation_id: ConversationId, record: Record) -> None:
+        """Write a record as `append` does; the conversation points at it from then on.
+
+        It must have pointed at the record's parent until then. Raises `ConversationMoved` if it did not.
+        """
+
+    async def move_conversation(self, tenant: str, conversation_id: ConversationId, move: ConversationMove) -> None:
+        """Carry out a move, durably, and free what was only needed by where the conversation pointed before.
+
+        Raises `ConversationMoved`, `IdTaken`, or `ParentGone` if the turn to point at, or to continue, is not there.
+        """
+
+    async def describe_conversation(
+        self, tenant: str, conversation_id: ConversationId, metadata: bytes, now: float
+    ) -> bool:
+        """Replace the metadata of a conversation; return whether there is one."""
+
+    async def delete_conversation(self, tenant: str, conversation_id: ConversationId) -> bool:
+        """Delete a conversation; return whether there was one. Its items are freed when nothing else needs them."""
+
+    async def erase_conversations(self, tenant: str, before: float | None) -> int:
+        """Delete the conversations of a tenant that were last changed before a time, or all (None); return how many.
+
+        As `erase`, it need not be atomic.
+        """
+
     async def sweep(self, now: float) -> list[tuple[str, ResponseId]]:
         """Delete expired records, all or some of them; return the tenant and the id of each.
 
@@ -83,7 +136,10 @@ class Store(Protocol):
         """Measure the store. Raises `StoreError` if it cannot be read."""
 
     async def tenant_size(self, tenant: str) -> StoreSize:
-        """Measure what a tenant has: its living records, and the bytes of all, without the settings of requests."""
+        """Measure what a tenant has: its living records, and the bytes of all, without the settings of requests.
+
+        The bytes of its conversations count too.
+        """
 
     async def check_writable(self) -> None:
         """Write something durably, and keep nothing of it. Raises `StoreError` if an `append` would fail too."""

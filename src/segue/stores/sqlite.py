@@ -10,7 +10,8 @@ Durability: with `synchronous="FULL"`, the default, a record survives a power cu
 commits, and the gateway then refuses ids that it has given to clients (the file itself stays sound). A killed process
 loses nothing in either mode.
 
-Not here: the file, its lock and its schema (`sqlite_file`), the writing thread (`group_commit`).
+Not here: the file, its lock and its schema (`sqlite_file`), the writing thread (`group_commit`), the statements about
+conversations (`sqlite_conversations`) and which rows can be freed (`sqlite_rows`).
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from segue.history.chains import unpack_native
+from segue.history.conversations import ConversationHead, ConversationMove, ConversationStep
 from segue.history.records import ChainLink, Record
 from segue.protocol.codec import encode
-from segue.protocol.ids import ResponseId
+from segue.protocol.ids import ConversationId, ResponseId
 from segue.protocol.items import join, split
+from segue.stores import sqlite_conversations as conversations
 from segue.stores.group_commit import GroupCommitWriter
-from segue.stores.interface import IdTaken, ParentGone, StoreError, StoreSize
+from segue.stores.interface import CONVERSATION_BYTES, IdTaken, ParentGone, StoreError, StoreSize
 from segue.stores.sqlite_file import Database, Synchronous, Trace, explain, open_database
+from segue.stores.sqlite_rows import delete_row
 
 T = TypeVar("T")
 
@@ -55,7 +59,7 @@ _VALUES = 500
 
 _calls = msgspec.json.Decoder(list[str])
 
-# A row with a head is a response; one without is a tombstone, kept for its children.
+# A row with a head is a response. One without is a tombstone, or items that were added to a conversation.
 _FIND = "SELECT seq FROM records WHERE tenant = ? AND id = ?"
 _FIND_LIVING = (
     "SELECT seq, parent, echo FROM records WHERE tenant = ? AND id = ? AND head IS NOT NULL AND expires_at > ?"
@@ -69,7 +73,6 @@ _ADD = (
 )
 _ADD_ITEM = "INSERT INTO item_ids (tenant, id, record) VALUES (?, ?, ?)"
 _KNOWN_ITEMS = "SELECT id FROM item_ids WHERE tenant = ? AND id IN ({})"
-_FREE_ITEMS = "DELETE FROM item_ids WHERE record = ?"
 _FIND_ITEM = (
     "SELECT records.id FROM item_ids JOIN records ON records.seq = item_ids.record"
     " WHERE item_ids.tenant = ? AND item_ids.id = ? AND records.head IS NOT NULL AND records.expires_at > ? LIMIT 2"
@@ -78,21 +81,18 @@ _FIND_OF_TENANT = (
     "SELECT seq, parent, echo, id, head IS NOT NULL AND created_at < ? FROM records"
     " WHERE tenant = ? AND id > ? ORDER BY id LIMIT ?"
 )
-_ENTOMB = "UPDATE records SET head = NULL, echo = NULL WHERE seq = ?"
-_IS_PARENT = "SELECT 1 FROM records WHERE parent = ? LIMIT 1"
 _IS_CONTINUED = (
     "SELECT 1 FROM records AS parents JOIN records AS children ON children.parent = parents.seq"
     " WHERE parents.tenant = ? AND parents.id = ? LIMIT 1"
 )
-_FREE = "DELETE FROM records WHERE seq = ?"
-_PARENT_IF_DEAD = "SELECT parent FROM records WHERE seq = ? AND head IS NULL"
-_FREE_ECHO = "DELETE FROM echoes WHERE seq = ? AND NOT EXISTS (SELECT 1 FROM records WHERE echo = echoes.seq)"
 _COUNT = "SELECT count(*) FROM records WHERE echo IS NOT NULL"  # the same rows, counted in an index alone
 _TENANT_SIZE = """
     SELECT count(head), coalesce(sum(length(input) + length(output) + length(calls) + coalesce(length(head), 0)
                                      + coalesce(length(native), 0)), 0)
+                        + (SELECT coalesce(sum(length(metadata) + ?2), 0)
+                             FROM conversations WHERE tenant = ?1)
       FROM records
-     WHERE tenant = ?
+     WHERE tenant = ?1
 """
 _RECORD = """
     SELECT parents.id, records.created_at, records.expires_at, records.head, echoes.echo,
@@ -102,11 +102,18 @@ _RECORD = """
  LEFT JOIN records AS parents ON parents.seq = records.parent
      WHERE records.tenant = ? AND records.id = ? AND records.head IS NOT NULL AND records.expires_at > ?
 """
-_CHAIN = """
-    WITH RECURSIVE path (seq, parent, above) AS (
+_TIP = """
         SELECT seq, parent, 0
           FROM records
          WHERE tenant = :tenant AND id = :id AND head IS NOT NULL AND expires_at > :now
+"""
+_CONVERSATION_TIP = """
+        SELECT records.seq, records.parent, 0
+          FROM conversations JOIN records ON records.seq = conversations.turn
+         WHERE conversations.tenant = :tenant AND conversations.id = :id
+"""
+_CHAIN = """
+    WITH RECURSIVE path (seq, parent, above) AS ({tip}
          UNION ALL
         SELECT records.seq, records.parent, path.above + 1 FROM path JOIN records ON records.seq = path.parent
     )
@@ -114,6 +121,7 @@ _CHAIN = """
            records.input, records.output, records.calls, records.native
       FROM path JOIN records ON records.seq = path.seq
 """
+_CHAIN_OF_RESPONSE, _CHAIN_OF_CONVERSATION = (_CHAIN.format(tip=tip) for tip in (_TIP, _CONVERSATION_TIP))
 
 
 class SqliteStore:
@@ -155,7 +163,7 @@ class SqliteStore:
     async def append(self, record: Record) -> None:
         """Write a record, durably; wait for room if the queue is full."""
         self._check_open()
-        await self._writer.run(functools.partial(_append, record), record.size_bytes)
+        await self._writer.run(functools.partial(_append, record, None), record.size_bytes)
 
     async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[ChainLink] | None:
         """Return the turns from the root to a living response, or None."""
@@ -178,6 +186,57 @@ class SqliteStore:
         self._check_open()
         operation = functools.partial(_delete, tenant, response_id, now)
         return await self._writer.run(operation, _SMALL_BYTES, erases=True)
+
+    async def create_conversation(self, head: ConversationHead, step: ConversationStep | None = None) -> None:
+        """Write a new conversation, durably, and the items that it begins with."""
+        self._check_open()
+        size = len(head.metadata) + (_SMALL_BYTES if step is None else step.size_bytes)
+        await self._writer.run(functools.partial(conversations.create, head, step), size)
+
+    async def conversation(self, tenant: str, conversation_id: ConversationId) -> ConversationHead | None:
+        """Return a conversation, or None."""
+        return await self._read(lambda database: conversations.find(database.reader, tenant, conversation_id))
+
+    async def conversation_chain(
+        self, tenant: str, conversation_id: ConversationId, now: float
+    ) -> list[ChainLink] | None:
+        """Return the turns of a conversation from the root on, or None if there is none."""
+        return await self._read(lambda database: _conversation_chain(database.reader, tenant, conversation_id, now))
+
+    async def append_to_conversation(self, conversation_id: ConversationId, record: Record) -> None:
+        """Write a record, durably, and point a conversation at it; wait for room if the queue is full."""
+        self._check_open()
+        await self._writer.run(functools.partial(_append, record, conversation_id), record.size_bytes)
+
+    async def move_conversation(self, tenant: str, conversation_id: ConversationId, move: ConversationMove) -> None:
+        """Point a conversation at another turn, durably."""
+        self._check_open()
+        size = _SMALL_BYTES if move.step is None else move.step.size_bytes
+        operation = functools.partial(conversations.move, tenant, conversation_id, move)
+        await self._writer.run(operation, size, erases=True)
+
+    async def describe_conversation(
+        self, tenant: str, conversation_id: ConversationId, metadata: bytes, now: float
+    ) -> bool:
+        """Replace the metadata of a conversation; return whether there is one."""
+        self._check_open()
+        operation = functools.partial(conversations.describe, tenant, conversation_id, metadata, now)
+        return await self._writer.run(operation, len(metadata) + _SMALL_BYTES, erases=True)
+
+    async def delete_conversation(self, tenant: str, conversation_id: ConversationId) -> bool:
+        """Delete a conversation; return whether there was one."""
+        self._check_open()
+        operation = functools.partial(conversations.delete, tenant, conversation_id)
+        return await self._writer.run(operation, _SMALL_BYTES, erases=True)
+
+    async def erase_conversations(self, tenant: str, before: float | None) -> int:
+        """Delete the conversations of a tenant that were last changed before a time, or all, in steps."""
+        self._check_open()
+        count = 0
+        operation = functools.partial(conversations.erase, tenant, before)
+        while erased := await self._writer.run(operation, _SMALL_BYTES, erases=True):
+            count += erased
+        return count
 
     async def sweep(self, now: float) -> list[tuple[str, ResponseId]]:
         """Delete some of the expired records, so that other writes are not delayed; return the tenant and id of each.
@@ -248,13 +307,14 @@ class SqliteStore:
 # Writing. Each of these functions runs inside a savepoint, in the writer's thread.
 
 
-def _append(record: Record, connection: sqlite3.Connection) -> None:
+def _append(record: Record, conversation: ConversationId | None, connection: sqlite3.Connection) -> None:
     parent: int | None = None
     if record.parent_id is not None:
         row = connection.execute(_FIND, (record.tenant, record.parent_id)).fetchone()
         if row is None:
             raise ParentGone(f"the parent {record.parent_id!r} of {record.id!r} is not stored: was it deleted?")
         (parent,) = row
+    place = None if conversation is None else conversations.place_at(connection, record.tenant, conversation, parent)[0]
     values = (
         parent,
         _echo(record, connection),
@@ -275,6 +335,8 @@ def _append(record: Record, connection: sqlite3.Connection) -> None:
     given = record.input_ids()
     own = record.output_ids() | (given - _known_items(record.tenant, sorted(given), connection))
     connection.executemany(_ADD_ITEM, [(record.tenant, ident, number) for ident in own])
+    if place is not None:
+        conversations.point(connection, place, number, record.created_at)
 
 
 def _known_items(tenant: str, idents: Sequence[str], connection: sqlite3.Connection) -> set[str]:
@@ -300,7 +362,7 @@ def _delete(tenant: str, response_id: ResponseId, now: float, connection: sqlite
     row = connection.execute(_FIND_LIVING, (tenant, response_id, now)).fetchone()
     if row is None:
         return False
-    _delete_row(connection, *row)
+    delete_row(connection, *row)
     return True
 
 
@@ -308,28 +370,8 @@ def _sweep(now: float, connection: sqlite3.Connection) -> list[tuple[str, Respon
     rows = connection.execute(_FIND_EXPIRED, (now, _SWEEP_RECORDS)).fetchall()
     # Children come after their parents: deleted first, they save their parents from becoming tombstones.
     for seq, parent, echo, _, _ in sorted(rows, reverse=True):
-        _delete_row(connection, seq, parent, echo)
+        delete_row(connection, seq, parent, echo)
     return [(tenant, ResponseId(ident)) for _, _, _, tenant, ident in rows]
-
-
-def _delete_row(connection: sqlite3.Connection, seq: int, parent: int | None, echo: int) -> None:
-    """Turn a row into a tombstone if it has children; else free it, and the ancestors that only it still needed."""
-    connection.execute(_FREE_ITEMS, (seq,))
-    if connection.execute(_IS_PARENT, (seq,)).fetchone():
-        connection.execute(_ENTOMB, (seq,))
-    else:
-        connection.execute(_FREE, (seq,))
-        _free_ancestors(connection, parent)
-    connection.execute(_FREE_ECHO, (echo,))
-
-
-def _free_ancestors(connection: sqlite3.Connection, seq: int | None) -> None:
-    while seq is not None:
-        row = connection.execute(_PARENT_IF_DEAD, (seq,)).fetchone()
-        if row is None or connection.execute(_IS_PARENT, (seq,)).fetchone():
-            return
-        connection.execute(_FREE, (seq,))
-        (seq,) = row
 
 
 class _Erased(NamedTuple):
@@ -344,7 +386,7 @@ def _erase(tenant: str, before: float, after: str, connection: sqlite3.Connectio
     rows = connection.execute(_FIND_OF_TENANT, (before, tenant, after, _SWEEP_RECORDS)).fetchall()
     chosen = [row for row in rows if row[4]]
     for seq, parent, echo, _, _ in sorted(chosen, reverse=True):  # children first, as in `_sweep`
-        _delete_row(connection, seq, parent, echo)
+        delete_row(connection, seq, parent, echo)
     last = rows[-1][3] if len(rows) == _SWEEP_RECORDS else None
     return _Erased([ResponseId(ident) for _, _, _, ident, _ in chosen], last)
 
@@ -371,14 +413,26 @@ def _rewrite_header(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {version}")
 
 
-# Reading. Each of these functions runs one statement, in the reader's thread.
+# Reading. Each of these functions runs one statement or two, in the reader's thread.
 
 
 def _chain(connection: sqlite3.Connection, tenant: str, response_id: ResponseId, now: float) -> list[ChainLink] | None:
-    values = {"tenant": tenant, "id": response_id, "now": now}
-    rows = connection.execute(_CHAIN, values).fetchall()
+    return _links(connection, _CHAIN_OF_RESPONSE, {"tenant": tenant, "id": response_id, "now": now}) or None
+
+
+def _conversation_chain(
+    connection: sqlite3.Connection, tenant: str, conversation_id: ConversationId, now: float
+) -> list[ChainLink] | None:
+    links = _links(connection, _CHAIN_OF_CONVERSATION, {"tenant": tenant, "id": conversation_id, "now": now})
+    if links or conversations.find(connection, tenant, conversation_id) is not None:
+        return links
+    return None
+
+
+def _links(connection: sqlite3.Connection, query: str, values: dict[str, str | float]) -> list[ChainLink]:
+    rows = connection.execute(query, values).fetchall()
     rows.sort(key=itemgetter(0), reverse=True)  # not in SQL: SQLite would copy all items through its sorter
-    return [_link(*row) for row in rows] or None
+    return [_link(*row) for row in rows]
 
 
 def _link(
@@ -432,7 +486,7 @@ def _is_continued(connection: sqlite3.Connection, tenant: str, response_id: Resp
 
 
 def _tenant_size(reader: sqlite3.Connection, tenant: str) -> StoreSize:
-    return StoreSize(*reader.execute(_TENANT_SIZE, (tenant,)).fetchone())
+    return StoreSize(*reader.execute(_TENANT_SIZE, (tenant, CONVERSATION_BYTES)).fetchone())
 
 
 def _size(database: Database) -> StoreSize:

@@ -23,6 +23,7 @@ from segue.history.records import Record
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import MAX_ITEM_ID
 from segue.stores.interface import ParentGone, Store, StoreError, StoreSize
+from segue.testing.conversation_conformance import CONVERSATION_CHECKS
 from segue.testing.store_samples import ALICE, BOB, LATER, NOW, link_of, sample_id, sample_record
 
 Check = Callable[[Store], Awaitable[None]]
@@ -62,8 +63,7 @@ async def check_after_restart(store: Store) -> None:
     await _assert_unknown(store, ALICE, "left")
     await _assert_unknown(store, ALICE, "gone")
     assert [await store.find_item(ALICE, ident, NOW) for ident in ("in", "out", "lost")] == [leaf.id, leaf.id, None]
-    living = ["root", "right", "leaf"]
-    assert (await store.size()).records == len(living)
+    assert (await store.size()).records == len(["root", "right", "leaf"])
 
 
 # Reading back
@@ -413,8 +413,7 @@ async def a_tenant_is_erased(store: Store) -> None:
     await _append(store, sample_record("alone", given=["in"], made=["out"]), sample_record("root", tenant=BOB))
     await store.delete(ALICE, sample_id("left"), NOW)
     await store.delete(ALICE, sample_id("root"), NOW)
-    erased = await store.erase(ALICE, None)
-    assert sorted(erased) == sorted([sample_id("right"), sample_id("alone")])
+    assert sorted(await store.erase(ALICE, None)) == sorted([sample_id("right"), sample_id("alone")])
     for name in ("root", "left", "right", "alone"):
         await _assert_unknown(store, ALICE, name)
     assert [await store.find_item(ALICE, ident, NOW) for ident in ("in", "out")] == [None, None]
@@ -567,6 +566,7 @@ CHECKS: tuple[Check, ...] = (
     a_check_leaves_no_trace,
     a_closed_store_refuses,
     closing_finishes_what_was_begun,
+    *CONVERSATION_CHECKS,
 )
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from math import inf
 
 import msgspec
 
 from segue.history.chains import NativeTurn
+from segue.history.conversations import ConversationHead, ConversationStep
 from segue.history.records import ChainLink, Record
-from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
+from segue.protocol.ids import ENTROPY_BYTES, ConversationId, ResponseId, new_conversation_id, new_response_id
 
 #: The time at which checks run, and when the records they make die unless they say otherwise.
 NOW = 1_700_000_000.0
@@ -62,6 +64,36 @@ def sample_record(
         calls=frozenset({name}),
         native=None if parent is None else NativeTurn("messages", b'{"role":"user", "content":%b\n}' % quoted),
     )
+
+
+def sample_conversation_id(name: str) -> ConversationId:
+    """Return the id of the conversation that stands for `name` in a test."""
+    return new_conversation_id(hashlib.sha256(name.encode()).digest()[:ENTROPY_BYTES])
+
+
+def sample_conversation(name: str, turn: str | None = None, *, tenant: str = ALICE) -> ConversationHead:
+    """Return a conversation that points at the turn with a name."""
+    return ConversationHead(
+        tenant=tenant,
+        id=sample_conversation_id(name),
+        created_at=NOW,
+        changed_at=NOW,
+        metadata=b'{"name":%b}' % msgspec.json.encode(name),
+        turn_id=None if turn is None else sample_id(turn),
+    )
+
+
+def sample_step(name: str, parent: str | None = None) -> ConversationStep:
+    """Return a step whose content tells it from every other."""
+    record = sample_record(name, parent)
+    return ConversationStep(
+        id=record.id, parent_id=record.parent_id, input=(*record.input, *record.output), calls=record.calls
+    )
+
+
+def link_of_step(step: ConversationStep) -> ChainLink:
+    """Return the link that stands for a step in a chain."""
+    return ChainLink(id=step.id, expires_at=inf, alive=False, input=step.input, output=(), calls=step.calls)
 
 
 def link_of(record: Record, *, alive: bool = True) -> ChainLink:
