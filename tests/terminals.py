@@ -1,4 +1,4 @@
-"""A program in a terminal of its own, whose keys a test presses."""
+"""A program in a terminal of its own, whose keys a test presses; and what is printed, in a file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import IO, Any
+
+from rich.console import Console
 
 #: Gives the terminal of the file descriptor to a new session, and becomes the command in it. Keys have their usual
 #: effect, as after a login: a shell lets what it runs in the background ignore SIGINT, and children inherit that.
@@ -49,3 +52,8 @@ async def in_terminal(command: Sequence[str], *, stdin: str) -> AsyncIterator[tu
 async def line_of(process: Process) -> str:
     assert process.stdout is not None
     return (await asyncio.wait_for(process.stdout.readline(), 60)).decode().strip()
+
+
+def terminal_of(file: IO[str], **options: Any) -> Console:  # noqa: ANN401 - the options of Rich's console
+    """A terminal as `segue.terminal` makes them, whose output is in a file."""
+    return Console(file=file, markup=False, emoji=False, **options)

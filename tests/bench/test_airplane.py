@@ -6,13 +6,13 @@ import io
 
 import pytest
 from msgspec.structs import replace
-from rich.console import Console
 
 from segue.bench.airplane import FAST, PLAIN, QUICK_TURNS, SIDECAR, Flight, measure, render
 from segue.bench.links.profiles import LINKS
 from segue.bench.reports.report import Arm, BenchReport, FailedRequest, TurnFigures, arm, figure, make_report
 from segue.bench.workloads.flight_plan import QUICK_FLIGHT, FlightEvent
 from tests.bench.arms.processes import end_here
+from tests.terminals import terminal_of
 
 #: A portal from the start, for longer than the wait after a lost connection: the plain agent does not get anywhere.
 GROUNDED = Flight(
@@ -49,7 +49,7 @@ async def test_the_plain_agent_gives_up_where_the_sidecar_waits() -> None:
 async def test_the_quick_flight() -> None:
     """For real, with gateway and sidecar in processes of their own."""
     flight = Flight(link=LINKS["leo-in-flight"], turns=QUICK_TURNS, tokens_s=FAST, events=QUICK_FLIGHT)
-    report = await measure(flight, console=Console(file=io.StringIO()))
+    report = await measure(flight, console=terminal_of(file=io.StringIO()))
     tunnelled = by_name(report)[SIDECAR]
     assert len(tunnelled.turns) == QUICK_TURNS
     assert counted(report)[f"{SIDECAR}: of these, for the same turn again"] == 0
@@ -87,7 +87,7 @@ def made(*, died: bool) -> BenchReport:
 
 def shown(report: BenchReport) -> str:
     file = io.StringIO()
-    render(report, Console(file=file, width=80))
+    render(report, terminal_of(file=file, width=80))
     assert max(map(len, file.getvalue().splitlines())) <= 80
     return " ".join(file.getvalue().split())
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 
-from rich.console import Console
-
 from segue.bench.arms.server import BARE_HISTORY, PROVIDED
 from segue.bench.dialects import DialectBenchSettings, measure, render
+from tests.terminals import terminal_of
 
 TINY = DialectBenchSettings(rounds=2, turns=2, depths=(1, 3, 6), create_bytes=1024, text_bytes=40)
 
@@ -24,6 +23,6 @@ async def test_bodies_grow_with_the_chain_and_every_figure_is_there() -> None:
         assert sizes[2] - sizes[1] > 2.7
         assert figures[f"CPU per byte of history: {name}"].value is not None
     shown = io.StringIO()
-    render(report, Console(file=shown, width=160))
+    render(report, terminal_of(file=shown, width=160))
     assert all(name in shown.getvalue() for name in (*PROVIDED, "untranslated", "ns"))
     assert BARE_HISTORY not in shown.getvalue()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 
 import pytest
-from rich.console import Console
 
 from segue.bench import engine
 from segue.bench.engine import ARMS, FASTEST, FULL, measure, render
 from segue.testing.tiny_model import BENCH_SHAPE, TinyModelShape
+from tests.terminals import terminal_of
 
 
 @pytest.mark.local_engine
@@ -23,8 +23,8 @@ async def test_all_arms_at_each_length(
     """The work of a turn is its own length, in every arm but the first; nothing is lost on the way to the disk."""
     monkeypatch.setattr(engine, "BENCH_SHAPE", shape)
     shown = io.StringIO()
-    report = await measure(None, lengths, rounds=1, console=Console(file=shown))
-    render(report, Console(file=shown, width=120))
+    report = await measure(None, lengths, rounds=1, console=terminal_of(file=shown))
+    render(report, terminal_of(file=shown, width=120))
     assert tuple(one.name for one in report.arms) == ARMS
     for one in report.arms:
         assert one.name in shown.getvalue()

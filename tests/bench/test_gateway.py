@@ -7,7 +7,6 @@ import json
 from contextlib import nullcontext
 
 import pytest
-from rich.console import Console
 
 from segue.bench import gateway
 from segue.bench.arms.server import BURST, PACED, TICKED, ServerSpec, serve_gateway
@@ -16,6 +15,7 @@ from segue.bench.meters.cpu_affinity import Cores
 from segue.bench.meters.tcp import metered
 from segue.bench.meters.websocket_client import TurnRefusedError, connect
 from tests.bench.arms.processes import launched_here
+from tests.terminals import terminal_of
 
 SPEC = ServerSpec(kind="gateway", deltas=12, delta_bytes=24, stamps=4, pace_s=0.001)
 TINY = GatewayBenchSettings(
@@ -63,7 +63,7 @@ async def test_a_whole_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway, "launched", launched_here)
     monkeypatch.setattr(gateway, "place", lambda: nullcontext(Cores(None, None)))
     shown = io.StringIO()
-    console = Console(file=shown, width=160)
+    console = terminal_of(file=shown, width=160)
     report = await measure(console=console, settings=TINY)
     render(report, console)
 

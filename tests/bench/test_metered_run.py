@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 from msgspec.structs import replace
-from rich.console import Console
 
 from segue.bench import metered_run
 from segue.bench.arms.ends import GatewaySpec, SidecarSpec, run_gateway, run_sidecar
@@ -19,6 +18,7 @@ from segue.bench.meters.tcp import WireBytes, metered
 from segue.bench.reports.report import Arm, BenchReport, arm, make_report
 from segue.bench.workloads.sessions import make_session
 from segue.testing.provider import provided, replying
+from tests.terminals import terminal_of
 
 SESSION = make_session("claude-code", turns=3)
 
@@ -122,7 +122,7 @@ async def test_a_sidecar_without_a_link_says_why() -> None:
 
 def shown(report: BenchReport) -> str:
     file = io.StringIO()
-    render(report, Console(file=file, width=80))
+    render(report, terminal_of(file=file, width=80))
     assert max(map(len, file.getvalue().splitlines())) <= 80
     return file.getvalue()
 

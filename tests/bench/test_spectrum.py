@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from segue.bench import spectrum
 from segue.bench.arms.measurement import DifferentWorkError, MeasurementPlan
@@ -17,6 +16,7 @@ from segue.bench.spectrum import LOCAL, ROWS, local_figures, measure, measured_a
 from segue.bench.workloads.workload import ConversationWorkload
 from tests.bench.arms.processes import launched_here
 from tests.bench.test_workload_table import Rounds
+from tests.terminals import terminal_of
 
 WORKLOAD = ConversationWorkload("conversation:2")
 ENGINE = Path(__file__).parents[2] / "docs" / "results" / "engine-smollm2.json"
@@ -62,7 +62,7 @@ async def test_arms_that_differ_are_not_compared(monkeypatch: pytest.MonkeyPatch
 
 def shown(report: BenchReport) -> str:
     file = io.StringIO()
-    render(report, Console(file=file, width=80))
+    render(report, terminal_of(file=file, width=80))
     table = [line for line in file.getvalue().splitlines() if not line.startswith("[")]
     assert max(map(len, table)) <= 80
     return file.getvalue()

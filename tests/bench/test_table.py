@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
-from rich.console import Console
 
 from segue.bench.arms.baselines import cost
 from segue.bench.arms.paths import MeteredPath, straight_path
@@ -18,13 +17,14 @@ from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import make_session
 from segue.testing.link import linked
 from segue.testing.provider import ScriptedProvider, answer_with
+from tests.terminals import terminal_of
 
 
 @pytest.mark.parametrize("kind", ["codex", "codex-ws", "mini-swe-agent"])
 async def test_measures_and_computes_all_arms(kind: AgentKind) -> None:
     session = make_session(kind, turns=3)
     shown = io.StringIO()
-    console = Console(file=shown, width=80)
+    console = terminal_of(file=shown, width=80)
     report = await measure(session, {RAW: straight_path}, rounds=2, console=console)
     render(report, console)
     assert "…" not in shown.getvalue()
@@ -60,7 +60,7 @@ async def test_takes_the_cpu_time_of_a_way_per_turn() -> None:
 async def test_tells_the_cpu_time_of_each_process_and_shows_it() -> None:
     shown = io.StringIO()
     report = await measure(make_session("pi", turns=2), {RAW: straight_path, "other": with_cpu_time}, rounds=1)
-    render(report, Console(file=shown, width=120))
+    render(report, terminal_of(file=shown, width=120))
     figures = {one.name: one.value for one in report.figures}
     assert figures["other: CPU per turn, one"] == 1000.0
     assert figures["other: CPU per turn, other"] == 2000.0

@@ -6,12 +6,12 @@ import io
 
 import pytest
 from msgspec.structs import replace
-from rich.console import Console
 
 from segue.bench.links.profiles import LINKS
 from segue.bench.reports.report import Arm, BenchReport, RoundFigures, TurnFigures, arm, figure, make_report
 from segue.bench.time_grid import AGREEMENT, MAIN_ARMS, MAIN_LINKS
 from segue.bench.time_tables import render
+from tests.terminals import terminal_of
 
 SPEEDS = (65.0, 1000.0)
 
@@ -29,7 +29,7 @@ def report_of(arms: list[Arm]) -> BenchReport:
 
 def shown(report: BenchReport) -> str:
     file = io.StringIO()
-    render(report, Console(file=file, width=80))
+    render(report, terminal_of(file=file, width=80))
     return file.getvalue()
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 
-from rich.console import Console
-
 from segue.bench.tunnel import BOTH, BodyDepth, TunnelBenchSettings, measure, render
 from tests.bench.arms.processes import measured_end_here
+from tests.terminals import terminal_of
 
 TINY = TunnelBenchSettings(rounds=2, turns=2, timed_turns=1, agents=("pi",), depths=(BodyDepth(8, 8.0),))
 
@@ -15,7 +14,7 @@ TINY = TunnelBenchSettings(rounds=2, turns=2, timed_turns=1, agents=("pi",), dep
 async def test_each_end_has_its_cpu_time_and_the_first_event_its_delay() -> None:
     """With both ends in this process, so the CPU time of each is that of all."""
     shown = io.StringIO()
-    console = Console(file=shown, width=160)
+    console = terminal_of(file=shown, width=160)
     report = await measure(console=console, settings=TINY, start=measured_end_here)
     render(report, console)
     figures = {one.name: one for one in report.figures}

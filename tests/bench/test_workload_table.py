@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import pytest
 from msgspec.structs import replace
-from rich.console import Console
 
 from segue.bench import workload_table
 from segue.bench.arms.measurement import DifferentWorkError, MeasurementPlan, TaskRound
@@ -19,6 +18,7 @@ from segue.bench.reports.report import arm as make_arm
 from segue.bench.workload_table import arms_named, measure, render
 from segue.bench.workloads.workload import ConversationWorkload, TaskWorkload, Workload
 from tests.bench.arms.processes import end_here, model_here
+from tests.terminals import terminal_of
 
 WORKLOAD = ConversationWorkload("conversation:2")
 ALL = list(ARMS.values())
@@ -89,7 +89,7 @@ async def report_of(
 
 def shown(report: BenchReport) -> str:
     file = io.StringIO()
-    render(report, Console(file=file, width=80))
+    render(report, terminal_of(file=file, width=80))
     return file.getvalue()
 
 
@@ -172,7 +172,7 @@ async def test_several_workloads_are_measured_one_after_the_other(monkeypatch: p
     rounds = Rounds()
     monkeypatch.setattr(workload_table, "measure_round", rounds)
     several = [ConversationWorkload("article"), ConversationWorkload("loop-12")]
-    report = await measure(several, ALL[:2], MeasurementPlan(), rounds=1, console=Console(file=io.StringIO()))
+    report = await measure(several, ALL[:2], MeasurementPlan(), rounds=1, console=terminal_of(file=io.StringIO()))
     assert rounds.order == [REPLAY, "http id"] * 2
     assert [arm.workload for arm in report.arms] == ["article"] * 4 + ["loop-12"] * 4
     assert [one.name for one in report.figures[2:]] == [

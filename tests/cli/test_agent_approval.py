@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from segue.cli.agent_approval import NOBODY, REFUSED, TerminalApproval, approve_all, approve_none, visible
+from tests.terminals import terminal_of
 
 
 class Terminal:
@@ -25,7 +25,7 @@ class Terminal:
         self.reading, self.typing = os.pipe()
         self.paused = 0
         self.lock = asyncio.Lock()
-        console = Console(file=self.shown, force_terminal=False, width=80)
+        console = terminal_of(file=self.shown, force_terminal=False, width=80)
         self.ask = TerminalApproval(
             console, paused=self.pausing, lock=self.lock, folder=Path("/work"), answers=self.reading
         )
@@ -75,7 +75,7 @@ async def test_always_is_not_asked_again(terminal: Terminal) -> None:
 async def test_the_end_of_the_input_is_no(terminal: Terminal) -> None:
     reading, typing = os.pipe()
     os.close(typing)
-    console = Console(file=terminal.shown)
+    console = terminal_of(file=terminal.shown)
     ask = TerminalApproval(console, paused=terminal.pausing, lock=terminal.lock, folder=Path("/work"), answers=reading)
     assert await ask("make") == REFUSED
     os.close(reading)

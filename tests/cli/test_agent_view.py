@@ -6,7 +6,6 @@ import io
 
 import msgspec
 import pytest
-from rich.console import Console
 
 from segue.agent.progress import AgentTurn, RunResult
 from segue.agent.tasks import TaskCheck
@@ -15,6 +14,7 @@ from segue.cli.agent_view import AgentScreen, described
 from segue.client.function_calls import FunctionCall
 from segue.client.meters import SessionMeters
 from tests.agent.scripted_session import ScriptedSession
+from tests.terminals import terminal_of
 
 TURN = AgentTurn(
     bytes_up_payload=1, bytes_up_wire=2, bytes_down_wire=3, ttft_s=0.5, time_s=1.0,
@@ -24,7 +24,7 @@ TURN = AgentTurn(
 
 def screen_of(*names: str, terminal: bool = False, width: int = 120) -> tuple[AgentScreen, io.StringIO]:
     shown = io.StringIO()
-    return AgentScreen(Console(file=shown, force_terminal=terminal, width=width, color_system=None), names), shown
+    return AgentScreen(terminal_of(file=shown, force_terminal=terminal, width=width, color_system=None), names), shown
 
 
 def lines(shown: io.StringIO) -> list[str]:

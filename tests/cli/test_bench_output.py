@@ -14,6 +14,7 @@ from segue.bench.reports.markdown_report import to_markdown
 from segue.bench.reports.report import BenchReport, figure, make_report
 from segue.cli.bench_output import refuse, show, told_steps
 from segue.cli.output_file import NO_FILES, ReportFiles
+from tests.terminals import terminal_of
 
 REPORT = make_report([], {"rounds": 1}, [figure("cost", [1.0], "ms")])
 
@@ -28,7 +29,7 @@ def test_shows_and_writes_the_same_report(kinds: list[str], tmp_path: Path) -> N
     shown = io.StringIO()
     named = {kind: tmp_path / f"[red] costs.{kind}" for kind in kinds}
     files = ReportFiles(**named) if named else NO_FILES
-    show(REPORT, render, Console(file=shown, width=20), files=files)
+    show(REPORT, render, terminal_of(file=shown, width=20), files=files)
     order = [named[kind] for kind in ("json", "markdown", "html") if kind in named]
     assert shown.getvalue() == "cost\n" + "".join(f"written to {file}\n" for file in order)
     made = {file.suffix[1:]: file.read_text(encoding="utf-8") for file in tmp_path.iterdir()}

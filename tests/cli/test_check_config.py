@@ -56,6 +56,25 @@ def test_check_config_says_how_conversations_are_kept_together(
     assert "with no key, models m, conversations named in X-Session-ID\n" in printed
 
 
+def test_what_users_wrote_is_printed_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An address with brackets keeps its host, and a name with them ends nothing."""
+    file = tmp_path / "segue.toml"
+    file.write_text(
+        "[[upstream]]\nname='[/a]'\ndialect='chat'\nmodels=['[m]']\nbase_url='http://[fd00::1]:8080/v1'\n"
+        "[[route]]\nmount='/m'\ntarget='https://[fd00::2]/v1'\n"
+        + KEYED[KEYED.index("[[key]]") :].replace('"alice"', '"[/x]"')
+    )
+    assert run_check_config(file, as_json=False) == 0
+    printed = capsys.readouterr().out
+    for text in (
+        "upstream [/a]: chat at http://[fd00::1]:8080/v1 with",
+        "models [m]",
+        "https://[fd00::2]/v1",
+        "key [/x]",
+    ):
+        assert text in printed
+
+
 def test_check_config_says_who_shares_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And whom an upstream is for."""
     one = "[[upstream]]\ndialect='scripted'\nmodels=['m']\n"

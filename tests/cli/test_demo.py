@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from segue.bench.arms.conversation import MeasuredTurn
 from segue.cli import demo
 from segue.cli.demo import run_demo
 from segue.testing.tiny_model import write_tiny_model
+from tests.terminals import terminal_of
 
 
 def test_the_demo_without_a_local_model(
@@ -36,7 +36,7 @@ def test_a_model_of_ones_own_answers_and_a_terminal_shows_it_writing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     shown = io.StringIO()
-    monkeypatch.setattr(demo, "Console", lambda: Console(file=shown, force_terminal=True, width=100))
+    monkeypatch.setattr(demo, "terminal", lambda: terminal_of(file=shown, force_terminal=True, width=100))
     monkeypatch.setattr(demo, "MAX_OUTPUT_TOKENS", 4)
     write_tiny_model(tmp_path / "mine.gguf")
     assert run_demo(tmp_path / "mine.gguf", tmp_path / "demo.json") == 0
@@ -58,7 +58,7 @@ def test_the_screen_shows_both_ways_with_their_sums_and_what_is_being_written() 
         )  # fmt: skip
     screen.status, screen.writing = "resent: turn 3 of 6", "Once upon"
     shown = io.StringIO()
-    Console(file=shown, width=100).print(screen)
+    terminal_of(file=shown, width=100).print(screen)
     lines = [" ".join(line.split()) for line in shown.getvalue().splitlines()]
     for line in ("1 1,000 1,099 0.25 0.50", "2 2,500 2,599 0.25 0.50", "sum 3,500 3,698 0.50 1.00"):
         assert line in lines
@@ -68,5 +68,5 @@ def test_the_screen_shows_both_ways_with_their_sums_and_what_is_being_written() 
 def test_without_a_name_the_model_in_the_box_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "why_no_local_model", lambda: None)
     shown = io.StringIO()
-    name, config = demo.choose_model(Console(file=shown), None)
+    name, config = demo.choose_model(terminal_of(file=shown), None)
     assert (name, config.upstream, shown.getvalue()) == ("smollm2", [], "")

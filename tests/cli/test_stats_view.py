@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from rich.console import Console
 
 from segue.cli import stats_view
 from segue.cli.stats_view import run_stats
@@ -17,6 +16,7 @@ from segue.sidecar.app import SidecarSettings
 from segue.sidecar.stats import SidecarReport
 from tests.cli.conftest import own_file
 from tests.sidecar.sidecars import running
+from tests.terminals import terminal_of
 
 
 class Sidecar:
@@ -54,9 +54,9 @@ def test_on_a_terminal_the_picture_follows_the_sidecar_and_elsewhere_it_is_shown
     terminal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sidecar, shown, slept = Sidecar(), io.StringIO(), list[float]()
-    console = Console(file=shown, force_terminal=terminal, width=100, color_system=None)
+    console = terminal_of(file=shown, force_terminal=terminal, width=100, color_system=None)
     monkeypatch.setattr(stats_view, "fetch", sidecar.fetch)
-    monkeypatch.setattr(stats_view, "Console", lambda: console)
+    monkeypatch.setattr(stats_view, "terminal", lambda: console)
     monkeypatch.setattr("time.sleep", slept.append)
     assert run_stats(None, "127.0.0.1:9") == 0
     assert sidecar.asked == [("127.0.0.1", 9)] * (4 if terminal else 1)
@@ -69,7 +69,7 @@ def test_the_address_is_that_of_the_configuration_unless_another_is_named(monkey
     sidecar = Sidecar()
     monkeypatch.setenv("SEGUE_SIDECAR_PORT", "4999")
     monkeypatch.setattr(stats_view, "fetch", sidecar.fetch)
-    monkeypatch.setattr(stats_view, "Console", lambda: Console(file=io.StringIO()))
+    monkeypatch.setattr(stats_view, "terminal", lambda: terminal_of(file=io.StringIO()))
     assert [run_stats(None, None), run_stats(None, "5000"), run_stats(None, "[::1]:1")] == [0, 0, 0]
     assert sidecar.asked == [("127.0.0.1", 4999), ("127.0.0.1", 5000), ("::1", 1)]
 
@@ -79,7 +79,7 @@ def test_the_configuration_is_the_users_own_and_not_the_folders(
 ) -> None:
     sidecar = Sidecar()
     monkeypatch.setattr(stats_view, "fetch", sidecar.fetch)
-    monkeypatch.setattr(stats_view, "Console", lambda: Console(file=io.StringIO()))
+    monkeypatch.setattr(stats_view, "terminal", lambda: terminal_of(file=io.StringIO()))
     (folder / "segue.toml").write_text('[sidecar]\nhost = "127.0.0.2"\nport = 1\n')
     own_file(folder, "[sidecar]\nport = 5001\n")
     assert run_stats(None, None) == 0
@@ -96,7 +96,7 @@ def test_a_sidecar_that_listens_everywhere_is_asked_by_loopback(
     sidecar = Sidecar()
     monkeypatch.setenv("SEGUE_SIDECAR_HOST", host)
     monkeypatch.setattr(stats_view, "fetch", sidecar.fetch)
-    monkeypatch.setattr(stats_view, "Console", lambda: Console(file=io.StringIO()))
+    monkeypatch.setattr(stats_view, "terminal", lambda: terminal_of(file=io.StringIO()))
     run_stats(None, None)
     assert sidecar.asked == [(asked, 4748)]
 

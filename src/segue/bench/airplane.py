@@ -18,6 +18,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from segue.bench.arms.flight import FlownWay, flown_profile, plain_way, sidecar_way, troubled
 from segue.bench.arms.retrying_player import RetryingPlayer, TurnFate
@@ -244,7 +245,7 @@ def _turns(arms: Sequence[Arm]) -> Table:
     return table
 
 
-def _cells(one: Arm, number: int) -> Sequence[str]:
+def _cells(one: Arm, number: int) -> Sequence[str | Text]:
     if number >= len(one.turns):
         return ("", "", "", "")
     turn = one.turns[number]
@@ -252,12 +253,12 @@ def _cells(one: Arm, number: int) -> Sequence[str]:
     return (
         f"{turn.at_s or 0:.1f}",
         f"{(turn.bytes_up_wire or 0) / KB:,.1f}",
-        "[bold red]gave up[/]" if died else f"{turn.time_s or 0:.1f}",
+        Text("gave up", style="bold red") if died else f"{turn.time_s or 0:.1f}",
         f"{turn.requests}x",
     )
 
 
-def _ending(one: Arm, values: Mapping[str, float | None]) -> str:
+def _ending(one: Arm, values: Mapping[str, float | None]) -> Text:
     asked = values[f"{one.name}: requests that reached the provider"] or 0
     again = values[f"{one.name}: of these, for the same turn again"] or 0
     last = one.turns[-1]
@@ -268,6 +269,5 @@ def _ending(one: Arm, values: Mapping[str, float | None]) -> str:
     else:
         twice = f"{again:g} of them again for the same turn" if again else "each once"
         paid = f"the provider got {asked:g} whole {'request' if asked == 1 else 'requests'}, {twice}"
-    return (
-        f"[bold]{one.name}[/] {how} after {ended_s:.1f} s, {(one.totals.bytes_up_wire or 0) / KB:,.0f} KB up; {paid}."
-    )
+    told = f" {how} after {ended_s:.1f} s, {(one.totals.bytes_up_wire or 0) / KB:,.0f} KB up; {paid}."
+    return Text.assemble((one.name, "bold"), told)

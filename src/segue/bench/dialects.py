@@ -24,6 +24,7 @@ from segue.bench.gateway import make_create, words
 from segue.bench.meters.cpu_affinity import place
 from segue.bench.meters.websocket_client import connect
 from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures, arm, figure, make_report
+from segue.terminal import terminal
 
 _KB = 1000
 
@@ -72,7 +73,7 @@ async def measure(
     chosen = settings or (QUICK if quick else FULL)
     cells = [_DialectCase(model, depth) for model in _NAMES for depth in chosen.depths]
     measured = {cell: _DialectSamples() for cell in cells}
-    shown = Console(quiet=True) if console is None else console
+    shown = terminal(quiet=True) if console is None else console
     text = words(chosen.text_bytes)
     with place() as cores, Progress(console=shown, transient=True, disable=console is None) as progress:
         async with answering(text) as provider:

@@ -27,6 +27,7 @@ from segue.bench.arms.server import BURST, FRAMING_EVENTS, PACED, STAMPED, TICKE
 from segue.bench.meters.cpu_affinity import allow_open_files, place
 from segue.bench.meters.websocket_client import MeasuringSocket, TimedReply, connect
 from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures, arm, figure, make_report
+from segue.terminal import terminal, verdict
 
 CPU_BUDGET_MS = 0.5
 DEPTH_BUDGET = 1.3
@@ -129,10 +130,9 @@ def render(report: BenchReport, console: Console, *, title: str = "Gateway") -> 
         table.add_column(name, justify="left" if name in {"what", ""} else "right")
     for one in report.figures:
         spread = "" if one.low is None or one.low == one.high else f"{one.low:.3g} - {one.high:.3g}"
-        verdict = "" if one.met is None else "[green]met[/]" if one.met else "[bold red]missed[/]"
         value = "not measured" if one.value is None else f"{one.value:.3g} {one.unit}"
         budget = "" if one.budget is None else f"≤ {one.budget:.4g}"
-        table.add_row(one.name, value, spread, budget, verdict)
+        table.add_row(one.name, value, spread, budget, verdict(met=one.met))
     console.print(table)
     machine = report.machine
     where = [machine.cpu, f"{machine.cores} cores", f"Python {machine.python}", report.settings.get("loop")]
@@ -401,6 +401,6 @@ def _turn_figures(create: bytes, done: TimedReply) -> TurnFigures:
 
 @contextmanager
 def _progress(console: Console | None) -> Iterator[Progress]:
-    shown = Console(quiet=True) if console is None else console
+    shown = terminal(quiet=True) if console is None else console
     with Progress(console=shown, transient=True, disable=console is None) as progress:
         yield progress

@@ -18,6 +18,7 @@ import aiohttp
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from segue.bench.meters.http_exchanges import HttpObserver
 from segue.bench.meters.observed_exchange import ObservedExchange
@@ -253,10 +254,8 @@ def render(report: BenchReport, console: Console) -> None:
         table.add_section()
         table.add_row("all", "", *_cells(straight.totals, tunnel.totals))
     console.print(table)
-    console.print(
-        f"{_saving(report)}[dim]The agent's bytes are those that it would have sent straight, without TLS.[/]",
-        highlight=False,
-    )
+    whose = "The agent's bytes are those that it would have sent straight, without TLS."
+    console.print(Text.assemble(_saving(report), (whose, "dim")))
     console.print(
         "; ".join(f"{one.name}: {one.value:.3g}{one.unit and f' {one.unit}'}" for one in report.figures),
         style="dim",

@@ -225,7 +225,7 @@ def render(report: BenchReport, console: Console) -> None:
     console.print(table)
     for arm in report.arms:
         if arm.status == "failed":
-            console.print(f"{arm.name} failed at turn {arm.failed_turn}: {arm.problem}", style="bold red", markup=False)
+            console.print(f"{arm.name} failed at turn {arm.failed_turn}: {arm.problem}", style="bold red")
     for one in report.figures:
         console.print(f"{one.name}: {one.value:,.0f} {one.unit}", highlight=False)
     console.print(
@@ -237,7 +237,7 @@ def render(report: BenchReport, console: Console) -> None:
     )
     for place, row in enumerate(cited, start=1):
         text = f"[{place}] A later turn sends {row.sends}. {row.source}"
-        console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+        console.print(text, style="dim", highlight=False, soft_wrap=True)
 
 
 def _cells(arm: Arm) -> Sequence[str]:

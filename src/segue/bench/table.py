@@ -24,6 +24,7 @@ from segue.bench.arms.paths import OpenPath
 from segue.bench.arms.player import PlayedTurn, play
 from segue.bench.meters.tcp import WireBytes
 from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures, arm, figure, make_report
+from segue.terminal import verdict
 from segue.testing.provider import ScriptedProvider, provided, replying, replying_to_messages
 from segue.testing.recorded_session import RecordedSession, RecordedTurn
 
@@ -204,9 +205,8 @@ def _render_figures(figures: Sequence[Figure], console: Console) -> None:
     for name in ("figure", "median", "budget", ""):
         table.add_column(name, justify="left" if name in {"figure", ""} else "right")
     for one in figures:
-        verdict = "" if one.met is None else "[green]met[/]" if one.met else "[bold red]missed[/]"
         budget = "" if one.budget is None else f"≤ {one.budget:.4g}"
-        table.add_row(one.name, f"{one.value:.3g} {one.unit}", budget, verdict)
+        table.add_row(one.name, f"{one.value:.3g} {one.unit}", budget, verdict(met=one.met))
     console.print(table)
 
 

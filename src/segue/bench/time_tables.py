@@ -42,7 +42,7 @@ def render(report: BenchReport, console: Console) -> None:
     for arm in report.arms:
         if arm.status == "failed":
             told = f"{arm.label} failed at turn {arm.failed_turn}: {arm.problem}"
-            console.print(told, style="bold red", markup=False)
+            console.print(told, style="bold red")
     for one in report.figures:
         value, low, high = (number or 0.0 for number in (one.value, one.low, one.high))
         console.print(f"{one.name}: {value:.2f} ({low:.2f} to {high:.2f})", highlight=False)

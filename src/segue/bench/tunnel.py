@@ -31,6 +31,7 @@ from segue.bench.arms.tunnelled import GATEWAY, SIDECAR, RunningEnd, Start, star
 from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures, arm, figure, make_report
 from segue.bench.workloads.clients import AgentKind
 from segue.bench.workloads.sessions import make_session
+from segue.terminal import terminal
 from segue.testing.provider import Answer, ReceivedRequest, ScriptedProvider, provided, replying
 from segue.testing.recorded_session import RecordedSession
 
@@ -128,7 +129,7 @@ async def measure(
     cases = [_TunnelCase(agent, depth) for depth in chosen.depths for agent in chosen.agents]
     measured = {case: _TunnelSamples() for case in cases}
     yardstick: list[float] = []
-    shown = Console(quiet=True) if console is None else console
+    shown = terminal(quiet=True) if console is None else console
     with Progress(console=shown, transient=True, disable=console is None) as progress:
         task = progress.add_task("requests through the tunnel", total=chosen.rounds * len(cases))
         async with (

@@ -150,7 +150,7 @@ def render(report: BenchReport, console: Console) -> None:
         for arm in arms:
             if arm.status == "failed":
                 told = f"{arm.name} failed at turn {arm.failed_turn}: {arm.problem}"
-                console.print(told, style="bold red", markup=False)
+                console.print(told, style="bold red")
     for one in report.figures:
         console.print(f"{one.name}: {one.value:.1f} {one.unit}", highlight=False)
     console.print(_LEGEND, style="dim", highlight=False)

@@ -21,7 +21,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from rich.console import Console
 
 from segue.agent.command import Approval
 from segue.agent.loop import INSTRUCTIONS, AgentLoop
@@ -52,6 +51,7 @@ from segue.config import (
 )
 from segue.http.origins import is_loopback
 from segue.sidecar.proxy import is_proxied, parse_proxy
+from segue.terminal import terminal
 from segue.upstreams.scripted import MODEL as SCRIPTED
 
 _TASK_FILE = "TASK.md"
@@ -214,7 +214,7 @@ async def _run_all(
 ) -> list[FinishedRun]:
     await _check_address(config.base_url)
     key = agent_key(config)
-    screen = AgentScreen(Console(highlight=False), [one.name for one in plans])
+    screen = AgentScreen(terminal(highlight=False), [one.name for one in plans])
     approvals = _approvals(options, screen)
     environment = command_environment(key)
     async with AsyncClient(base_url=config.base_url, api_key=key, proxy=proxy_of(config)) as client:

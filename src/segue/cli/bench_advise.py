@@ -12,6 +12,7 @@ from segue.bench.capacity import arms, problem_of
 from segue.bench.reports.report import BenchReport, make_report
 from segue.cli.bench_output import show
 from segue.cli.output_file import ReportFiles
+from segue.terminal import terminal
 
 
 def run_bench_advise(workload: AgentWorkload, *, files: ReportFiles) -> int:
@@ -35,13 +36,13 @@ def run_bench_advise(workload: AgentWorkload, *, files: ReportFiles) -> int:
         "condition": rule.condition,
     }
     report = make_report(arms(workload.sizes), settings, advice_figures(workload, times))
-    show(report, lambda made, console: _render(made, rule, console), Console(), files=files)
+    show(report, lambda made, console: _render(made, rule, console), terminal(), files=files)
     return 0
 
 
 def _render(report: BenchReport, rule: AdviceRule, console: Console) -> None:
-    console.print(f"[bold]{rule.advice}[/]", highlight=False)
-    console.print(f"{rule.reason}\nSource: {rule.source}.\n", markup=False, highlight=False)
+    console.print(rule.advice, style="bold", highlight=False)
+    console.print(f"{rule.reason}\nSource: {rule.source}.\n", highlight=False)
     table = Table("figure", box=None, pad_edge=False)
     table.add_column("value", justify="right")
     table.add_column("unit")

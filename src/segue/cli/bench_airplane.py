@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from segue.bench.airplane import FAST, QUICK_TURNS, SLOW, TURNS, Flight, measure, render
 from segue.bench.arms.tls import why_no_tls
 from segue.bench.links.profiles import LINKS
@@ -14,6 +12,7 @@ from segue.bench.workloads.retry_rules import RetryingAgent
 from segue.cli.bench_output import progress_console, refuse, show
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
+from segue.terminal import terminal
 
 
 def run_bench_airplane(
@@ -41,7 +40,7 @@ def run_bench_airplane(
         planned = read_events(events) if events else QUICK_FLIGHT if quick else FLIGHT
     except FlightPlanError as error:
         return refuse(str(error))
-    console = Console()
+    console = terminal()
     flight = Flight(link=flown, agent=agent, turns=turns, tokens_s=tokens_s, events=planned, seed=seed)
     show(run(measure(flight, console=progress_console())), render, console, files=files)
     return 0

@@ -21,6 +21,7 @@ from segue.bench.reports.report import BenchReport, make_report
 from segue.bench.reports.result_file import ResultFileError, read_results
 from segue.cli.bench_output import show
 from segue.cli.output_file import ReportFiles
+from segue.terminal import terminal
 
 _WHOLE_FROM = 10_000  # from there on, whole numbers have digits enough
 _SHOWN_TURNS = (1, 2, 5, 10, 20, 50, 84)
@@ -38,7 +39,7 @@ def run_bench_capacity(workload: FleetWorkload, *, results: Path | None, files: 
         return 2
     settings = {name: getattr(priced, name) for name in priced.__struct_fields__}
     report = make_report(arms(priced), settings, figures(priced))
-    show(report, lambda made, console: _render(made, priced, console), Console(), files=files)
+    show(report, lambda made, console: _render(made, priced, console), terminal(), files=files)
     return 0
 
 

@@ -15,6 +15,7 @@ from segue.bench.reports.comparison import ComparedValue, Comparison, Verdict, c
 from segue.bench.reports.result_file import ResultFileError, read_results
 from segue.cli.bench_output import refuse
 from segue.cli.output_file import writing
+from segue.terminal import terminal
 
 _WORSE = 1
 _WHOLE_FROM = 1000
@@ -31,7 +32,7 @@ def run_bench_compare(before: Path, after: Path, *, fail_over: float | None, jso
         return refuse(str(error))
     if not comparison.values and not comparison.newly_failed:
         return refuse(f"{before} and {after} have no figure in common that can be compared")
-    console = Console()
+    console = terminal()
     _render(comparison, console)
     if json_file is not None:
         with writing(json_file):

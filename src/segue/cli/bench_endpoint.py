@@ -17,6 +17,7 @@ from segue.cli.bench_output import refuse, show, told_steps
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 from segue.config import ConfigError, named_key
+from segue.terminal import terminal
 
 _NOTHING_SERVED = 1
 _LONGEST_S = 3600
@@ -47,7 +48,7 @@ def run_bench_endpoint(command: EndpointCommand, settings: dict[str, Any]) -> in
         key = None if command.key_env is None else named_key(command.key_env, "--key-env")
     except (msgspec.ValidationError, ConfigError) as error:
         return refuse(str(error))
-    console = Console()
+    console = terminal()
     if problem := _announce(command, plan, base_url, console):
         return refuse(problem)
     target = EndpointTarget(

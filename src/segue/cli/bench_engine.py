@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from segue.bench.engine import LENGTHS, QUICK_LENGTHS, TINY, measure, render
 from segue.bench.reports.chart_selection import charts_of
 from segue.bench.reports.svg import stand_alone
@@ -16,6 +14,7 @@ from segue.cli.output_file import ReportFiles, writing
 from segue.config import has_openmp_policy
 from segue.engine import MODEL_NAME, find_model, why_no_engine, why_unavailable
 from segue.engine.openmp import shorten_spinning
+from segue.terminal import terminal
 
 
 def run_bench_engine(
@@ -30,7 +29,7 @@ def run_bench_engine(
         return 2
     if not has_openmp_policy():
         shorten_spinning()
-    console = Console()
+    console = terminal()
     report = run(
         measure(
             None if named == TINY else file,

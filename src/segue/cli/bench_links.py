@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from segue.bench.links.profiles import CITED_AS, LINKS, PUBLICATIONS, NamedLink, Publication
 from segue.bench.links.transfer_time import transfer_time_s
 from segue.cli.output_file import writing
+from segue.terminal import terminal
 
 _SHOWN_BYTES = (3_200, 32_000)  # the tenth turn of a session of 3.2 KB a turn: what is new, and everything
 
@@ -25,7 +25,7 @@ class LinkListing(msgspec.Struct, frozen=True, kw_only=True):
 
 def run_bench_links(*, json_file: Path | None) -> int:
     """List the links, and write them as JSON if there is a file for it."""
-    console = Console()
+    console = terminal()
     table = Table("link", box=None, pad_edge=False)
     for head in ("RTT ms", "Mbit/s\ndown", "\nup", "loss", *(f"{size / 1000:g} KB\nup, s" for size in _SHOWN_BYTES)):
         table.add_column(head, justify="right")
@@ -42,7 +42,7 @@ def run_bench_links(*, json_file: Path | None) -> int:
         highlight=False,
     )
     for name, text in PUBLICATIONS.items():
-        console.print(f"[{CITED_AS[name]}] {text}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"[{CITED_AS[name]}] {text}", highlight=False, soft_wrap=True)
     if json_file is not None:
         listing = LinkListing(links=list(LINKS.values()), publications=PUBLICATIONS)
         with writing(json_file):

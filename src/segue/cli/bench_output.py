@@ -17,11 +17,12 @@ from segue.bench.reports.html_report import to_html
 from segue.bench.reports.markdown_report import to_markdown
 from segue.bench.reports.report import BenchReport, write
 from segue.cli.output_file import ReportFiles, writing
+from segue.terminal import terminal
 
 
 def progress_console() -> Console | None:
     """Return where progress is shown: the terminal at stderr, since the report may go into a pipe; None without one."""
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     return console if console.is_terminal else None
 
 
@@ -60,7 +61,7 @@ def write_pages(reports: Mapping[str, BenchReport], console: Console, *, files: 
 
 def told(file: Path, console: Console) -> None:
     """Say that a file was written."""
-    console.print(f"written to {file}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"written to {file}", style="dim", highlight=False, soft_wrap=True)
 
 
 def refuse(reason: str) -> int:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
 
 from segue.bench.peers.catalogue import PEERS, Peer
 from segue.bench.peers.measure import PeersPlan, measure_peers
@@ -15,6 +14,7 @@ from segue.bench.peers.view import render_peers
 from segue.cli.bench_output import refuse, show, told_steps
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
+from segue.terminal import terminal
 
 
 def run_bench_peers(
@@ -31,7 +31,7 @@ def run_bench_peers(
         return refuse(f"there is no peer {unknown[0]!r}: there are {known}")
     with told_steps() as on_step:
         result = run(measure_peers(plan, programs, peers=chosen_peers(only), on_step=on_step))
-    show(result.report, lambda _, at: render_peers(result, at), Console(), files=files)
+    show(result.report, lambda _, at: render_peers(result, at), terminal(), files=files)
     return 0
 
 

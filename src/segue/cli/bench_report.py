@@ -6,13 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from segue.bench.reports.markdown_report import to_markdown
 from segue.bench.reports.report import BenchReport
 from segue.bench.reports.result_file import ResultFileError, read_results
 from segue.cli.bench_output import write_pages
 from segue.cli.output_file import ReportFiles
+from segue.terminal import terminal
 
 
 def run_bench_report(results: Sequence[Path], *, files: ReportFiles) -> int:
@@ -28,7 +27,7 @@ def run_bench_report(results: Sequence[Path], *, files: ReportFiles) -> int:
     if files.markdown is None and files.html is None:
         print(to_markdown(reports), end="")
         return 0
-    write_pages(reports, Console(), files=files)
+    write_pages(reports, terminal(), files=files)
     return 0
 
 

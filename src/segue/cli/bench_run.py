@@ -21,7 +21,6 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import msgspec
-from rich.console import Console
 
 from segue.agent.tasks import TASKS
 from segue.bench.agent_task import PROMPT, AgentTask, TaskOutcome, agent_task
@@ -42,6 +41,7 @@ from segue.cli.sidecar import LoadedConfig, load_sidecar
 from segue.cli.start_errors import start_error
 from segue.config import ConfigError, child_environment
 from segue.sidecar.agent_environment import Launch
+from segue.terminal import terminal
 from segue.testing.link import PLAIN, EmulatedLink, linked
 
 _PROCESS = "segue.cli.bench_run_process"
@@ -257,7 +257,7 @@ def _show(
     report = metered_run.report(settings)
     if outcome is not None:
         report = msgspec.structs.replace(report, figures=[*report.figures, *outcome.figures])
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     if metered_run.exchanges:
         show(report, render, console, files=options.files)
     else:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from segue.bench.arms.measurement import DifferentWorkError, MeasurementPlan
 from segue.bench.arms.tls import why_no_tls
 from segue.bench.links.profiles import LINKS
@@ -16,6 +14,7 @@ from segue.bench.workloads.workload import UnknownWorkloadError, read_workload
 from segue.cli.bench_output import progress_console, refuse, show
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
+from segue.terminal import terminal
 
 
 def run_bench_spectrum(
@@ -28,7 +27,7 @@ def run_bench_spectrum(
         return refuse("--rounds must be at least 1, and --tokens-per-second more than 0")
     if (reason := why_no_tls()) is not None:
         return refuse(reason)
-    console = Console()
+    console = terminal()
     try:
         chosen = read_workload(workload)
         local = None if engine is None else read_results(engine)

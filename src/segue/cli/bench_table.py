@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msgspec.structs import replace
-from rich.console import Console
 
 from segue.bench import workload_table
 from segue.bench.arms import agent_paths as paths
@@ -27,6 +26,7 @@ from segue.bench.workloads.workload import UnknownWorkloadError, read_workload
 from segue.cli.bench_output import progress_console, refuse, show
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
+from segue.terminal import terminal
 from segue.testing.recorded_session import RecordedSession
 
 #: What is measured if no workload is named: the article's ten turns.
@@ -51,7 +51,7 @@ def run_bench_workloads(
         workloads = [read_workload(name) for name in names or (DEFAULT,)]
     except UnknownWorkloadError as error:
         return refuse(str(error))
-    console = Console()
+    console = terminal()
     plan = MeasurementPlan(link=None if link is None else LINKS[link], tokens_s=tokens_s, tls=tls)
     times = rounds or (workload_table.QUICK_ROUNDS if quick else workload_table.ROUNDS)
     chosen = workload_table.arms_named(arms)
@@ -95,7 +95,7 @@ def run_bench_table(
     """Measure one session, generated or recorded."""
     if turns < 1 or (rounds is not None and rounds < 1):
         return refuse("--turns and --rounds must be at least 1")
-    console = Console()
+    console = terminal()
     try:
         chosen, earlier = _generated(session, turns) if trace is None else _recorded(trace)
     except TraceError as error:

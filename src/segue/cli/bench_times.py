@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress
 
 from segue.bench.arms.measurement import DifferentWorkError, MeasurementPlan
@@ -32,6 +31,7 @@ from segue.bench.workloads.workload import UnknownWorkloadError, read_workload
 from segue.cli.bench_output import refuse, show
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles, writing
+from segue.terminal import terminal
 
 _QUICK_SPEEDS = SPEEDS[-1:]
 
@@ -108,15 +108,15 @@ def _kept(file: Path) -> bool:
 
 
 def _measure(grid: TimeGrid, before: BenchReport | None, files: ReportFiles) -> int:
-    terminal = Console(stderr=True)
-    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+    screen = terminal(stderr=True)
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         shown = progress.add_task("", total=None)
 
         def tell(done: int, steps: int, what: str) -> None:
             progress.update(shown, completed=done, total=steps, description=what)
 
         report = run(measure(grid, MeasurementPlan(), before=before, save=_saving(files.json), progressed=tell))
-    show(report, render, Console(), files=files)
+    show(report, render, terminal(), files=files)
     return 0
 
 

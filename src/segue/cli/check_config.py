@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from segue.cli.serve import find_config
 from segue.config import ChosenFile, Config, ConfigError, UpstreamConfig, choose_file, load, without_secrets
@@ -14,6 +15,7 @@ from segue.dialects.provider_families import ProviderFamily
 from segue.gateway.bootstrap import build_router, build_routes, family_of
 from segue.http.routes import RouteTable
 from segue.stores.store_url import check_url
+from segue.terminal import terminal
 
 
 def run_check_config(path: Path | None, *, as_json: bool) -> int:
@@ -40,14 +42,14 @@ def run_check_config(path: Path | None, *, as_json: bool) -> int:
         }
         print(msgspec.json.encode(shown).decode())
         return 0
-    console = Console()
+    console = terminal()
     _show(console, config, found, models=models, routes=routes)
     _show_sidecar_file(console, chosen)
     return 0
 
 
 def _show(console: Console, config: Config, found: Path | None, *, models: list[str], routes: RouteTable) -> None:
-    console.print(f"[green]ok[/green]  {found or 'defaults and environment'}")
+    console.print(Text.assemble(("ok", "green"), f"  {found or 'defaults and environment'}"))
     known = without_secrets(config)
     for title, settings in (
         ("server", known.server),
@@ -72,9 +74,9 @@ def _show(console: Console, config: Config, found: Path | None, *, models: list[
         console.print(f"upstream {up.name}: {up.dialect}{_where(up)}{_whose(up)}, {served}", soft_wrap=True)
     console.print(f"models: {', '.join(models)}")
     for key in config.key:
-        console.print(f"key {key.name}: tenant {key.tenant}", markup=False, soft_wrap=True)
+        console.print(f"key {key.name}: tenant {key.tenant}", soft_wrap=True)
     for one in config.certificate:
-        console.print(f"certificate {one.name}: tenant {one.tenant}", markup=False, soft_wrap=True)
+        console.print(f"certificate {one.name}: tenant {one.tenant}", soft_wrap=True)
     if not config.callers:
         whose = "everybody on this machine" if config.server.access == "anyone" else "your own user"
         console.print(f"no keys: {whose} is one tenant, and nobody else is served")
@@ -83,7 +85,7 @@ def _show(console: Console, config: Config, found: Path | None, *, models: list[
 def _show_sidecar_file(console: Console, chosen: ChosenFile) -> None:
     """Say where `segue sidecar` and `segue run` have their settings from."""
     read = ", ".join((str(chosen.path or "defaults and environment"), *chosen.notices))
-    console.print(f"settings of segue sidecar and segue run: {read}", markup=False, soft_wrap=True)
+    console.print(f"settings of segue sidecar and segue run: {read}", soft_wrap=True)
 
 
 def _where(up: UpstreamConfig) -> str:

@@ -39,6 +39,7 @@ from segue.config import Config, ServerConfig, UpstreamConfig
 from segue.engine import MODEL_NAME as LOCAL_MODEL
 from segue.gateway.app import serving
 from segue.gateway.bootstrap import why_no_local_model
+from segue.terminal import terminal
 from segue.upstreams.scripted import MODEL as SCRIPTED
 
 #: Replies are short, because the demo is about continuation, not about how fast a machine generates.
@@ -91,7 +92,7 @@ class DemoScreen:
 
 def run_demo(model: Path | None, json_file: Path | None) -> int:
     """Hold the conversation over both transports and show what each turn took."""
-    return run(_demo(Console(), model, json_file))
+    return run(_demo(terminal(), model, json_file))
 
 
 async def _demo(console: Console, model: Path | None, json_file: Path | None) -> int:

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +23,7 @@ from segue.cli.serve import DEFAULT_FILE
 from segue.config import ConfigError, KeyConfig, load
 from segue.config.key_tables import add_key, remove_key
 from segue.config.moments import parse_expiry
+from segue.terminal import terminal
 
 #: What every key begins with, so that scanners for leaked secrets know it.
 PREFIX = "sk-segue-"
@@ -78,7 +78,7 @@ def run_key_list(*, config: Path | None, as_json: bool) -> int:
         lists = (", ".join(key.models), ", ".join(key.routes))
         digest = key.sha256[:_SHOWN_DIGITS] + "…"
         table.add_row(Text(key.name), Text(key.tenant), _expiry(key), *map(Text, (*lists, digest)))
-    console = Console()
+    console = terminal()
     console.print(table if keys else Text(f"{file} has no keys: whoever reaches the port may use the gateway"))
     return 0
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
-from rich.console import Console
 
 from segue.cli.agent_settings import claude_variables, facts_of
 from segue.cli.child_process import ChildProcess
@@ -40,6 +39,7 @@ from segue.sidecar.dialer import Dialer
 from segue.sidecar.ssh_address import is_ssh
 from segue.sidecar.stats import SidecarReport
 from segue.stores.interface import StoreError
+from segue.terminal import terminal
 
 if TYPE_CHECKING:
     pass
@@ -127,7 +127,7 @@ def _tell(report: SidecarReport, wanted: RunSwitches) -> None:
     if not wanted.stats:
         print(saving(report), file=sys.stderr)
         return
-    screen = Console(stderr=True)
+    screen = terminal(stderr=True)
     for line in render(report, screen.width if screen.is_terminal else None):
         print(line.plain, file=sys.stderr)
 

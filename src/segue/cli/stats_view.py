@@ -11,7 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import msgspec
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 
 from segue.cli.sidecar import load_sidecar, parse_address
@@ -19,6 +19,7 @@ from segue.cli.stats_lines import render
 from segue.config import ConfigError
 from segue.sidecar.app import STATS_PATH
 from segue.sidecar.stats import SidecarReport
+from segue.terminal import terminal
 
 _EVERY_S = 0.5
 _TIMEOUT_S = 5.0
@@ -33,7 +34,7 @@ def run_stats(path: Path | None, listen: str | None) -> int:
     host, port = (None, config.port) if listen is None else parse_address(listen)
     host = host or config.host
     host = _LOOPBACK_OF.get(host, host)
-    console = Console()
+    console = terminal()
     report = fetch(host, port, config.token)
     if not console.is_terminal:
         for line in render(report, None):

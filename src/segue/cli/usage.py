@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +16,7 @@ from segue.cli.gateway_api import GatewayApi, find_gateway
 from segue.cli.loop import run
 from segue.config import ConfigError
 from segue.gateway.admin.usage import ScopeUsage, UsageReport
+from segue.terminal import terminal
 
 _PATH = "/segue/usage"
 _MAX_ANSWER_BYTES = 1024 * 1024
@@ -43,7 +43,7 @@ def run_usage(path: Path | None, *, base_url: str | None, key: str | None, as_js
     if as_json:
         print(msgspec.json.encode(found).decode())
         return 0
-    Console().print(*_lines(found), sep="\n")
+    terminal().print(*_lines(found), sep="\n")
     return 0
 
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import io
 
-from rich.console import Console
-
 from segue.bench.endpoint.measure import EndpointResult, EndpointTarget, measure_endpoint
 from segue.bench.endpoint.plan import EndpointPlan
 from segue.bench.endpoint.view import render_endpoint
 from segue.testing.provider import provided
 from tests.bench.endpoint.servers import stateless
+from tests.terminals import terminal_of
 
 
 def shown(result: EndpointResult) -> str:
     screen = io.StringIO()
-    render_endpoint(result, Console(file=screen, width=80))
+    render_endpoint(result, terminal_of(file=screen, width=80))
     return screen.getvalue()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 
 import pytest
-from rich.console import Console
 
 from segue.bench.peers.measure import PeersResult, PeerSummary
 from segue.bench.peers.standings import ComparedDepth, MeasuredDoor, Standing
 from segue.bench.peers.view import render_peers, standing_lines
 from segue.bench.reports.report import figure, make_report
+from tests.terminals import terminal_of
 
 CPU = {depth: figure("cpu", [1234.5], "ms") for depth in (1, 100, 500)}
 
@@ -30,7 +30,7 @@ def compared(figure_: str, depth: int, standing: Standing) -> ComparedDepth:
 
 def shown(result: PeersResult) -> str:
     screen = io.StringIO()
-    render_peers(result, Console(file=screen, width=80))
+    render_peers(result, terminal_of(file=screen, width=80))
     return screen.getvalue()
 
 
