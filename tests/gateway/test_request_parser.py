@@ -10,6 +10,7 @@ import pytest
 
 from segue.gateway import request_parser
 from segue.gateway.request_parser import LARGE_BYTES, RequestParser
+from segue.gateway.time_slices import TimeSlices
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import RequestLimits
 from segue.protocol.requests import Create
@@ -33,6 +34,17 @@ async def test_where_a_request_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         await parser.create(body(size), "ann")
         await parser.message(body(size), "ann")
     assert threads == [True, True, False, False]
+
+
+async def test_a_large_request_is_read_in_slices_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    paused: list[bool] = []
+    monkeypatch.setattr(TimeSlices, "pause", lambda _: paused.append(threading.current_thread().name == "MainThread"))
+    parser = RequestParser(RequestLimits())
+    items = [{"role": "user", "content": "x"}]
+    assert isinstance(await parser.create(body(input=items * 20), "ann"), Create)
+    assert not paused
+    assert isinstance(await parser.create(body(input=items * 5000), "ann"), Create)
+    assert set(paused) == {False}
 
 
 async def test_both_transports_have_the_limits() -> None:

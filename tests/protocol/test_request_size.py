@@ -137,3 +137,25 @@ def test_numbers_and_texts_are_told_apart_wherever_a_window_ends() -> None:
         assert refuse_size(document, RequestLimits(values=400)) == Problem(
             "message_too_large", "The request holds more than 400 JSON values."
         )
+
+
+def test_a_large_document_is_looked_at_with_pauses() -> None:
+    """A shell that reads one beside others lets them work in between; a small one is read at once."""
+    pauses: list[None] = []
+    limits = RequestLimits(pause=lambda: pauses.append(None))
+    assert refuse_size(b'{"input":"x"}', limits) is None
+    assert not pauses
+    for document in (b'"%b"' % (b"x" * 4_000_000), '"' + "x" * 4_000_000 + '"', b'["%b"]' % (b",1" * 400_000)):
+        pauses.clear()
+        assert refuse_size(document, limits) is None
+        assert len(pauses) >= len(document) // (1 << 17)
+
+
+def test_many_items_are_read_with_pauses() -> None:
+    pauses: list[None] = []
+    limits = RequestLimits(pause=lambda: pauses.append(None))
+    for count, expected in ((15, 0), (16, 1), (100, 6)):
+        pauses.clear()
+        body = json.dumps([{"role": "user", "content": "x"}] * count).encode()
+        assert isinstance(parse_input(body, limits), Input)
+        assert len(pauses) == expected

@@ -26,9 +26,9 @@ from segue.stores.interface import StoreError
 _log = logging.getLogger("segue.gateway")
 
 DEFAULT_FILE = Path(FILE_NAME)
-#: How soon a thread that reads something large lets the event loop go on: Python's 5 ms, again and again in one turn,
-#: would be felt by everybody.
-SWITCH_S = 0.0005
+#: How soon a thread that computes lets the event loop go on. The loop waits so long after each system call, and a turn
+#: has dozens of them: with the 5 ms of Python everybody would feel it.
+SWITCH_S = 0.00005
 #: How often a watched configuration file is looked at.
 WATCH_S = 1.0
 

@@ -1,7 +1,7 @@
 """Reads requests as their protocol says, large ones in another thread, so that they hold up nobody.
 
-One thread at a time reads large requests, for tenants in turn: more would only take the interpreter from the event
-loop more often. Not here: what a request says (`segue.protocol.requests`).
+One thread at a time reads large requests, in slices of time, and for tenants in turn: more would only take the
+interpreter from the event loop more often. Not here: what a request says (`segue.protocol.requests`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
+import msgspec
+
 from segue.dialects.doors import Door, DoorRequest, Speaks
 from segue.dialects.messages.threads import may_have_thread, previous_message
+from segue.gateway.time_slices import TimeSlices
 from segue.protocol.codec import is_utf8
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import RequestLimits
@@ -34,27 +37,29 @@ class RequestParser:
 
     async def create(self, body: bytes, tenant: str) -> Create | Problem:
         """Read the body of a create over HTTP."""
-        return await self._run(lambda: parse_create(body, "http", self.limits), len(body), tenant=tenant)
+        return await self._run(lambda limits: parse_create(body, "http", limits), len(body), tenant=tenant)
 
     async def message(self, text: bytes, tenant: str) -> ClientMessage | None:
         """Read a message of WebSocket mode; None if it is no text."""
-        return await self._run(lambda: self._read_message(text), len(text), tenant=tenant)
-
-    def _read_message(self, text: bytes) -> ClientMessage | None:
-        return parse_message(text, self.limits) if text.isascii() or is_utf8(text) else None
+        return await self._run(lambda limits: _read_message(text, limits), len(text), tenant=tenant)
 
     async def door(self, door: Door, body: bytes, tenant: str, *, speaks: Speaks) -> DoorRequest | Problem:
         """Read the body of a request that came through the door of another API."""
-        return await self._run(lambda: door.read(body, speaks=speaks, limits=self.limits), len(body), tenant=tenant)
+        return await self._run(lambda limits: door.read(body, speaks=speaks, limits=limits), len(body), tenant=tenant)
 
     async def previous_message(self, body: bytes, tenant: str) -> str | None:
         """Return the id of the message that a request of a thread goes on from."""
         if not may_have_thread(body):
             return None
-        return await self._run(lambda: previous_message(body, self.limits), len(body), tenant=tenant)
+        return await self._run(lambda limits: previous_message(body, limits), len(body), tenant=tenant)
 
-    async def _run(self, read: Callable[[], T], size: int, *, tenant: str) -> T:
+    async def _run(self, read: Callable[[RequestLimits], T], size: int, *, tenant: str) -> T:
         if size < LARGE_BYTES:
-            return read()
+            return read(self.limits)
         async with self._queue.permit(tenant):
-            return await asyncio.to_thread(read)
+            slices = TimeSlices(asyncio.get_running_loop())
+            return await asyncio.to_thread(read, msgspec.structs.replace(self.limits, pause=slices.pause))
+
+
+def _read_message(text: bytes, limits: RequestLimits) -> ClientMessage | None:
+    return parse_message(text, limits) if text.isascii() or is_utf8(text) else None

@@ -6,18 +6,26 @@ values. Not here: how many bytes a request may have, which the shell checks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from segue.protocol.problems import Problem, invalid_json
 
 
+def go_on() -> None:
+    """Read on without a pause."""
+
+
 class RequestLimits(msgspec.Struct, frozen=True):
-    """`items` of an input, and JSON values of a whole request: members, elements, and what holds them."""
+    """`items` of an input, and JSON values of a whole request: members, elements, and what holds them.
+
+    `pause` is called between the parts of a large request: whoever reads it can let others work there.
+    """
 
     items: int = 20_000
     values: int = 100_000
+    pause: Callable[[], None] = go_on
 
 
 DEFAULT_LIMITS = RequestLimits()
@@ -31,7 +39,7 @@ _ZEROS = b"0" * _LONG_NUMBER
 #: takes ten times as long as a character, and 16 MB of nothing else 70 ms. Of `\\u00e4` alone, 16 MB have fewer.
 _MANY_ESCAPES = 3_000_000
 #: So much is looked at in one call. A call is not interrupted: whatever else the process has to do waits for its end.
-_SLICE_BYTES = 1 << 20
+_SLICE_BYTES = 1 << 17
 _WINDOW_BYTES = 1 << 15
 
 
@@ -41,23 +49,24 @@ def refuse_size(document: bytes | str, limits: RequestLimits = DEFAULT_LIMITS) -
     It counts what begins a value or parts two of them. Nearly always it need not look which of that is within texts.
     """
     size = len(document)
-    if size > _MANY_ESCAPES and _count(document, "\\") > _MANY_ESCAPES:
+    if size > _MANY_ESCAPES and _count(document, "\\", limits) > _MANY_ESCAPES:
         return Problem("message_too_large", f"The request's texts hold more than {_MANY_ESCAPES} backslashes.")
     may_be_long = size > _MUCH_BYTES  # a few long numbers are read soon
     may_be_many = size > 2 * limits.values  # a value and what parts it from the next take two bytes
     if not (may_be_long or may_be_many):
         return None
     data = document if isinstance(document, bytes) else document.encode("utf-8", "surrogatepass")
-    may_be_many = may_be_many and _marks(data) > limits.values
-    may_be_long = may_be_long and _has_long_number(data)
+    may_be_many = may_be_many and _marks(data, limits) > limits.values
+    may_be_long = may_be_long and _has_long_number(data, limits)
     if not (may_be_long or may_be_many):
         return None
     count = 0
     for outside in _outside_texts(data):
-        count += _marks(outside)
+        limits.pause()
+        count += _marks(outside, limits)
         if count > limits.values:
             return too_many_values(limits)
-        if len(outside) > _LONG_NUMBER and _has_long_number(outside):
+        if len(outside) > _LONG_NUMBER and _has_long_number(outside, limits):
             return invalid_json(f"it holds a number of more than {_LONG_NUMBER} digits")
     return None
 
@@ -76,20 +85,27 @@ def too_many_items(limits: RequestLimits, count: int) -> Problem:
     return Problem("invalid_value", message, "input")
 
 
-def _marks(data: bytes) -> int:
-    return sum(_count(data, mark) for mark in ",[{")
+def _marks(data: bytes, limits: RequestLimits) -> int:
+    return sum(_count(data, mark, limits) for mark in ",[{")
 
 
-def _count(document: bytes | str, mark: str) -> int:
-    ends = range(0, len(document), _SLICE_BYTES)
+def _count(document: bytes | str, mark: str, limits: RequestLimits) -> int:
     if isinstance(document, str):
-        return sum(document.count(mark, at, at + _SLICE_BYTES) for at in ends)
-    return sum(document.count(mark.encode(), at, at + _SLICE_BYTES) for at in ends)
+        return sum(document.count(mark, at, at + _SLICE_BYTES) for at in _slices(document, limits))
+    return sum(document.count(mark.encode(), at, at + _SLICE_BYTES) for at in _slices(document, limits))
 
 
-def _has_long_number(data: bytes) -> bool:
-    ends = range(0, len(data), _SLICE_BYTES)
-    return any(_ZEROS in data[at : at + _SLICE_BYTES + _LONG_NUMBER].translate(_DIGITS) for at in ends)
+def _has_long_number(data: bytes, limits: RequestLimits) -> bool:
+    parts = (data[at : at + _SLICE_BYTES + _LONG_NUMBER] for at in _slices(data, limits))
+    return any(_ZEROS in part.translate(_DIGITS) for part in parts)
+
+
+def _slices(document: bytes | str, limits: RequestLimits) -> Iterator[int]:
+    """Yield where the slices of a document begin, with a pause between two."""
+    for at in range(0, len(document), _SLICE_BYTES):
+        if at:
+            limits.pause()
+        yield at
 
 
 def _outside_texts(data: bytes) -> Iterator[bytes]:
