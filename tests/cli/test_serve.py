@@ -70,6 +70,15 @@ async def test_threads_let_the_loop_go_on_soon() -> None:
         assert sys.getswitchinterval() == pytest.approx(serve.SWITCH_S)
 
 
+async def test_at_its_start_it_says_what_it_serves(caplog: pytest.LogCaptureFixture) -> None:
+    """Before the line that says that it is ready."""
+    caplog.set_level("INFO", "segue.gateway")
+    async with provided(lambda _: Answer()) as provider, serving(provider.url):
+        told = [record.getMessage() for record in caplog.records]
+    assert any("store=memory: models=m,scripted" in line for line in told)
+    assert any("action=start keys=0" in line for line in told)
+
+
 async def draining(url: str) -> None:
     """Wait until the gateway is not ready any more; it still answers."""
     async with aiohttp.ClientSession() as client:

@@ -15,9 +15,11 @@ from pathlib import Path
 from segue.cli.file_watch import FileWatch
 from segue.cli.loop import run
 from segue.cli.start_errors import start_error
+from segue.cli.start_report import risks, start_lines
 from segue.config import FILE_NAME, Config, ConfigError, load
 from segue.engine import Unavailable
 from segue.gateway.app import Gateway
+from segue.gateway.bootstrap import build_routes
 from segue.gateway.descriptors import raise_descriptor_limit
 from segue.gateway.memory_allocator import return_large_blocks
 from segue.gateway.redacted_traceback import redacted_traceback
@@ -90,6 +92,7 @@ async def run_until_signal(config: Config, read: Callable[[], Config], *, watche
         if now != before:
             _log.info("action=start descriptors=%d before=%d", now, before)
         url = await gateway.listen()
+        _tell_start(config, gateway)
         gc.collect()
         gc.freeze()  # what is there from the start stays: to look through it again and again would hold up turns
         print(f"segue: listening on {url}", flush=True)
@@ -102,6 +105,13 @@ async def run_until_signal(config: Config, read: Callable[[], Config], *, watche
     finally:
         await gateway.aclose()
     return 0
+
+
+def _tell_start(config: Config, gateway: Gateway) -> None:
+    for line in start_lines(config, gateway.services.router.models(), build_routes(config)):
+        _log.info("%s", line)
+    for risk in risks(config):
+        _log.warning("action=start risk=%r", risk)
 
 
 @asynccontextmanager
