@@ -224,6 +224,17 @@ async def test_without_keys_another_user_of_the_machine_is_refused(sent: bytes) 
     assert len(asked) == 2, "once to try, and once for the connection"
 
 
+async def test_the_kernel_watches_every_connection() -> None:
+    """From its beginning, so that no request has to look."""
+    async with listening() as local, client(local, HEALTH) as one:
+        assert (await one.reply()).startswith(b"HTTP/1.1 200")
+        for served in local.gateway.connections._open:  # noqa: SLF001 - only the kernel can tell
+            assert isinstance(served, Connection)
+            assert served.transport is not None
+            end = served.transport.get_extra_info("socket")
+            assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
 async def test_another_user_is_served_if_anyone_may_or_nobody_can_be_told_apart() -> None:
     for access, users in (("anyone", others([])), ("user", PeerUsers(()))):
         async with listening(access=access) as local:

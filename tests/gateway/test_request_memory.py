@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 
 import pytest
@@ -106,3 +107,23 @@ def test_a_request_without_a_body_counts_too(times: int) -> None:
     memory = RequestMemory(1)
     held = [memory.hold("a", 0) for _ in range(times)]
     assert [one.counted for one in held] == [True, False][:times]
+
+
+class _Owner:
+    """What a request is about."""
+
+
+def test_a_request_can_end_with_what_it_is_about() -> None:
+    """Nobody has to keep it until then, and an end of its own before does no harm."""
+    memory, owner, other = RequestMemory(100), _Owner(), _Owner()
+    memory.hold("a", 60).release_with(owner)
+    ended = memory.hold("a", 30)
+    ended.release_with(other)
+    ended.release()
+    gc.collect()
+    assert memory.size_bytes == 60
+    waiting = memory.hold("a", 50)
+    del owner, other
+    assert waiting.counted
+    assert memory.size_bytes == 50
+    assert not memory.owned

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
 import aiohttp
 import pytest
@@ -36,8 +37,8 @@ class Connected:
         return self._socket if name == "socket" else default
 
 
-def request_on(transport: Connected) -> web.Request:
-    return make_mocked_request("GET", "/", transport=transport)
+def connected(sock: socket.socket | None) -> asyncio.BaseTransport:
+    return cast("asyncio.BaseTransport", Connected(sock))
 
 
 def options(sock: socket.socket, names: Sequence[str]) -> dict[str, int]:
@@ -48,7 +49,7 @@ def options(sock: socket.socket, names: Sequence[str]) -> dict[str, int]:
 def test_the_kernel_gives_up_a_peer_within_two_minutes() -> None:
     """Probes while it is silent, and a limit on what it does not acknowledge."""
     with socket.socket() as sock:
-        watch_peer(request_on(Connected(sock)))
+        watch_peer(connected(sock))
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) != 0
         expected = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 120_000}
         found = options(sock, list(expected))
@@ -57,10 +58,7 @@ def test_the_kernel_gives_up_a_peer_within_two_minutes() -> None:
 
 def test_a_connection_without_a_socket_is_left_alone() -> None:
     """It was never one of the kernel's, or is gone already."""
-    request = request_on(Connected(None))
-    watch_peer(request)
-    request.protocol.transport = None
-    watch_peer(request)
+    watch_peer(connected(None))
 
 
 async def test_finish_returns_when_the_kernel_has_taken_everything() -> None:

@@ -129,3 +129,16 @@ def test_requests_are_judged_by_host_then_by_origin_then_by_site(
 def test_loopback_is_what_only_this_machine_can_reach(host: str, *, expected: bool) -> None:
     """Names that merely look like it are not."""
     assert is_loopback(host) is expected
+
+
+def test_a_good_host_is_remembered_and_no_other() -> None:
+    """However many names come, few are kept."""
+    policy = OriginPolicy(["*"], [])
+    for number in range(200):
+        assert policy.denial(f"h{number}.example", origin=None, fetch_site=None) is None
+    strict = OriginPolicy(["ours.example"], [])
+    for _ in range(2):
+        assert strict.denial("ours.example:80", origin=None, fetch_site=None) is None
+        assert strict.denial("theirs.example:80", origin=None, fetch_site=None) == "forbidden_host"
+        assert strict.denial("ours.example:80", origin=None, fetch_site="cross-site") == "forbidden_origin"
+    assert len(policy.remembered) == 64

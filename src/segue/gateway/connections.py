@@ -25,6 +25,7 @@ from aiohttp.web_protocol import RequestHandler
 from segue.gateway.address_shares import AddressGroup, AddressShares, address_group
 from segue.gateway.client_certificate import ClientCertificate, client_certificate
 from segue.gateway.tenant_shares import TenantShares
+from segue.gateway.transport import watch_peer
 from segue.http.websocket_masking import MaskCheck
 from segue.peer_credentials.lookup import PeerUsers, peer_users
 from segue.protocol.events import http_error
@@ -255,6 +256,7 @@ class Connection(RequestHandler):
         else:
             has_room = self._connections.succeed(before, self)
         if has_room:
+            watch_peer(transport)
             super().connection_made(transport)
             return
         stream = cast("asyncio.Transport", transport)  # uvloop's are no subclass

@@ -41,12 +41,12 @@ class Principal(msgspec.Struct, frozen=True):
 
     def may_use(self, model: str) -> bool:
         """Say whether its key may ask for a model."""
-        return _is_match(model, self.models)
+        return ANY in self.models or _is_match(model, self.models)
 
     def may_reach(self, prefix: str) -> bool:
         """Say whether requests of its sidecar may go to the route that begins with `prefix`."""
-        return _is_match(prefix, self.routes)
+        return ANY in self.routes or _is_match(prefix, self.routes)
 
 
 def _is_match(name: str, patterns: tuple[str, ...]) -> bool:
-    return ANY in patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

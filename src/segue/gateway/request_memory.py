@@ -10,7 +10,8 @@ budgets of their own.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+import weakref
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -18,11 +19,12 @@ from contextlib import suppress
 class HeldRequest:
     """A request that counts until it is released."""
 
-    __slots__ = ("_admitted", "_memory", "counted", "size_bytes", "tenant")
+    __slots__ = ("_admitted", "_memory", "_owner", "counted", "size_bytes", "tenant")
 
     def __init__(self, memory: RequestMemory, tenant: str, size_bytes: int) -> None:
         self._memory = memory
         self._admitted: asyncio.Event | None = None
+        self._owner: weakref.ref[object] | None = None
         self.tenant = tenant
         self.size_bytes = size_bytes
         self.counted = False
@@ -43,14 +45,25 @@ class HeldRequest:
         """Count it no more, and let others go on; to do so again does nothing."""
         self._memory.release(self)
 
+    def release_with(self, owner: object) -> None:
+        """Release it when nothing refers to `owner` any more."""
+        self._owner = weakref.ref(owner, self._owner_gone)
+        self._memory.owned.add(self)
+
+    def _owner_gone(self, _: weakref.ref[object]) -> None:
+        self._memory.owned.discard(self)
+        self._memory.release(self)
+
 
 class RequestMemory:
     """The requests of all tenants."""
 
     def __init__(self, budget_bytes: int) -> None:
         self._budget_bytes = budget_bytes
-        self._held: Counter[str] = Counter()  # bytes, of the tenants that hold some
+        self._held: dict[str, int] = {}  # bytes, of the tenants that hold some
         self._waiting: dict[str, deque[HeldRequest]] = {}
+        self.owned: set[HeldRequest] = set()
+        """Those that are released with what they belong to. Without this, nothing might keep them until then."""
         self.size_bytes = 0
         """How much all of them hold."""
 
@@ -78,30 +91,35 @@ class RequestMemory:
         if request.counted:
             request.counted = False
             self.size_bytes -= request.size_bytes
-            self._held[request.tenant] -= request.size_bytes
-            if not self._held[request.tenant]:
+            left = self._held[request.tenant] - request.size_bytes
+            if left:
+                self._held[request.tenant] = left
+            else:
                 del self._held[request.tenant]
         else:
             with suppress(KeyError, ValueError):  # it was released before
                 self._waiting[request.tenant].remove(request)
-        for tenant in list(self._waiting):  # nearly always there is none
-            self._admit(tenant, self._waiting[tenant])
+        if self._waiting:
+            for tenant in list(self._waiting):
+                self._admit(tenant, self._waiting[tenant])
 
     def _admit(self, tenant: str, waiting: deque[HeldRequest]) -> None:
         while waiting and self._has_room(tenant, waiting[0].size_bytes):
-            self._count(waiting.popleft())
+            request = waiting.popleft()
+            self._count(request)
+            request.admit()
         if not waiting:
             del self._waiting[tenant]
 
     def _has_room(self, tenant: str, size_bytes: int) -> bool:
-        held = self._held[tenant]
+        held = self._held.get(tenant)
         return (
-            not held
+            held is None
             or self.size_bytes + size_bytes <= self._budget_bytes
             or (held + size_bytes) * len(self._held) <= self._budget_bytes
         )
 
     def _count(self, request: HeldRequest) -> None:
+        request.counted = True
         self.size_bytes += request.size_bytes
-        self._held[request.tenant] += request.size_bytes
-        request.admit()
+        self._held[request.tenant] = self._held.get(request.tenant, 0) + request.size_bytes

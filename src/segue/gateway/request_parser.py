@@ -37,25 +37,31 @@ class RequestParser:
 
     async def create(self, body: bytes, tenant: str) -> Create | Problem:
         """Read the body of a create over HTTP."""
-        return await self._run(lambda limits: parse_create(body, "http", limits), len(body), tenant=tenant)
+        if len(body) < LARGE_BYTES:
+            return parse_create(body, "http", self.limits)
+        return await self._in_thread(lambda limits: parse_create(body, "http", limits), tenant)
 
     async def message(self, text: bytes, tenant: str) -> ClientMessage | None:
         """Read a message of WebSocket mode; None if it is no text."""
-        return await self._run(lambda limits: _read_message(text, limits), len(text), tenant=tenant)
+        if len(text) < LARGE_BYTES:
+            return _read_message(text, self.limits)
+        return await self._in_thread(lambda limits: _read_message(text, limits), tenant)
 
     async def door(self, door: Door, body: bytes, tenant: str, *, speaks: Speaks) -> DoorRequest | Problem:
         """Read the body of a request that came through the door of another API."""
-        return await self._run(lambda limits: door.read(body, speaks=speaks, limits=limits), len(body), tenant=tenant)
+        if len(body) < LARGE_BYTES:
+            return door.read(body, speaks=speaks, limits=self.limits)
+        return await self._in_thread(lambda limits: door.read(body, speaks=speaks, limits=limits), tenant)
 
     async def previous_message(self, body: bytes, tenant: str) -> str | None:
         """Return the id of the message that a request of a thread goes on from."""
         if not may_have_thread(body):
             return None
-        return await self._run(lambda limits: previous_message(body, limits), len(body), tenant=tenant)
+        if len(body) < LARGE_BYTES:
+            return previous_message(body, self.limits)
+        return await self._in_thread(lambda limits: previous_message(body, limits), tenant)
 
-    async def _run(self, read: Callable[[RequestLimits], T], size: int, *, tenant: str) -> T:
-        if size < LARGE_BYTES:
-            return read(self.limits)
+    async def _in_thread(self, read: Callable[[RequestLimits], T], tenant: str) -> T:
         async with self._queue.permit(tenant):
             slices = TimeSlices(asyncio.get_running_loop())
             return await asyncio.to_thread(read, msgspec.structs.replace(self.limits, pause=slices.pause))

@@ -7,8 +7,6 @@ Not here: connections that nobody has a key for, and which one gives way (`conne
 
 from __future__ import annotations
 
-from collections import Counter
-
 _PART_FOR_OTHERS = 4
 _NOBODY = ""
 
@@ -18,25 +16,26 @@ class TenantShares:
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._for_all = most - most // _PART_FOR_OTHERS
         self._known: set[str] = set()  # as many as the configuration has tenants
         self._at_work: dict[object, str] = {}
-        self._working: Counter[str] = Counter()
+        self._working: dict[str, int] = {}  # no tenant that has none
         self._at_rest: dict[object, str] = {}
-        self._resting: Counter[str] = Counter()
+        self._resting: dict[str, int] = {}
 
     def begin(self, connection: object, tenant: str) -> bool:
         """Count a request of a tenant; return False if it has more than its share under way."""
         self._known.add(tenant)
-        if self._is_over(tenant):
+        if len(self._at_work) >= self._for_all and self._is_over(tenant):
             return False
         self._at_work[connection] = tenant
-        self._working[tenant] += 1
+        self._working[tenant] = self._working.get(tenant, 0) + 1
         return True
 
     def rest(self, connection: object) -> None:
         """Note that a connection has its reply, and is idle. Those whose request was nobody's count together."""
         tenant = self._at_rest[connection] = _take(connection, self._at_work, self._working) or _NOBODY
-        self._resting[tenant] += 1
+        self._resting[tenant] = self._resting.get(tenant, 0) + 1
 
     def wake(self, connection: object) -> None:
         """Note that a connection is idle no more."""
@@ -45,7 +44,7 @@ class TenantShares:
     def closed(self, connection: object) -> None:
         """Note that a connection is gone."""
         _take(connection, self._at_work, self._working)
-        self.wake(connection)
+        _take(connection, self._at_rest, self._resting)
 
     def idle_beside(self, connection: object) -> int:
         """Return how many idle connections there are of the tenant that an idle one is of."""
@@ -53,16 +52,18 @@ class TenantShares:
         return 0 if tenant is None else self._resting[tenant]
 
     def _is_over(self, tenant: str) -> bool:
-        if len(self._known) == 1 or len(self._at_work) < self._most - self._most // _PART_FOR_OTHERS:
+        if len(self._known) == 1:
             return False
         tenants = len({*self._working, tenant}) + 1  # there is room for one that comes next
-        return self._working[tenant] >= max(1, self._most // tenants)
+        return self._working.get(tenant, 0) >= max(1, self._most // tenants)
 
 
-def _take(connection: object, owners: dict[object, str], counts: Counter[str]) -> str | None:
+def _take(connection: object, owners: dict[object, str], counts: dict[str, int]) -> str | None:
     tenant = owners.pop(connection, None)
     if tenant is not None:
-        counts[tenant] -= 1
-        if not counts[tenant]:
+        left = counts[tenant] - 1
+        if left:
+            counts[tenant] = left
+        else:
             del counts[tenant]
     return tenant

@@ -31,14 +31,12 @@ _PROBES = tuple(
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
-def watch_peer(request: web.Request) -> None:
-    """Make the kernel notice a peer that vanished without closing, while its turn runs or its socket is idle."""
-    connection = None if request.transport is None else request.transport.get_extra_info("socket")
+def watch_peer(transport: asyncio.BaseTransport) -> None:
+    """Make the kernel notice a peer that vanishes without closing, while its turn runs or its socket is idle."""
+    connection = transport.get_extra_info("socket")
     if connection is None or connection.family not in {socket.AF_INET, socket.AF_INET6}:
         return  # the kernel tells the end of a Unix socket by itself
     with suppress(OSError):  # it is gone already
-        if all(connection.getsockopt(socket.IPPROTO_TCP, option) == value for option, value in _PROBES[:1]):
-            return  # an earlier request on the connection has done it
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _PROBES:
             connection.setsockopt(socket.IPPROTO_TCP, option, value)
@@ -49,14 +47,16 @@ async def finish(request: web.Request, response: web.StreamResponse, rest: bytes
 
     A turn counts as running until then, so that a drain cuts off nothing.
     """
+    transport = request.transport
     try:
         await response.prepare(request)
+        if transport is None:
+            await response.write_eof(rest)
+            return
+        transport.set_write_buffer_limits(high=0)  # now "drained" means empty, and all is written at once if it can be
         await response.write_eof(rest)
-        transport = request.transport
-        if transport is not None:
-            transport.set_write_buffer_limits(high=0)  # now "drained" means empty
-            await request.writer.drain()
-            transport.set_write_buffer_limits()
+        await request.writer.drain()
+        transport.set_write_buffer_limits()
     except ConnectionError as error:
         raise peer_gone(error) from None
 

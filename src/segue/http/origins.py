@@ -26,23 +26,41 @@ _PROXY_FIELDS = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "true
 _FOREIGN_SITES = frozenset({"cross-site", "same-site"})
 
 
+#: How many Host fields that were found good are remembered, and how long such a field may be.
+_REMEMBERED = 64
+_LONGEST_REMEMBERED = 300
+
+
 class OriginPolicy:
-    """The host names that are ours beside loopback (`*`: all), and the other origins whose pages may call us."""
+    """The host names that are ours beside loopback (`*`: all), and the other origins whose pages may call us.
+
+    Nearly every request names the same host, and to read an address takes longer than all else: so good Host fields are
+    remembered, a few of them.
+    """
 
     def __init__(self, hosts: Iterable[str], origins: Iterable[str]) -> None:
         self._hosts = frozenset(_plain(name) for name in hosts if name)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in origins)
+        self.remembered: set[str] = set()
+        """Host fields that were found good."""
 
     def denial(self, host: str, *, origin: str | None, fetch_site: str | None) -> Denial | None:
         """Check the values of Host, Origin and Sec-Fetch-Site; None accepts the request."""
-        name = host_name(host)
-        if not (is_loopback(name) or name in self._hosts or "*" in self._hosts):
+        if host not in self.remembered and not self._is_good(host):
             return "forbidden_host"
         if origin is not None:
             return None if self._is_ours(origin, host) else "forbidden_origin"
         if fetch_site is not None and fetch_site.lower() in _FOREIGN_SITES:
             return "forbidden_origin"
         return None
+
+    def _is_good(self, host: str) -> bool:
+        name = host_name(host)
+        if not (is_loopback(name) or name in self._hosts or "*" in self._hosts):
+            return False
+        if len(self.remembered) < _REMEMBERED and len(host) <= _LONGEST_REMEMBERED:
+            self.remembered.add(host)
+        return True
 
     def _is_ours(self, origin: str, host: str) -> bool:
         """Tell whether the page is our own (same host and port), or of an origin that was named."""

@@ -17,6 +17,7 @@ from segue.gateway.api.authentication import audited, keyed, private
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.audit import AuditLog
 from segue.gateway.caller_rules import CallerRules
+from segue.gateway.connections import AcceptLimits, Connections
 from segue.gateway.principal import Principal
 from segue.gateway.quotas.quotas import Quotas
 from segue.gateway.tunnel.session import PRINCIPAL as TUNNEL_PRINCIPAL
@@ -30,6 +31,7 @@ BEARER = {"Authorization": "Bearer sk-alice"}
 
 
 SILENT = AuditLog(None, time.time)
+NOBODY = Connections(AcceptLimits(1, 1.0, 1.0), time.monotonic)
 
 
 def rules(*keys: KeyConfig) -> CallerRules:
@@ -64,7 +66,7 @@ async def text(answer: web.StreamResponse) -> str:
 
 
 async def test_a_key_leads_to_its_tenant_and_no_key_nowhere() -> None:
-    handler = keyed(rules(KEY, BOBS), SILENT, tenant_of)
+    handler = keyed(rules(KEY, BOBS), SILENT, NOBODY, tenant_of)
     assert await text(await handler(request(BEARER))) == "alice"
     with pytest.raises(Refused) as caught:
         await handler(request())
@@ -72,16 +74,16 @@ async def test_a_key_leads_to_its_tenant_and_no_key_nowhere() -> None:
 
 
 async def test_without_keys_everybody_is_the_local_tenant() -> None:
-    assert await text(await keyed(rules(), SILENT, tenant_of)(request())) == LOCAL_TENANT
+    assert await text(await keyed(rules(), SILENT, NOBODY, tenant_of)(request())) == LOCAL_TENANT
 
 
 async def test_a_request_through_the_tunnel_has_the_tenant_of_its_sidecar() -> None:
     """Whatever key it carries: that one is for a provider."""
-    handler = keyed(rules(KEY, BOBS), SILENT, tenant_of)
+    handler = keyed(rules(KEY, BOBS), SILENT, NOBODY, tenant_of)
     through = Transport(tenant="bob")
     assert await text(await handler(request(BEARER, through))) == "bob"
     with pytest.raises(Refused) as caught:
-        await keyed(rules(KEY), SILENT, tenant_of)(request(BEARER, through))
+        await keyed(rules(KEY), SILENT, NOBODY, tenant_of)(request(BEARER, through))
     assert caught.value.problem.code == "invalid_api_key", "the key of the sidecar was revoked meanwhile"
     gone = request(BEARER, through)
     gone.protocol.transport = None
@@ -142,7 +144,7 @@ async def test_what_is_done_to_a_response_is_noted_with_its_end(tmp_path: Path) 
             with pytest.raises(raised):
                 await noting(asked)
     with pytest.raises(Refused):
-        await keyed(rules(KEY), audit, tenant_of)(request())
+        await keyed(rules(KEY), audit, NOBODY, tenant_of)(request())
     audit.close()
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(line["action"], line.get("response_id"), line.get("status")) for line in lines] == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from http import HTTPStatus
 from unittest.mock import Mock
 
 import aiohttp
@@ -13,7 +14,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from segue.config import Config
 from segue.gateway.access import Access
-from segue.gateway.api.middleware import closes_when_draining, door_check, error_replies, say_no_server
+from segue.gateway.api.middleware import door_check, error_replies, last_changes
 from segue.gateway.connections import AcceptLimits, Connections
 from segue.gateway.drain import DrainState
 from segue.protocol.problems import Problem, Refused
@@ -21,6 +22,10 @@ from segue.stores.interface import StoreError
 
 LIMIT = 7
 NOBODY = Connections(AcceptLimits(1, 1.0, 1.0), time.monotonic)
+
+
+def anybody(_: web.Request) -> None:
+    """Let every request in."""
 
 
 def request(method: str = "GET", **headers: str) -> web.Request:
@@ -31,7 +36,7 @@ async def reply_to(error: Exception) -> tuple[web.StreamResponse, dict[str, obje
     async def fail(_: web.Request) -> web.StreamResponse:
         raise error
 
-    reply = await error_replies(LIMIT, bytes)(request("PUT"), fail)
+    reply = await error_replies(LIMIT, anybody)(request("PUT"), fail)
     assert isinstance(reply, web.Response)
     assert isinstance(reply.body, bytes)
     return reply, json.loads(reply.body)["error"]
@@ -68,7 +73,7 @@ async def test_a_client_that_leaves_while_its_reply_begins_is_no_fault_of_the_ga
         raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
 
     asked = make_mocked_request("GET", "/where", headers={"Host": "127.0.0.1"}, transport=transport)
-    assert (await error_replies(LIMIT, bytes)(asked, fail)).status == 500
+    assert (await error_replies(LIMIT, anybody)(asked, fail)).status == 500
     assert ("action=handle" in caplog.text) is not gone
 
 
@@ -86,14 +91,14 @@ async def test_a_gateway_that_drains_closes_connections_after_their_reply(
 ) -> None:
     drain, response = DrainState(), web.Response(status=status)
     drain.draining = draining
-    await closes_when_draining(drain)(make_mocked_request("GET", "/"), response)
+    await last_changes(drain)(make_mocked_request("GET", "/"), response)
     assert (response.headers.get("Connection"), response.keep_alive) == (("close", False) if closes else (None, None))
 
 
 async def test_a_reply_does_not_say_what_made_it() -> None:
     response = web.Response(headers={"Server": "Python/3", "Date": "now"})
     for _ in range(2):
-        await say_no_server(make_mocked_request("GET", "/"), response)
+        await last_changes(DrainState())(make_mocked_request("GET", "/"), response)
         assert "Server" not in response.headers
     assert response.headers["Date"] == "now"
 
@@ -104,21 +109,21 @@ async def test_a_connection_beyond_the_limit_is_for_operators_alone() -> None:
 
     crowded, asked = Connections(AcceptLimits(1, 1.0, 1.0), time.monotonic), request()
     crowded.reserved.add(asked.protocol)
-    reply = await door_check(Access(Config()), crowded)(asked, answer)
+    check = door_check(Access(Config()), crowded)
+    reply = await error_replies(LIMIT, check)(asked, answer)
     assert (reply.status, reply.headers["Retry-After"], reply.keep_alive) == (503, "1", False)
     for path in ("/healthz", "/readyz", "/metrics"):
         asked = make_mocked_request("GET", path, headers={"Host": "localhost"}, protocol=asked.protocol)
-        assert (await door_check(Access(Config()), crowded)(asked, answer)).status == 200
+        assert (await error_replies(LIMIT, check)(asked, answer)).status == 200
 
 
 async def test_an_answer_passes_as_it_is() -> None:
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.Response(text="x")
 
-    for middleware in (error_replies(LIMIT, bytes), door_check(Access(Config()), NOBODY)):
-        reply = await middleware(request(), answer)
-        assert isinstance(reply, web.Response)
-        assert reply.text == "x"
+    reply = await error_replies(LIMIT, door_check(Access(Config()), NOBODY))(request(), answer)
+    assert isinstance(reply, web.Response)
+    assert reply.text == "x"
 
 
 @pytest.mark.parametrize(
@@ -129,6 +134,9 @@ async def test_a_foreign_host_or_page_does_not_reach_a_handler(headers: dict[str
     async def never(_: web.Request) -> web.StreamResponse:
         raise AssertionError
 
+    check = door_check(Access(Config()), NOBODY)
     with pytest.raises(Refused) as caught:
-        await door_check(Access(Config()), NOBODY)(request(**headers), never)
+        check(request(**headers))
     assert caught.value.problem.code == code
+    reply = await error_replies(LIMIT, check)(request(**headers), never)
+    assert reply.status == HTTPStatus.FORBIDDEN

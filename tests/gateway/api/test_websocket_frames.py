@@ -12,7 +12,9 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import OP_PONG, OP_TEXT, Frame
 from websockets.protocol import CLIENT, Protocol
 
-from segue.gateway.api.websocket_frames import DeflatedFrames, frames, text_frames
+from segue.gateway.api.websocket_frames import DeflatedFrames, event_frames, frames, text_frames
+from segue.protocol.events import Event
+from segue.protocol.lanes import tag
 from tests.strategies import examples
 
 
@@ -41,6 +43,28 @@ def test_a_length_has_three_forms(size: int, head: bytes) -> None:
     payload = b"x" * size
     assert text_frames([payload]) == head + payload
     assert read(head + payload) == [payload]
+    assert event_frames([Event("e", payload, 0)]) == ([head, payload], size)
+
+
+_ECHO = b'{"model":"%b"}'
+_EVENTS = [
+    Event("response.output_text.delta", b'{"delta":"hello"}', 2),
+    Event("response.created", b'{"response":{"id":"r",', 0, echo=_ECHO % b"m"),
+    Event("response.created", b'{"response":{"id":"r",', 0, echo=_ECHO % (b"m" * 70_000)),
+    Event("response.output_text.done", b'{"text":"%b"}' % (b"t" * 200), 3),
+]
+
+
+@pytest.mark.parametrize("lane", ["", "research"])
+def test_events_are_framed_as_they_are_whole(lane: str) -> None:
+    """What they share is not copied until the pieces are joined for the socket."""
+    ended = tag(lane)
+    pieces, size = event_frames(_EVENTS, ended)
+    whole = [event.whole(ended) for event in _EVENTS]
+    assert read(b"".join(pieces)) == whole
+    assert b"".join(pieces) == text_frames(whole)
+    assert size == sum(map(len, whole))
+    assert event_frames([]) == ([], 0)
 
 
 @settings(max_examples=examples(300))

@@ -47,7 +47,7 @@ async def asked(
     async def transfer(request: web.Request) -> web.StreamResponse:
         return await shown.transfer(request, request.headers.get("Tenant", "a"))
 
-    application = web.Application(middlewares=[error_replies(1 << 24, bytes)])
+    application = web.Application(middlewares=[error_replies(1 << 24, lambda _: None)])
     application.add_routes([web.get("/d", shown.show), web.post("/t", transfer)])
     async with TestServer(application) as server, aiohttp.ClientSession(server.make_url("/")) as client, egress:
         yield client

@@ -6,11 +6,14 @@ gateways in one process do not add up. The help texts below define each metric. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from itertools import accumulate
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from segue.engine.upstream import LocalUpstream
@@ -29,34 +32,100 @@ _OUTCOMES: tuple[Outcome, ...] = ("completed", "incomplete", "failed", "refused"
 _EXCHANGE_OUTCOMES: tuple[ExchangeOutcome, ...] = ("completed", "cancelled", "failed")
 _LEVELS: tuple[Level, ...] = ("connection", "process", "store")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_BOUNDS = (*map(str, _SECONDS), "+Inf")
+
+
+class Durations:
+    """How many durations were no longer than each bound, and how long all were together."""
+
+    __slots__ = ("counts", "sum_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_SECONDS) + 1)
+        self.sum_s = 0.0
+
+    def observe(self, time_s: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(_SECONDS, time_s)] += 1
+        self.sum_s += time_s
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return the bounds, each with the number of durations within it."""
+        return list(zip(_BOUNDS, accumulate(self.counts), strict=True))
 
 
 class TransportMeter:
-    """The counters of one transport."""
+    """The counts of one transport: plain numbers, since each turn has several, read for each scrape."""
 
-    def __init__(self, metrics: Metrics, transport: Transport) -> None:
-        self._turns = {outcome: metrics.turns.labels(transport, outcome) for outcome in _OUTCOMES}
-        self._events = metrics.events.labels(transport)
-        self._in = metrics.bytes_received.labels(transport)
-        self._out = metrics.bytes_sent.labels(transport)
-        self._first = metrics.first_output_seconds.labels(transport)
-        self._time = metrics.turn_seconds.labels(transport)
+    __slots__ = ("events", "first_output", "received_bytes", "sent_bytes", "time", "turns")
+
+    def __init__(self) -> None:
+        self.turns: dict[Outcome, int] = dict.fromkeys(_OUTCOMES, 0)
+        self.events = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
+        self.first_output = Durations()
+        self.time = Durations()
 
     def received(self, size: int) -> None:
         """Count the payload of one request or message."""
-        self._in.inc(size)
+        self.received_bytes += size
 
     def sent(self, events: int, size: int) -> None:
         """Count what a turn, or an error, sent as payload."""
-        self._events.inc(events)
-        self._out.inc(size)
+        self.events += events
+        self.sent_bytes += size
 
     def turn(self, outcome: Outcome, first_output_s: float | None, time_s: float) -> None:
         """Count a turn that is over; times in seconds since its request was read."""
-        self._turns[outcome].inc()
-        self._time.observe(time_s)
+        self.turns[outcome] += 1
+        self.time.observe(time_s)
         if first_output_s is not None:
-            self._first.observe(first_output_s)
+            self.first_output.observe(first_output_s)
+
+
+class TransportCollector(Collector):
+    """The counts of all transports."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.meters = {transport: TransportMeter() for transport in _TRANSPORTS}
+        self._created_at = time.time()
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the present counts."""
+        turns = CounterMetricFamily(
+            "segue_turns", "Turns that are over, by transport and outcome.", labels=["transport", "outcome"]
+        )
+        for transport, meter in self.meters.items():
+            for outcome, count in meter.turns.items():
+                turns.add_metric([transport, outcome], count, self._created_at)
+        return (
+            turns,
+            self._counter("segue_events", "Events sent to clients.", lambda meter: meter.events),
+            self._counter("segue_received_bytes", "Payload bytes of requests.", lambda meter: meter.received_bytes),
+            self._counter("segue_sent_bytes", "Payload bytes of events and replies.", lambda meter: meter.sent_bytes),
+            self._histogram(
+                "segue_first_output_seconds",
+                "Time from a request to the first event of its output.",
+                lambda meter: meter.first_output,
+            ),
+            self._histogram("segue_turn_seconds", "Time from a request to its end.", lambda meter: meter.time),
+        )
+
+    def _counter(self, name: str, text: str, count: Callable[[TransportMeter], int]) -> Metric:
+        family = CounterMetricFamily(name, text, labels=["transport"])
+        for transport, meter in self.meters.items():
+            family.add_metric([transport], count(meter), self._created_at)
+        return family
+
+    def _histogram(self, name: str, text: str, durations: Callable[[TransportMeter], Durations]) -> Metric:
+        family = HistogramMetricFamily(name, text, labels=["transport"])
+        for transport, meter in self.meters.items():
+            found = durations(meter)
+            family.add_metric([transport], found.buckets(), found.sum_s)
+            family.add_sample(f"{name}_created", {"transport": transport}, self._created_at)
+        return family
 
 
 class TunnelMeter:
@@ -216,10 +285,7 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, registry=registry)
 
-        self.turns = counter("segue_turns", "Turns that are over, by transport and outcome.", "transport", "outcome")
-        self.events = counter("segue_events", "Events sent to clients.", "transport")
-        self.bytes_received = counter("segue_received_bytes", "Payload bytes of requests.", "transport")
-        self.bytes_sent = counter("segue_sent_bytes", "Payload bytes of events and replies.", "transport")
+        self.by_transport = TransportCollector(registry).meters
         self.hits = counter("segue_continuation_hits", "Continued responses, by where they were found.", "level")
         self.misses = counter("segue_continuation_misses", "Continuations of a response that was not found.")
         self.evictions = counter("segue_cache_evictions", "Responses dropped from memory to keep the byte budget.")
@@ -235,21 +301,10 @@ class Metrics:
             "segue_repeated_creates", "Creates that were answered with a response that there was already."
         )
         self.repeats = repeats
-        self.first_output_seconds = Histogram(
-            "segue_first_output_seconds",
-            "Time from a request to the first event of its output.",
-            ("transport",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.turn_seconds = Histogram(
-            "segue_turn_seconds", "Time from a request to its end.", ("transport",), buckets=_SECONDS, registry=registry
-        )
         self.tunnel = TunnelMeter(registry)
         self.upstreams = ProviderCollector(registry)
         self.usage = UsageCollector(registry)
         self.engines = EngineCollector(registry)
-        self.by_transport = {transport: TransportMeter(self, transport) for transport in _TRANSPORTS}
         self._evictions = 0
         self.hit = {level: self.hits.labels(level) for level in _LEVELS}
 

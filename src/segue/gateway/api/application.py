@@ -11,12 +11,12 @@ from segue.dialects.chat.door import ChatDoor
 from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.admin.usage import UsageRoutes
-from segue.gateway.api.authentication import Handler, audited, keyed, private, shared
+from segue.gateway.api.authentication import Handler, audited, keyed, private
 from segue.gateway.api.client_api import CHAT, MESSAGES, MODELS
 from segue.gateway.api.conversations import ConversationRoutes
 from segue.gateway.api.doors import DoorRoutes
 from segue.gateway.api.messages import MessagesRoutes
-from segue.gateway.api.middleware import closes_when_draining, door_check, error_replies, say_no_server
+from segue.gateway.api.middleware import door_check, error_replies, last_changes
 from segue.gateway.api.models import ModelRoutes
 from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
@@ -58,13 +58,13 @@ def build_application(
         return await diagnostics.transfer(request, request[PRINCIPAL].tenant)
 
     def with_key(handler: Handler) -> Handler:
-        return keyed(services.rules, services.audit, shared(connections, handler))
+        return keyed(services.rules, services.audit, connections, handler)
 
     exports = partial(audited, services.audit, "export")
     for_operators = partial(private, access, services.clock)
-    middlewares = [error_replies(limit, services.executor.entropy), door_check(access, connections)]
-    application = web.Application(middlewares=middlewares, client_max_size=limit)
-    application.on_response_prepare.extend((closes_when_draining(services.drain), say_no_server))
+    middleware = error_replies(limit, door_check(access, connections))
+    application = web.Application(middlewares=[middleware], client_max_size=limit)
+    application.on_response_prepare.append(last_changes(services.drain))
     application.add_routes(
         [
             *_model_routes(services, bodies, with_key),

@@ -11,7 +11,7 @@ from segue.gateway.access import Access
 from segue.gateway.api.request_keys import HELD, PRINCIPAL
 from segue.gateway.audit import Action, AuditLog
 from segue.gateway.caller_rules import CallerRules
-from segue.gateway.connections import Connections, certificate_of, too_many_connections
+from segue.gateway.connections import Connection, Connections, certificate_of, too_many_connections
 from segue.gateway.error_mapping import REPLIES, http_reply
 from segue.gateway.tunnel.session import tunnel_principal
 from segue.protocol.ids import parse_response_id, response_of_message
@@ -20,19 +20,29 @@ from segue.protocol.problems import Problem, Refused
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def keyed(rules: CallerRules, audit: AuditLog, handler: Handler) -> Handler:
-    """Let only requests with one of the gateway's API keys through, and note whose they are."""
+def keyed(rules: CallerRules, audit: AuditLog, connections: Connections, handler: Handler) -> Handler:
+    """Let only requests with one of the gateway's API keys through, and note whose they are.
+
+    A tenant that has more than its share of the connections is refused. What comes through a tunnel is none of them.
+    """
     access, clock = rules.access, rules.clock
 
     async def checked(request: web.Request) -> web.StreamResponse:
-        carrier, now = tunnel_principal(request), clock()
+        connection, now = request.protocol, clock()
+        direct = connection if isinstance(connection, Connection) else None
+        carrier = None if direct is not None else tunnel_principal(request)
         if carrier is None:
-            found = access.principal(request.headers, now, None if access.open else certificate_of(request))
+            certificate = None if direct is None or access.open else direct.certificate
+            found = access.principal(request.headers, now, certificate)
         else:
             found = access.renewed(carrier, now)
         if isinstance(found, Problem):
             audit.note("refused_key", carrier, peer=request.remote, reason=found.message)
             raise Refused(found)
+        if direct is not None and not connections.begin(direct, found.tenant):
+            reply = http_reply(too_many_connections())
+            reply.force_close()  # it would be one more that is idle
+            return reply
         request[PRINCIPAL] = found
         try:
             return await handler(request)
@@ -40,19 +50,6 @@ def keyed(rules: CallerRules, audit: AuditLog, handler: Handler) -> Handler:
             held = request.get(HELD)
             if held is not None:
                 held.release()
-
-    return checked
-
-
-def shared(connections: Connections, handler: Handler) -> Handler:
-    """Refuse a tenant that has more than its share of the connections. What comes through a tunnel is none of them."""
-
-    async def checked(request: web.Request) -> web.StreamResponse:
-        if not connections.begin(request.protocol, request[PRINCIPAL].tenant):
-            reply = http_reply(too_many_connections())
-            reply.force_close()  # it would be one more that is idle
-            return reply
-        return await handler(request)
 
     return checked
 

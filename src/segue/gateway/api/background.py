@@ -16,7 +16,7 @@ from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.api.sse import send_in_form
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
-from segue.gateway.transport import send_whole, watch_peer
+from segue.gateway.transport import send_whole
 from segue.gateway.turns.executor import Caller
 from segue.protocol.events import Event, response_of
 from segue.protocol.ids import ResponseId
@@ -57,7 +57,6 @@ class BackgroundRoutes:
         self, request: web.Request, create: Create, caller: Caller, meter: TransportMeter
     ) -> web.StreamResponse:
         """Begin a kept turn, or find the one that its idempotency key stands for, and reply as the client wants it."""
-        watch_peer(request)
         background = self._services.background
         with self._services.drain.turn_running():
             response_id = await background.create(create, caller)
@@ -90,7 +89,6 @@ class BackgroundRoutes:
         text = request.query.get("starting_after", "-1")
         if not text.removeprefix("-").isdecimal() or len(text) > 12 or int(text) < -1:  # noqa: PLR2004 - no turn has a number of events this long
             raise Refused(Problem("invalid_value", "'starting_after' is the number of an event.", "starting_after"))
-        watch_peer(request)
         services = self._services
         events = services.background.resume(tenant, response_id, int(text))
         form = _FORMS.get(request.query.get("lean", ""), "whole")

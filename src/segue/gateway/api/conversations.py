@@ -64,7 +64,7 @@ class ConversationRoutes:
         services, principal = self._services, request[PRINCIPAL]
         if services.drain.draining:
             raise Refused(takes_no_turn())
-        file = await self._bodies.read(request)
+        file = await self._bodies.read(request, principal)
         with services.drain.turn_running():
             report = await self._transfer.take_in(principal.tenant, file)
         services.audit.note("import", principal, peer=request.remote, response_id=report.id, status=200)

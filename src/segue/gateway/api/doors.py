@@ -19,13 +19,13 @@ from segue.dialects.doors import Door, DoorRequest, DoorWriter
 from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.api.keep_alive import COMMENT, KeepAlive
 from segue.gateway.api.request_body import RequestBodies
-from segue.gateway.api.request_keys import PRINCIPAL, REQUEST_ID
+from segue.gateway.api.request_keys import PRINCIPAL, request_id
 from segue.gateway.api.sse import SSE_HEADERS
 from segue.gateway.drain import takes_no_turn
 from segue.gateway.error_mapping import failed_turn, reply_of
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.services import Services
-from segue.gateway.transport import abort, finish, send_whole, watch_peer, write, write_all_but_last
+from segue.gateway.transport import abort, finish, send_whole, write, write_all_but_last
 from segue.gateway.turns.executor import Caller, TurnRun
 from segue.protocol.codec import encode
 from segue.protocol.events import Event
@@ -56,7 +56,7 @@ class DoorRoutes:
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Run a turn, and answer as the door's API does."""
-        asked = await self._parse(request, await self._bodies.read(request), self._door)
+        asked = await self._parse(request, await self._bodies.read(request, request[PRINCIPAL]), self._door)
         meter = self._meter(asked)
         caller = self._caller(request, meter)
         run = self._services.executor.run(asked.create, caller, self._services.executor.new_id(asked.create))
@@ -64,7 +64,7 @@ class DoorRoutes:
 
     async def count_input(self, request: web.Request) -> web.StreamResponse:
         """Answer how many tokens the input of a request would have."""
-        asked = await self._parse(request, await self._bodies.read(request), self._door)
+        asked = await self._parse(request, await self._bodies.read(request, request[PRINCIPAL]), self._door)
         return await self._count(request, asked, self._caller(request, self._plain))
 
     async def _parse(self, request: web.Request, body: bytes, door: Door) -> DoorRequest:
@@ -91,7 +91,7 @@ class DoorRoutes:
         return Caller(request[PRINCIPAL], meter, credential=self._services.access.credential(request.headers))
 
     def _headers(self, request: web.Request) -> Mapping[str, str]:
-        return {self._id_header: request[REQUEST_ID]}
+        return {self._id_header: request_id(request)}
 
     async def _answer(
         self, request: web.Request, asked: DoorRequest, run: TurnRun, batches: AsyncGenerator[Sequence[Event], None]
@@ -99,14 +99,12 @@ class DoorRoutes:
         """Answer with the events of a turn, or with the one message that they are."""
         assert run.response_id is not None, "it was made before"
         writer = self._door.writer(asked, run.response_id, int(self._services.clock()))
-        watch_peer(request)
         with self._services.drain.turn_running():
             if asked.create.stream:
                 return await self._stream(request, run, batches, writer=writer)
             return await self._reply(request, run, batches, writer=writer)
 
     async def _count(self, request: web.Request, asked: DoorRequest, caller: Caller) -> web.StreamResponse:
-        watch_peer(request)
         create = replace(asked.create, store=False)  # nothing is stored
         count = await self._services.executor.count_input(create, caller)
         return web.Response(body=encode({"input_tokens": count}), content_type=_JSON, headers=self._headers(request))

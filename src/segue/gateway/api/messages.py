@@ -27,7 +27,7 @@ class MessagesRoutes(DoorRoutes):
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Run a turn, and answer with its events or with the message."""
-        body = await self._bodies.read(request)
+        body = await self._bodies.read(request, request[PRINCIPAL])
         anchor = await self._anchor(request, body)
         if anchor is None:
             return await self._run(request, body, None, claim=None)
@@ -36,7 +36,7 @@ class MessagesRoutes(DoorRoutes):
 
     async def count_input(self, request: web.Request) -> web.StreamResponse:
         """Answer how many tokens a request has; in a thread, with all that came before."""
-        body = await self._bodies.read(request)
+        body = await self._bodies.read(request, request[PRINCIPAL])
         anchor = await self._anchor(request, body)
         door = MessagesDoor(counting=True, held=None if anchor is None else anchor.context)
         asked = await self._parse(request, body, door)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import TypeAlias
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -12,7 +13,7 @@ from aiohttp.typedefs import Middleware
 from segue.gateway.access import Access, not_own_user
 from segue.gateway.api.authentication import Handler
 from segue.gateway.api.client_api import CHAT, is_of_messages_api, turn_at
-from segue.gateway.api.request_keys import REQUEST_ID
+from segue.gateway.api.request_keys import request_id
 from segue.gateway.connections import Connection, Connections, too_many_connections
 from segue.gateway.drain import DrainState
 from segue.gateway.error_mapping import http_reply, messages_reply
@@ -26,11 +27,16 @@ _log = logging.getLogger("segue.gateway")
 OPERATORS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
-def door_check(access: Access, connections: Connections) -> Middleware:
-    """Make the middleware that refuses foreign hosts, pages and users, and connections that are kept for operators."""
+DoorCheck: TypeAlias = Callable[[web.Request], web.StreamResponse | None]
 
-    @web.middleware
-    async def check_door(request: web.Request, handler: Handler) -> web.StreamResponse:
+
+def door_check(access: Access, connections: Connections) -> DoorCheck:
+    """Make the check that refuses foreign hosts, pages and users, and connections that are kept for operators.
+
+    It returns the refusal of such a connection, and raises the others.
+    """
+
+    def check_door(request: web.Request) -> web.StreamResponse | None:
         problem = access.refuse_origin(request.headers)
         if connections.reserved and request.protocol in connections.reserved and request.path not in OPERATORS:
             reply = http_reply(too_many_connections())
@@ -40,42 +46,45 @@ def door_check(access: Access, connections: Connections) -> Middleware:
             problem = not_own_user()
         if problem is not None:
             raise Refused(problem)
-        return await handler(request)
+        return None
 
     return check_door
 
 
 def _is_own(request: web.Request) -> bool:
     """Tell whether the gateway's own user asks. Of what comes through the tunnel, the sidecar was looked at."""
-    return not isinstance(request.protocol, Connection) or request.protocol.own
+    connection = request.protocol
+    return not isinstance(connection, Connection) or connection.own
 
 
-def closes_when_draining(drain: DrainState) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
-    """Make the hook that closes a connection after its reply while the gateway drains, so that clients go elsewhere."""
+def last_changes(drain: DrainState) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """Make the hook that changes the head of each reply.
 
-    async def close_after(request: web.Request, response: web.StreamResponse) -> None:
+    While the gateway drains, a connection is closed after its reply, so that clients go elsewhere. What aiohttp says
+    about itself is taken out: it tells attackers the versions (RFC 9110, 10.2.4), and is 36 bytes.
+    """
+
+    async def change_head(request: web.Request, response: web.StreamResponse) -> None:
         del request
+        headers = response.headers
+        headers.popall("Server", None)
         if drain.draining and response.status != HTTPStatus.SWITCHING_PROTOCOLS:
-            response.headers["Connection"] = "close"
+            headers["Connection"] = "close"
             response.force_close()
 
-    return close_after
+    return change_head
 
 
-async def say_no_server(request: web.Request, response: web.StreamResponse) -> None:
-    """Take out what aiohttp says about itself: it tells attackers the versions (RFC 9110, 10.2.4), and is 36 bytes."""
-    del request
-    response.headers.popall("Server", None)
+def error_replies(max_message_bytes: int, check_door: DoorCheck) -> Middleware:
+    """Make the middleware around all handlers: what one raises becomes an error reply, in the shape of the path's API.
 
-
-def error_replies(max_message_bytes: int, entropy: Callable[[int], bytes]) -> Middleware:
-    """Make the middleware that turns what a handler raises into an error reply, in the shape of the path's API."""
+    One for all, since each layer costs every event of a stream a step.
+    """
 
     @web.middleware
     async def reply_with_error(request: web.Request, handler: Handler) -> web.StreamResponse:
-        request[REQUEST_ID] = f"req_{entropy(12).hex()}"
         try:
-            return await handler(request)
+            return check_door(request) or await handler(request)
         except web.HTTPMethodNotAllowed as error:
             allowed = ", ".join(sorted(error.allowed_methods))
             reply = _reply(
@@ -95,10 +104,10 @@ def error_replies(max_message_bytes: int, entropy: Callable[[int], bytes]) -> Mi
 def _reply(request: web.Request, problem: Problem) -> web.Response:
     turn = turn_at(request.method, request.path)
     if is_of_messages_api(request.path, request.headers):
-        return messages_reply(problem, request[REQUEST_ID], turn)
+        return messages_reply(problem, request_id(request), turn)
     reply = http_reply(problem, turn)
     if request.path == CHAT:
-        reply.headers["x-request-id"] = request[REQUEST_ID]  # as each reply of this door has it
+        reply.headers["x-request-id"] = request_id(request)  # as each reply of this door has it
     return reply
 
 

@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from segue.gateway.api.request_keys import HELD, PRINCIPAL
-from segue.gateway.request_memory import RequestMemory
+from segue.gateway.api.request_keys import HELD
+from segue.gateway.principal import Principal
+from segue.gateway.request_memory import HeldRequest, RequestMemory
 from segue.gateway.services import Services
 from segue.gateway.tunnel.uploads import Uploads
 from segue.protocol.problems import Problem, Refused
@@ -34,15 +35,30 @@ class BodyReader:
         """Return the body. Raises `HTTPRequestEntityTooLarge`, or `Refused` if it stalls."""
         if (request.content_length or 0) > self._limit:
             raise web.HTTPRequestEntityTooLarge(self._limit, request.content_length or 0)
-        content, upload = request.content, _BodyUpload(tenant)
-        is_here = content.is_eof() and content.total_bytes <= self._limit  # most bodies come with their head
+        content = request.content
+        if not content.is_eof() or content.total_bytes > self._limit:
+            return await self._collect(request, tenant)
+        body = content.read_nowait()  # most bodies come with their head
+        held = request[HELD] = self._memory.hold(tenant, len(body))
+        if not held.counted:
+            await self._wait(held, _BodyUpload(tenant))
+        return body
+
+    async def _wait(self, held: HeldRequest, upload: _BodyUpload) -> None:
+        """Wait for memory. Meanwhile the body counts as one that is being read."""
         try:
-            pieces = [content.read_nowait()] if is_here else await self._collect(request, upload)
+            self._uploads.hold(upload, held.size_bytes)
+            await held.admitted()
+        finally:
+            self._uploads.release(upload)
+
+    async def _collect(self, request: web.Request, tenant: str) -> bytes:
+        """Read a body as it comes."""
+        upload = _BodyUpload(tenant)
+        try:
+            pieces = await self._read_pieces(request, upload)
             held = request[HELD] = self._memory.hold(tenant, sum(map(len, pieces)))
-            if not held.counted:
-                if is_here:
-                    self._uploads.hold(upload, held.size_bytes)
-                await held.admitted()
+            await held.admitted()
         finally:
             self._uploads.release(upload)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -58,7 +74,7 @@ class BodyReader:
             )
             raise Refused(Problem("request_timeout", message)) from None
 
-    async def _collect(self, request: web.Request, upload: _BodyUpload) -> list[bytes]:
+    async def _read_pieces(self, request: web.Request, upload: _BodyUpload) -> list[bytes]:
         pieces: list[bytes] = []
         size, due = 0, PROGRESS_BYTES
         async with self._patience() as timeout:
@@ -91,17 +107,17 @@ class RequestBodies:
         self._reader = BodyReader(
             server.max_message_bytes, stall_s=server.body_timeout_s, uploads=uploads, memory=services.memory
         )
-        self._rules = services.rules
+        self._quotas = services.rules.quotas
+        self._clock = services.clock
 
-    async def read(self, request: web.Request) -> bytes:
+    async def read(self, request: web.Request, principal: Principal) -> bytes:
         """Return the body of a request. Raises `Refused`, or what `BodyReader.read` raises."""
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             message = "Compressed request bodies are not accepted. Send the body as it is, without Content-Encoding."
             raise Refused(Problem("unsupported_content_encoding", message))
-        principal = request[PRINCIPAL]
-        self._rules.check(principal)  # before its body is read
+        self._quotas.check(principal, self._clock())  # before its body is read
         body = await self._reader.read(request, principal.tenant)
-        self._rules.note_upload(principal, len(body))
+        self._quotas.note_upload(principal, len(body), self._clock())
         return body
 
 

@@ -1,6 +1,8 @@
-"""What the wrappers around a handler note on its request."""
+"""What is noted on a request: by the wrappers around its handler, and what it is called in its reply."""
 
 from __future__ import annotations
+
+import os
 
 from aiohttp import web
 
@@ -9,7 +11,13 @@ from segue.gateway.request_memory import HeldRequest
 
 #: Who sent a request that came through `authentication.keyed`.
 PRINCIPAL = web.RequestKey("principal", Principal)
-#: What a request is called in a reply, if its API has a header line for that.
-REQUEST_ID = web.RequestKey("request_id", str)
+_REQUEST_ID = web.RequestKey("request_id", str)
 #: What a request whose body was read holds in memory. It is released after its handler.
 HELD = web.RequestKey("held", HeldRequest)
+
+
+def request_id(request: web.Request) -> str:
+    """Return what a request is called in its reply, if its API has a header line for that. Most have none."""
+    if _REQUEST_ID not in request:
+        request[_REQUEST_ID] = f"req_{os.urandom(12).hex()}"
+    return request[_REQUEST_ID]

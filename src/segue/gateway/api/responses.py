@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
 
 import msgspec
 from aiohttp import web
@@ -20,8 +19,9 @@ from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.sse import send_in_form
 from segue.gateway.drain import takes_no_turn
 from segue.gateway.error_mapping import failed_turn
+from segue.gateway.principal import Principal
 from segue.gateway.services import Services
-from segue.gateway.transport import send_whole, watch_peer
+from segue.gateway.transport import send_whole
 from segue.gateway.turns.executor import Caller, TurnRun
 from segue.history.records import ChainLink
 from segue.protocol.codec import encode
@@ -48,7 +48,7 @@ class ResponseRoutes:
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Run a turn, and answer with its events or with the response that it ends in."""
         services, principal = self._services, request[PRINCIPAL]
-        create = await self._read_create(request)
+        create = await self._read_create(request, principal)
         if not isinstance(create, Problem):
             create = _with_key(create, request.headers.get("Idempotency-Key"))
         if services.drain.draining and (isinstance(create, Problem) or create.idempotency_key is None):
@@ -63,22 +63,24 @@ class ResponseRoutes:
         if create.kept:
             return await self._background.create(request, create, caller, meter)
         run = services.executor.run(create, caller)
-        watch_peer(request)
         with services.drain.turn_running():
             if create.stream:
                 after_s = services.server.stream_keep_alive_s
                 return await send_in_form(request, run.events(), meter, form=create.form, keep_alive_s=after_s)
             return await self._reply(request, run, meter)
 
-    async def _read_create(self, request: web.Request) -> Create | Problem:
-        body = await self._bodies.read(request)
-        return await self._services.requests.create(body, request[PRINCIPAL].tenant)
+    async def _read_create(self, request: web.Request, principal: Principal) -> Create | Problem:
+        body = await self._bodies.read(request, principal)
+        return await self._services.requests.create(body, principal.tenant)
 
     @staticmethod
     async def _reply(request: web.Request, run: TurnRun, meter: TransportMeter) -> web.StreamResponse:
-        async with aclosing(run.events()) as batches:
+        batches = run.events()
+        try:
             async for _ in batches:
                 pass  # only what they fold to is sent
+        finally:
+            await batches.aclose()
         assert run.finished is not None, "a turn that was not refused ends in a terminal event"
         finished = run.finished
         failure = finished.head.error
@@ -93,12 +95,12 @@ class ResponseRoutes:
         """Answer how many tokens the input of a create would have. What is about its answer is not looked at."""
         if self._services.drain.draining:
             raise Refused(takes_no_turn())
-        create = await self._read_create(request)
+        principal = request[PRINCIPAL]
+        create = await self._read_create(request, principal)
         if isinstance(create, Problem):
             raise Refused(create)
-        watch_peer(request)
         create = msgspec.structs.replace(create, store=False)  # nothing is stored
-        caller = Caller(request[PRINCIPAL], self._plain, credential=self._services.access.credential(request.headers))
+        caller = Caller(principal, self._plain, credential=self._services.access.credential(request.headers))
         count = await self._services.executor.count_input(create, caller)
         body = encode({"object": "response.input_tokens", "input_tokens": count})
         return web.Response(body=body, content_type=_JSON)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
 from types import MappingProxyType
 
 from aiohttp import web
@@ -63,20 +62,27 @@ async def send_events(
         request, response, keep_alive_s, lambda: COMMENT if encoder is None else encoder.feed(COMMENT) + encoder.flush()
     )
     try:
-        async with aclosing(batches):
+        try:
             async for batch in batches:
                 silence.end()
                 if not response.prepared:
                     await response.prepare(request)
-                texts = [_text_of(event, compact=compact) for event in batch]
-                meter.sent(len(batch), sum(len(piece) for text in texts for piece in text))
-                last = await _write_all_but_last(response, texts, encoder)
+                pieces = _pieces_of(batch, compact=compact)
+                size = sum(map(len, pieces))
+                meter.sent(len(batch), size)
+                if size <= BLOCK_BYTES:  # nearly always
+                    last = b"".join(pieces)
+                else:
+                    texts = [_pieces_of((event,), compact=compact) for event in batch]
+                    last = await _write_all_but_last(response, texts, encoder)
                 if batch[-1].type not in _LAST:
                     await write(response, last if encoder is None else encoder.feed(last) + encoder.flush())
                     silence.begin()
                     continue
                 done = True
                 await _end(request, response, last + DONE, encoder)
+        finally:
+            await batches.aclose()
         if not done:
             await _end(request, response, DONE, encoder)
     except Exception as error:
@@ -110,7 +116,7 @@ async def send_in_form(
 async def _write_all_but_last(
     response: web.StreamResponse, texts: Sequence[Pieces], encoder: EventEncoder | None
 ) -> bytes:
-    """Write the blocks of a batch; return the last one, nearly always the only one, with which something else goes."""
+    """Write the blocks of a batch; return the last one, with which something else goes."""
     last = b""
     for block in blocks(texts):
         if last:
@@ -124,11 +130,16 @@ async def _end(request: web.Request, response: web.StreamResponse, rest: bytes, 
     await finish(request, response, rest if encoder is None else encoder.feed(rest) + encoder.end())
 
 
-def _text_of(event: Event, *, compact: bool) -> Pieces:
-    kind = "" if compact else event.type
-    if event.echo or len(event.data) > BLOCK_BYTES:
-        return event_pieces(kind, event.pieces())
-    return (write_event(kind, event.data),)
+def _pieces_of(batch: Sequence[Event], *, compact: bool) -> list[bytes | memoryview]:
+    """Return the texts of a batch, not joined yet: a large event is not copied."""
+    pieces: list[bytes | memoryview] = []
+    for event in batch:  # a call for each event is felt
+        kind = "" if compact else event.type
+        if event.echo or len(event.data) > BLOCK_BYTES:
+            pieces += event_pieces(kind, event.pieces())
+        else:
+            pieces.append(write_event(kind, event.data))
+    return pieces
 
 
 def _headers(method: str, coding: StreamCoding | None, *, compact: bool) -> dict[str, str]:

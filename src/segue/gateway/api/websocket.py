@@ -20,13 +20,13 @@ from typing import assert_never
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from segue.gateway.api.request_keys import PRINCIPAL
-from segue.gateway.api.websocket_frames import DeflatedFrames, frames, text_frames
+from segue.gateway.api.websocket_frames import DeflatedFrames, event_frames, frames
 from segue.gateway.drain import shutting_down
 from segue.gateway.error_mapping import socket_reply
 from segue.gateway.principal import Principal
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.services import Services
-from segue.gateway.transport import peer_gone, watch_peer
+from segue.gateway.transport import peer_gone
 from segue.gateway.turns.executor import Caller, TurnRun
 from segue.gateway.turns.lean_batches import lean_batches
 from segue.http.blocks import BLOCK_BYTES, Pieces
@@ -80,7 +80,6 @@ async def serve_websocket(services: Services, request: web.Request) -> web.Strea
     with services.rules.quotas.connected(request[PRINCIPAL]):
         await socket.prepare(request)
         if request.transport is not None:  # it has not left while it was answered
-            watch_peer(request)
             connection = WebSocketConnection(services, request, socket, request[PRINCIPAL])
             with drain.connection_open(connection):
                 await connection.serve()
@@ -270,17 +269,21 @@ class WebSocketConnection:
 
     async def _stream(self, start: Start) -> LaneInput:
         """Send a turn's events; returns what the turn means for its lane."""
-        suffix = tag(start.lane)
+        lane = tag(start.lane)
         last: Event | None = None
         events = size = 0
         try:
-            opened = await self._open(start)
+            batches = await self._open(start)
             form = start.request.form
-            async with aclosing(opened if form == "whole" else lean_batches(opened, form=form)) as batches:
+            if form != "whole":
+                batches = lean_batches(batches, form=form)
+            try:
                 async for batch in batches:
                     last = batch[-1]
-                    size += await self._send_events(batch, suffix)
+                    size += await self._send_events(batch, lane)
                     events += len(batch)
+            finally:
+                await batches.aclose()
             if last is None and isinstance(start.request, Resume):  # otherwise its client would wait forever
                 await self._refuse(events_gone(start.request.response_id), start.lane)
         except Refused as refused:
@@ -364,16 +367,16 @@ class WebSocketConnection:
         await self._send([(payload,)])
         self._meter.sent(1, len(payload))
 
-    async def _send_events(self, batch: Sequence[Event], suffix: bytes) -> int:
+    async def _send_events(self, batch: Sequence[Event], lane: bytes) -> int:
         """Write events; return how many bytes they have, when the socket has room for more."""
-        size = sum([len(event.data) + len(event.echo) for event in batch])
-        if size > BLOCK_BYTES or self._writing.locked():
-            await self._send([event.pieces(suffix) for event in batch])
-            return size
-        # Nearly always: each call less for an event is felt.
-        whole = [event.whole(suffix) if suffix or event.echo else event.data for event in batch]
-        await self._write(text_frames(whole) if self._deflate is None else self._deflate.write(whole))
-        return size
+        if self._deflate is None and not self._writing.locked():
+            pieces, size = event_frames(batch, lane)
+            if size <= BLOCK_BYTES:  # nearly always
+                await self._write(b"".join(pieces))
+                return size
+        messages = [event.pieces(lane) for event in batch]
+        await self._send(messages)
+        return sum([len(piece) for message in messages for piece in message])
 
     async def _send(self, messages: Sequence[Pieces]) -> None:
         """Write messages, small ones in one piece; return when the socket has room for more."""

@@ -13,11 +13,13 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from segue.http.blocks import Pieces, cut
+from segue.protocol.events import Event
 
 _FIN = 0x80
 _TEXT = 0x81  # FIN and the opcode of a text frame (RFC 6455, 5.2)
 _COMPRESSED_TEXT = _TEXT | 0x40  # RSV1: the message is compressed (RFC 7692, 7.2.3.1)
-_MEDIUM_BYTES = 126
+#: From these sizes on, a length has its second and its third form (RFC 6455, 5.2).
+_MEDIUM_BYTES, _LONG_BYTES = 126, 0x10000
 _SHORT = struct.Struct("!BB").pack
 _MEDIUM = struct.Struct("!BBH").pack
 _LONG = struct.Struct("!BBQ").pack
@@ -57,10 +59,34 @@ def text_frames(payloads: Sequence[bytes], first: int = _TEXT) -> bytes:
     """Frame messages of a server: unmasked text frames, one for each message (RFC 6455, 5.2)."""
     pieces: list[bytes] = []
     for payload in payloads:
-        size = len(payload)
-        head = _SHORT(first, size) if size < _MEDIUM_BYTES else _head(first, size)  # a call for each event is felt
-        pieces += (head, payload)
+        pieces += (_head(first, len(payload)), payload)
     return b"".join(pieces)
+
+
+def event_frames(events: Sequence[Event], lane: bytes = b"") -> tuple[list[bytes | memoryview], int]:
+    """Frame events, each as one message. Return the pieces of one write, not joined yet, and how many bytes those are.
+
+    `lane` is the tag of one (`lanes.tag`).
+    """
+    pieces: list[bytes | memoryview] = []
+    total = 0
+    for event in events:  # a call for each event is felt: most have none but these
+        data, echo = event.data, event.echo
+        if lane or echo:
+            text = event.pieces(lane)
+            size = sum(map(len, text))
+            pieces += (_head(_TEXT, size), *text)
+        else:
+            size = len(data)
+            if size < _MEDIUM_BYTES:
+                head = _SHORT(_TEXT, size)
+            elif size < _LONG_BYTES:
+                head = _MEDIUM(_TEXT, _MEDIUM_BYTES, size)
+            else:
+                head = _LONG(_TEXT, _MEDIUM_BYTES + 1, size)
+            pieces += (head, data)
+        total += size
+    return pieces, total
 
 
 def _fragments(message: Pieces) -> Iterator[bytes]:
@@ -77,9 +103,9 @@ def _fragments(message: Pieces) -> Iterator[bytes]:
 def _head(first: int, size: int) -> bytes:
     if size < _MEDIUM_BYTES:
         return _SHORT(first, size)
-    if size < 0x10000:  # noqa: PLR2004 - RFC 6455, 5.2: the three forms of a length
+    if size < _LONG_BYTES:
         return _MEDIUM(first, _MEDIUM_BYTES, size)
-    return _LONG(first, 127, size)
+    return _LONG(first, _MEDIUM_BYTES + 1, size)
 
 
 class DeflatedFrames:

@@ -37,7 +37,7 @@ class UsageCounts(msgspec.Struct):
 class Scope:
     """A key, or a tenant: its limits, what is left of them, and what it has used."""
 
-    __slots__ = ("connections", "counts", "limits", "running", "whose", "windows")
+    __slots__ = ("connections", "counts", "limits", "limits_turns", "running", "whose", "windows")
 
     def __init__(self, whose: str, limits: LimitsConfig) -> None:
         self.whose = whose
@@ -61,11 +61,8 @@ class Scope:
             if rate is not None:
                 known = before.get(what)
                 self.windows[what] = known if known is not None and known.per_minute == rate else RateBucket(rate)
-
-    @property
-    def limits_turns(self) -> bool:
+        self.limits_turns = bool(self.windows) or limits.turns is not None
         """Whether a turn has to be looked at."""
-        return bool(self.windows) or self.limits.turns is not None
 
     def take(self, what: str, units: int, now: float) -> None:
         """Take units out of a window, if there is one."""

@@ -16,7 +16,6 @@ from segue.gateway.admin.metrics import TunnelMeter
 from segue.gateway.caller_rules import CallerRules
 from segue.gateway.drain import DrainState, shutting_down
 from segue.gateway.principal import Principal
-from segue.gateway.transport import watch_peer
 from segue.gateway.tunnel.base_cache import Bases
 from segue.gateway.tunnel.resources import TunnelResources
 from segue.gateway.tunnel.session import SidecarSession
@@ -92,7 +91,6 @@ class SidecarSessions:
         socket.headers[EPOCH_HEADER] = self.resources.node.epoch.hex()
         try:
             await socket.prepare(request)
-            watch_peer(request)
             await session.serve(socket, hello)
         finally:
             key = (principal.tenant, name)
