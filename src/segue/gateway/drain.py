@@ -6,8 +6,7 @@ Not here: who asks for a shutdown, and how long it may take (`app`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from segue.protocol.problems import Problem
@@ -48,6 +47,23 @@ class _OpenConnection(AbstractContextManager[None]):
         self._changed.set()
 
 
+class _RunningTurns(AbstractContextManager[None]):
+    """Counts the detached turns of one gateway: one object for all, since each turn enters it."""
+
+    __slots__ = ("_changed", "running")
+
+    def __init__(self, changed: asyncio.Event) -> None:
+        self._changed = changed
+        self.running = 0
+
+    def __enter__(self) -> None:
+        self.running += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.running -= 1
+        self._changed.set()
+
+
 class DrainState:
     """The connections and turns of one gateway. Once `draining` is set, no new ones may begin.
 
@@ -58,8 +74,8 @@ class DrainState:
     def __init__(self) -> None:
         self.draining = False
         self._connections: set[Drainable] = set()
-        self._detached_turns = 0
         self._changed = asyncio.Event()
+        self._detached_turns = _RunningTurns(self._changed)
 
     @property
     def connections(self) -> int:
@@ -69,21 +85,15 @@ class DrainState:
     @property
     def busy(self) -> int:
         """How many connections and detached turns a shutdown still waits for."""
-        return len(self._connections) + self._detached_turns
+        return len(self._connections) + self._detached_turns.running
 
     def connection_open(self, connection: Drainable) -> AbstractContextManager[None]:
         """Count a connection around a block."""
         return _OpenConnection(self._connections, connection, self._changed)
 
-    @contextmanager
-    def turn_running(self) -> Iterator[None]:
+    def turn_running(self) -> AbstractContextManager[None]:
         """Count a detached turn around a block: one of an HTTP request, or a kept one. Connections count theirs."""
-        self._detached_turns += 1
-        try:
-            yield
-        finally:
-            self._detached_turns -= 1
-            self._changed.set()
+        return self._detached_turns
 
     async def drain_connections(self) -> None:
         """Ask every connection to end."""

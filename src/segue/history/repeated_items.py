@@ -41,7 +41,7 @@ from segue.protocol.problems import Problem, already_answered
 
 def leave_out_repeats(parent: Turn | None, given: Input) -> Input | Problem:
     """Return the input without the items that the history of `parent`, or the input itself, holds already."""
-    if not _may_repeat(parent, given.keys):
+    if not (given.keys and _may_repeat(parent, given.keys)):
         return given
     repeated = set(range(_overlap(parent, given)))
     keys = [key for key in given.keys if key.place not in repeated]
@@ -61,7 +61,7 @@ def _may_repeat(parent: Turn | None, keys: Sequence[ItemKey]) -> bool:
     outputs = [key.call_id for key in keys if key.is_output]
     if len(set(ids)) < len(ids) or len(set(outputs)) < len(outputs):
         return True
-    if parent is None or not keys:
+    if parent is None:
         return False
     if ids or len(outputs) < len(keys):
         return True

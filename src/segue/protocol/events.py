@@ -99,9 +99,12 @@ class OutputWriter:
             opened = self._open_message()
             events += self._start_message(opened)
         opened.texts.append(delta)
-        opened.logprobs += logprobs
-        number = self._next()
-        written = encode(logprobs) if logprobs else b"[]"
+        written = b"[]"
+        if logprobs:
+            opened.logprobs += logprobs
+            written = encode(logprobs)
+        number = self._number
+        self._number = number + 1
         data = b'%b%b,"logprobs":%b,"sequence_number":%d}' % (opened.delta_head, encode(delta), written, number)
         events.append(Event("response.output_text.delta", data, number))
         return events
@@ -167,7 +170,8 @@ class OutputWriter:
         return [done, self._item_done(opened.item(text, status))]
 
     def _item_done(self, item: dict[str, object]) -> Event:
-        number = self._next()
+        number = self._number
+        self._number = number + 1
         raw = encode(item)
         head = b'{"type":"response.output_item.done","output_index":%d,"item":' % self._index
         return Event("response.output_item.done", b'%b%b,"sequence_number":%d}' % (head, raw, number), number, raw)
@@ -176,13 +180,9 @@ class OutputWriter:
         return self._event(kind, item_id=ident, output_index=self._index, content_index=0, **fields)
 
     def _event(self, kind: str, **fields: object) -> Event:
-        number = self._next()
-        return Event(kind, encode({"type": kind, **fields, "sequence_number": number}), number)
-
-    def _next(self) -> int:
         number = self._number
-        self._number += 1
-        return number
+        self._number = number + 1
+        return Event(kind, encode({"type": kind, **fields, "sequence_number": number}), number)
 
 
 class _OpenText:

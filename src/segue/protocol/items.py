@@ -154,6 +154,8 @@ class Input(msgspec.Struct, frozen=True):
     @property
     def answered(self) -> frozenset[str]:
         """The ids of the calls whose output is among the items."""
+        if not self.keys:
+            return frozenset()
         return frozenset(key.call_id for key in self.keys if key.call_id is not None and key.is_output)
 
 
@@ -276,8 +278,12 @@ def answered_by(items: Sequence[Item]) -> frozenset[str]:
 
 def calls_of(items: Sequence[Item]) -> frozenset[str]:
     """Return the ids of the tool calls among a model's finished items."""
-    heads = (_heads.decode(item) for item in items)
-    return frozenset(head.call_id for head in heads if head.call_id and (head.type or "").endswith("_call"))
+    calls: list[str] = []
+    for item in items:
+        head = _heads.decode(item)
+        if head.call_id and (head.type or "").endswith("_call"):
+            calls.append(head.call_id)
+    return frozenset(calls)
 
 
 def given_ids(items: Sequence[Item]) -> Iterator[tuple[int, str | None, str]]:

@@ -15,7 +15,16 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Raw
 
-from segue.protocol.codec import decode, decode_value, encode, encode_exactly, is_utf8, size_of, without_lone_surrogates
+from segue.protocol.codec import (
+    UNREADABLE,
+    decode,
+    decode_value,
+    encode,
+    encode_exactly,
+    is_utf8,
+    size_of,
+    without_lone_surrogates,
+)
 from segue.protocol.items import Input, parse_input
 from segue.protocol.lanes import DEFAULT_LANE, read_stream_id
 from segue.protocol.object_text import ObjectText
@@ -37,6 +46,7 @@ StreamForm = Literal["whole", "lean", "compact"]
 MOST_TOOLS = 2000
 
 _NULL = Raw(b"null")
+_CREATE = Raw(b'"response.create"')
 
 Count = Annotated[int, Meta(ge=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -320,6 +330,8 @@ def refuse_text(raw: Raw, where: str) -> Problem | None:
 
     That it is a JSON value was seen when it was skipped; a long text is not made of it.
     """
+    if raw == _NULL:
+        return None
     data = memoryview(raw)
     if len(data) > _LONG_TEXT and data[0] == ord('"'):
         return None if is_utf8(data) else invalid_json("it holds text that is not valid Unicode")
@@ -335,6 +347,16 @@ def parse_message(data: bytes | str, limits: RequestLimits = DEFAULT_LIMITS) -> 
     too_large = refuse_size(data, limits)
     if too_large is not None:
         return ClientMessage(too_large)
+    known = _read_known(data)  # nearly always it is a create without other fields: one pass is enough
+    if known is None or known.type != _CREATE:
+        return _parse_by_head(data, limits)
+    lane = read_stream_id(known.stream_id)
+    if isinstance(lane, Problem):
+        return ClientMessage(lane)
+    return ClientMessage(_create_of(known, data, "websocket", limits), lane)
+
+
+def _parse_by_head(data: bytes | str, limits: RequestLimits) -> ClientMessage:
     head = decode(data, _heads)
     if isinstance(head, Problem):
         repaired = without_lone_surrogates(data)
@@ -375,6 +397,11 @@ def _parse_create(data: bytes | str, transport: Transport, limits: RequestLimits
     if isinstance(body, Problem):
         repaired = without_lone_surrogates(data)
         return body if repaired is None else _parse_create(repaired, transport, limits)
+    return _create_of(body, data, transport, limits)
+
+
+def _create_of(body: _CreateBody, data: bytes | str, transport: Transport, limits: RequestLimits) -> Create | Problem:
+    """Return what the fields of a create ask for."""
     problem = _refuse(body, transport)
     if problem is not None:
         return problem
@@ -433,11 +460,20 @@ def _refuse_background(body: _CreateBody, transport: Transport) -> Problem | Non
 
 def _read(data: bytes | str) -> _CreateBody | Problem:
     """Read the fields that we know. Nearly always there are no others, and one pass over the body is enough."""
-    body = decode(data, _known_bodies)
-    if isinstance(body, Problem):
-        lenient = decode(data, _bodies)
-        return lenient if isinstance(lenient, Problem) else refuse_text(lenient.instructions, "instructions") or lenient
-    return refuse_text(body.instructions, "instructions") or body
+    known = _read_known(data)
+    if known is not None:
+        return known
+    body = decode(data, _bodies)
+    return body if isinstance(body, Problem) else refuse_text(body.instructions, "instructions") or body
+
+
+def _read_known(data: bytes | str) -> _KnownCreateBody | None:
+    """Read a body that has no other fields than those that we know; None if it has, or if something is wrong."""
+    try:
+        body = _known_bodies.decode(data)
+    except UNREADABLE:
+        return None
+    return None if refuse_text(body.instructions, "instructions") else body
 
 
 def _asks_to_prewarm(body: _CreateBody) -> bool:
@@ -450,9 +486,11 @@ def _extra(body: _CreateBody, data: bytes | str, values: dict[str, Any]) -> dict
     """Return the fields to keep as they came: options (taken out of `values`) and unknown fields."""
     extra: dict[str, Raw] = {}
     for name in _OPTIONS:
-        options = {key: value for key, value in values.pop(name, {}).items() if key != "prewarm" and value is not None}
-        if options:
-            extra[name] = Raw(encode(options))
+        if name in values:
+            given = values.pop(name).items()
+            options = {key: value for key, value in given if key != "prewarm" and value is not None}
+            if options:
+                extra[name] = Raw(encode(options))
     if isinstance(body, _KnownCreateBody):
         return extra
     unknown = unknown_fields(data, _CreateBody.__struct_fields__)

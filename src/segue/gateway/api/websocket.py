@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import weakref
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 from typing import assert_never
@@ -112,6 +111,7 @@ class WebSocketConnection:
         self._runs: dict[str, TurnRun | str] = {}  # what runs, by lane; of a kept turn its id
         self._slots = services.parents.connection(principal.tenant)
         self._order = asyncio.Lock()
+        self._applying = 0  # how many have, or wait for, the order
         self._writing = asyncio.Lock()
         self._room = asyncio.Event()  # set whenever the queue may have room again
         self._timer: asyncio.TimerHandle | None = None
@@ -157,17 +157,19 @@ class WebSocketConnection:
 
         Return False for one that is no UTF-8, which ends the connection (RFC 6455, 8.1).
         """
-        self._note_received(len(text))
-        held = self._services.memory.hold(self._principal.tenant, len(text))
+        services, principal, size = self._services, self._principal, len(text)
+        self._meter.received(size)
+        services.rules.quotas.note_upload(principal, size, services.clock())
+        held = services.memory.hold(principal.tenant, size)
         try:
             while not held.counted:
                 await self._wait(held.admitted())
-            parsed = await self._services.requests.message(text, self._principal.tenant)
+            parsed = await services.requests.message(text, principal.tenant)
             if parsed is None:
                 await self._close(WSCloseCode.INVALID_TEXT, "not UTF-8")
             else:
                 if isinstance(parsed.request, Create):
-                    weakref.finalize(parsed.request, held.release).atexit = False
+                    held.release_with(parsed.request)
                 await self._apply(self._session.receive(text, self._loop.time(), parsed))
         except BaseException:
             held.release()
@@ -175,10 +177,6 @@ class WebSocketConnection:
         if parsed is None or not isinstance(parsed.request, Create):
             held.release()
         return parsed is not None
-
-    def _note_received(self, size: int) -> None:
-        self._meter.received(size)
-        self._services.rules.note_upload(self._principal, size)
 
     async def _wait_for_room(self) -> None:
         """Wait until the queue may have room. While nothing is read, only a write shows that the peer is gone."""
@@ -213,21 +211,31 @@ class WebSocketConnection:
         """Carry out effects in their order, and after earlier ones that wait for a full socket."""
         if not effects:
             return
+        if len(effects) == 1 and isinstance(effects[0], Start) and not self._applying:
+            self._start(effects[0])  # nearly always: nothing waits, so there is no order to keep
+            return
         for effect in effects:
             if isinstance(effect, Hold):  # now: a turn of another lane may end at the next await
                 self._slots.hold_for_fork(effect.lane, effect.number, effect.response_id)
-        async with self._order:
-            for effect in effects:
-                await self._carry_out(effect)
+        self._applying += 1
+        try:
+            async with self._order:
+                for effect in effects:
+                    await self._carry_out(effect)
+        finally:
+            self._applying -= 1
+
+    def _start(self, start: Start) -> None:
+        task = self._loop.create_task(self._run_turn(start))
+        self._turns.add(task)
+        task.add_done_callback(self._turns.discard)
 
     async def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Hold():
                 pass  # done above, before anything was awaited
             case Start():
-                task = self._loop.create_task(self._run_turn(effect))
-                self._turns.add(task)
-                task.add_done_callback(self._turns.discard)
+                self._start(effect)
             case SendError():
                 await self._refuse(effect.problem, effect.lane)
             case RefuseSteer():
@@ -260,7 +268,8 @@ class WebSocketConnection:
             self._arm()
             if self._deflate is not None and not self._runs:
                 self._deflate.rest()
-            await self._apply(effects)
+            if effects:
+                await self._apply(effects)
         except ConnectionError:
             pass  # the reader notices it too, and cleans up
         except Exception as error:  # noqa: BLE001 - a bug of ours must not leave the client waiting in a dead lane

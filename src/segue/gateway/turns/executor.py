@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -104,7 +102,7 @@ class TurnSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_referenced_bytes: int
 
 
-class ResolvedCreate(NamedTuple):
+class ResolvedCreate(msgspec.Struct, frozen=True):
     """What a create names: what runs its model, and the history with the new input."""
 
     found: Found
@@ -141,7 +139,7 @@ class Executor:
         self.resolver = ReferenceResolver(parents, store, max_bytes=settings.max_referenced_bytes, clock=sources.clock)
         self.upstream_use = UpstreamUse()
         self._deleting: set[asyncio.Task[bool]] = set()
-        self._erasures: Counter[str] = Counter()
+        self._erasures: dict[str, int] = {}
 
     def run(self, create: Create, caller: Caller, response_id: ResponseId | None = None) -> TurnRun:
         """Prepare a turn; it begins when its events are asked for. `new_id` can make its id before."""
@@ -206,8 +204,8 @@ class Executor:
 
     def _find(self, create: Create, caller: Caller) -> Found:
         """Find what runs the model of a create. One that is not for the caller looks like none."""
-        model = create.settings.model
-        found = self.router.find(model, caller.tenant) if caller.principal.may_use(model) else None
+        model, principal = create.settings.model, caller.principal
+        found = self.router.find(model, principal.tenant) if principal.may_use(model) else None
         if found is None:
             raise Refused(model_not_found(model))
         return found
@@ -232,11 +230,11 @@ class Executor:
 
     def erasures(self, tenant: str) -> int:
         """Return a number that changes when what a tenant has is erased: what was begun before must not be kept."""
-        return self._erasures[tenant]
+        return self._erasures.get(tenant, 0)
 
     def note_erasure(self, tenant: str) -> None:
         """Note that what a tenant has is being erased, or was erased just now."""
-        self._erasures[tenant] += 1
+        self._erasures[tenant] = self._erasures.get(tenant, 0) + 1
         self.parents.note_deletion()
 
     async def sweep(self) -> int:
@@ -266,8 +264,9 @@ class TurnRun:
         self._create = create
         self._input = create.input  # with its references resolved, and without repeats, once the turn begins
         self._caller = caller
+        self._tenant = caller.principal.tenant
         self._begun_at = executor.monotonic()
-        self._erasures = executor.erasures(caller.tenant)
+        self._erasures = executor.erasures(self._tenant)
         self._first_output_s: float | None = None
         self._stream: TurnStream | None = None
         self._remembered = False
@@ -352,7 +351,7 @@ class TurnRun:
         executor, create, caller = self._executor, self._create, self._caller
         self._scopes = executor.quotas.begin(caller.principal, executor.clock())
         if create.store:
-            await executor.storage_quota.check(caller.tenant, executor.clock())
+            await executor.storage_quota.check(self._tenant, executor.clock())
         resolved = await executor.resolve(create, caller)
         self._input = resolved.input
         parent = resolved.history.parent
@@ -360,7 +359,7 @@ class TurnRun:
         request = UpstreamRequest(
             resolved.found.model,
             response_id,
-            caller.tenant,
+            self._tenant,
             resolved.history,
             create.settings,
             caller.credential,
@@ -376,9 +375,13 @@ class TurnRun:
     async def _settle(self, batches: AsyncGenerator[Batch, None] | None, outcome: Outcome) -> None:
         """Stop what still runs, and count the turn."""
         executor = self._executor
-        self._announce_if_lost()
+        if not self._remembered:
+            self._announce_if_lost()
         if batches is not None:
-            await _stop(batches)
+            try:
+                await batches.aclose()
+            except Exception as error:  # noqa: BLE001 - the seam to foreign code: too late to matter to the turn
+                _log.warning("action=stop error=%s", redacted_traceback(error))
         executor.upstream_use.end(self._upstreams)
         executor.quotas.end(self._scopes, None if self.finished is None else self.finished.head.usage, executor.clock())
         self._caller.meter.turn(outcome, self._first_output_s, executor.monotonic() - self._begun_at)
@@ -406,7 +409,7 @@ class TurnRun:
             return stream.close(_ERASED, executor.clock())
         assert turn.expires_at is not None, "a stored turn expires"
         record = Record(
-            tenant=self._caller.tenant,
+            tenant=self._tenant,
             id=turn.id,
             parent_id=_id_of(turn.parent),
             created_at=turn.expires_at - executor.retention_s,
@@ -439,14 +442,14 @@ class TurnRun:
             return
         caller, cache = self._caller, self._executor.cache
         if caller.slot is not None:
-            cache.put_slot(caller.tenant, caller.slot, turn)
+            cache.put_slot(self._tenant, caller.slot, turn)
         if turn.stored:
-            cache.put_shared(caller.tenant, turn)
+            cache.put_shared(self._tenant, turn)
         self._remembered = True
 
     def _is_erased(self) -> bool:
         """Say whether what its tenant has was erased since the turn began: it may continue what is gone."""
-        return self._executor.erasures(self._caller.tenant) != self._erasures
+        return self._executor.erasures(self._tenant) != self._erasures
 
     @property
     def _continuable(self) -> bool:
@@ -456,22 +459,14 @@ class TurnRun:
     def _announce_if_lost(self) -> None:
         """Tell the upstreams if the turn became no parent although its upstream, which came to its end, expects it."""
         ended = self._stream is not None and self._stream.ended is not None
-        if ended and not self._remembered and self.response_id is not None:
-            self._executor.eviction.forget(self._caller.tenant, [self.response_id])
+        if ended and self.response_id is not None:
+            self._executor.eviction.forget(self._tenant, [self.response_id])
 
 
 async def _warm_up(runs: Streaming, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
     """Stand in for an upstream's stream where nothing is to be generated; an upstream that can prefill does so."""
     counted = await runs.prefill(request) if isinstance(runs, Prefilling) else usage(0, 0)
     yield (Ended("completed", counted),)
-
-
-async def _stop(batches: AsyncGenerator[Batch, None]) -> None:
-    """Stop an upstream. An error that it raises then comes too late to matter to the turn."""
-    try:
-        await batches.aclose()
-    except Exception as error:  # noqa: BLE001 - the seam to foreign code
-        _log.warning("action=stop error=%s", redacted_traceback(error))
 
 
 def _end_of(error: BaseException, request: UpstreamRequest, *, begun: bool) -> Ended | None:
