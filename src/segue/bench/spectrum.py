@@ -241,7 +241,7 @@ def render(report: BenchReport, console: Console) -> None:
     cited = [row for row in ROWS if row.source is not None]
     for row in ROWS:
         number = f" \\[{cited.index(row) + 1}]" if row in cited else ""
-        lasts = row.lasts or ", ".join(filter(None, (_LASTS[settings["lasts"][row.arm]], row.at_most)))
+        lasts = row.lasts or _tried(settings["lasts"].get(row.arm), row)
         arm = arms.get(row.arm or "")
         cells = ("", "", "", "", "") if arm is None or not arm.turns else _cells(arm)
         table.add_row(f"{row.name}{number}", row.state, lasts, *cells)
@@ -261,6 +261,12 @@ def render(report: BenchReport, console: Console) -> None:
     for place, row in enumerate(cited, start=1):
         text = f"[{place}] A later turn sends {row.sends}. {row.source}"
         console.print(text, style="dim", highlight=False, soft_wrap=True)
+
+
+def _tried(found: Lifetime | None, row: SpectrumRow) -> str:
+    """Say how long the ids of a row last; an older report may not have tried that out."""
+    tried = "not tried out" if found is None else _LASTS[found]
+    return tried if row.at_most is None else f"{tried}, {row.at_most}"
 
 
 def _cells(arm: Arm) -> Sequence[str]:
