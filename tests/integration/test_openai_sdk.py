@@ -304,7 +304,7 @@ async def test_an_item_that_left_things_out_is_listed_complete(start: Start, ite
 REFUSALS = [
     ({"temperature": 7}, "BadRequestError", "invalid_value", "temperature"),
     ({"input": []}, "BadRequestError", "missing_required_parameter", "input"),
-    ({"conversation": "conv_1"}, "BadRequestError", "unsupported_parameter", "conversation"),
+    ({"conversation": "conv_1"}, "NotFoundError", "conversation_not_found", "conversation"),
     ({"previous_response_id": UNKNOWN}, "BadRequestError", "previous_response_not_found", "previous_response_id"),
     ({"model": "gpt-0"}, "NotFoundError", "model_not_found", "model"),
 ]

@@ -370,10 +370,6 @@ FUNCTION = {"type": "function", "name": "f"}
         ({"presence_penalty": 3}, invalid("presence_penalty", "Expected `float` <= 2.0")),
         ({"truncation": "some"}, invalid("truncation", "Invalid enum value 'some'")),
         (
-            {"conversation": "conv_1"},
-            unsupported("conversation", "send previous_response_id to continue a response, or the full input"),
-        ),
-        (
             {"prompt": {"id": "p"}},
             unsupported("prompt", "stored prompts do not exist here; send instructions and input"),
         ),

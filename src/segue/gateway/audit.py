@@ -1,4 +1,4 @@
-"""The audit log: who did what to which response, which keys were refused, and reloads. JSON lines.
+"""The audit log: who did what to which response or conversation, which keys were refused, and reloads. JSON lines.
 
 A line says when, what, who (tenant, and name of the key or client certificate) and from which address; never a key and
 never content. Lines are written in a thread, so that no turn waits for a disk. If the disk is too slow, or somebody
@@ -52,6 +52,7 @@ class AuditLine(msgspec.Struct, frozen=True, omit_defaults=True):
     certificate: str | None = None
     peer: str | None = None
     response_id: str | None = None
+    conversation_id: str | None = None
     status: int | None = None
     reason: str | None = None
     left_out: int = 0
@@ -83,6 +84,7 @@ class AuditLog:
         *,
         peer: str | None = None,
         response_id: str | None = None,
+        conversation_id: str | None = None,
         status: int | None = None,
         reason: str | None = None,
     ) -> None:
@@ -104,6 +106,7 @@ class AuditLog:
             certificate=None if principal is None or principal.certificate is None else principal.certificate.sha256,
             peer=peer,
             response_id=response_id,
+            conversation_id=conversation_id,
             status=status,
             reason=reason,
             left_out=self._left_out + failed - self._failed_told,

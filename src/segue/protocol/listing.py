@@ -1,4 +1,4 @@
-"""Lists items for `GET /v1/responses/{id}/input_items`: one page of the input of a response.
+"""Lists items: one page of the input of a response, or of a conversation.
 
 Items are kept as their author wrote them. A listing completes them with the id, the status and the list content that
 the schema wants. It parses kept items, but never as part of a turn. Not here: how stored items are read (stores).
@@ -100,6 +100,18 @@ def paginate(runs: Sequence[ItemRun], page: Page, *, encrypted: bool = False) ->
         more = next(rest, None)
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return encode(_Listing(data, first, last, more is not None))
+
+
+def list_all(runs: Sequence[ItemRun]) -> bytes:
+    """Encode the list object of a few items, all of them, in their order."""
+    data = [_complete(one, encrypted=False) for one in _in_order(runs, "asc")]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return encode(_Listing(data, first, last, has_more=False))
+
+
+def show_item(run: ItemRun, place: int, *, encrypted: bool = False) -> bytes:
+    """Encode one item of a turn as a list shows it."""
+    return encode(_complete(_Shown(run.items[place], run.response_id, run.first + place), encrypted=encrypted))
 
 
 def is_small(runs: Sequence[ItemRun], page: Page) -> bool:

@@ -25,10 +25,19 @@ from segue.protocol.codec import (
     size_of,
     without_lone_surrogates,
 )
+from segue.protocol.conversation_field import conversation_of, refuse_conversation
+from segue.protocol.ids import ConversationId
 from segue.protocol.items import Input, parse_input
 from segue.protocol.lanes import DEFAULT_LANE, read_stream_id
 from segue.protocol.object_text import ObjectText
-from segue.protocol.problems import Problem, invalid_json, missing, thread_unsupported, unknown_type, unsupported
+from segue.protocol.problems import (
+    Problem,
+    invalid_json,
+    missing,
+    thread_unsupported,
+    unknown_type,
+    unsupported,
+)
 from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits, refuse_size
 
 #: Value of `include`: return reasoning that only its provider can read, for a client that sends it back later.
@@ -231,6 +240,7 @@ class Create(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     settings: Settings
     input: Input = Input()
     previous_response_id: str | None = None
+    conversation: ConversationId | None = None
     store: bool = True
     stream: bool = False
     generate: bool = True
@@ -256,7 +266,8 @@ class Create(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
 
     def digest(self) -> bytes:
         """Return a digest that is equal for two requests that ask for the same response."""
-        whole = (self.settings, self.previous_response_id, self.store, self.generate, self.background)
+        named = (self.previous_response_id, self.conversation)
+        whole = (self.settings, *named, self.store, self.generate, self.background)
         return hashlib.sha256(b"\0".join((encode(whole), *self.input.items))).digest()
 
 
@@ -411,14 +422,16 @@ def _create_of(body: _CreateBody, data: bytes | str, transport: Transport, limit
     parsed = Input() if body.input == _NULL else parse_input(body.input, limits)
     if isinstance(parsed, Problem):
         return parsed
+    conversation = None if body.conversation == _NULL else conversation_of(body.conversation)
     generate = body.generate is not False and not _asks_to_prewarm(body)
-    if not parsed.items and body.previous_response_id is None and generate:
+    if not parsed.items and body.previous_response_id is None and conversation is None and generate:
         return missing("input")
     extras = body.segue or _SegueOptions()
     return Create(
         settings=settings,
         input=parsed,
         previous_response_id=body.previous_response_id,
+        conversation=conversation,
         store=body.store is not False,
         stream=bool(body.stream),
         generate=generate,
@@ -436,8 +449,6 @@ def _form(lean: LeanForm | None) -> StreamForm:
 
 
 def _refuse(body: _CreateBody, transport: Transport) -> Problem | None:
-    if body.conversation != _NULL:
-        return unsupported("conversation", "send previous_response_id to continue a response, or the full input")
     if body.prompt != _NULL:
         return unsupported("prompt", "stored prompts do not exist here; send instructions and input")
     if body.thread != _NULL:  # of the Messages API: its history would be lost
@@ -445,6 +456,8 @@ def _refuse(body: _CreateBody, transport: Transport) -> Problem | None:
     if transport == "http" and body.stream_id != _NULL:
         return unsupported("stream_id", "lanes are for WebSocket mode; each HTTP request is on its own anyway")
     problem = _refuse_background(body, transport) if body.background else None
+    if problem is None and body.conversation != _NULL:
+        problem = refuse_conversation(body.conversation, body.previous_response_id, store=body.store is not False)
     return problem or (None if body.model else missing("model"))
 
 

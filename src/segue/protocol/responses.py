@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from segue.protocol.codec import Pieces, decode, decode_value, encode, encode_exactly
-from segue.protocol.ids import ResponseId
+from segue.protocol.ids import ConversationId, ResponseId
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem, missing
 from segue.protocol.requests import Settings, ThreadContext, refuse_text
@@ -68,10 +68,17 @@ class IncompleteDetails(msgspec.Struct, frozen=True):
     reason: str
 
 
+class ConversationReference(msgspec.Struct, frozen=True):
+    """`response.conversation`: the conversation that a response belongs to."""
+
+    id: ConversationId
+
+
 class ResponseObjectHead(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a response object that belongs to the turn rather than to its request. Times are unix seconds.
 
-    `warnings` is an extra key of ours; it is there only if a dialect left something out.
+    `conversation` is there only in a conversation. `warnings` is an extra key of ours; it is there only if a dialect
+    left something out.
     """
 
     id: ResponseId
@@ -82,6 +89,7 @@ class ResponseObjectHead(msgspec.Struct, frozen=True, kw_only=True):
     error: Failure | None = None
     incomplete_details: IncompleteDetails | None = None
     previous_response_id: ResponseId | None = None
+    conversation: ConversationReference | msgspec.UnsetType = msgspec.UNSET
     usage: Usage | None = None
     warnings: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 

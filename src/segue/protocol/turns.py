@@ -16,9 +16,10 @@ import msgspec
 
 from segue.protocol.codec import UNREADABLE, with_field
 from segue.protocol.events import FIRST_SEQUENCE_NUMBER, SOURCE, Ended, Event, response_event, response_of
-from segue.protocol.ids import ResponseId
+from segue.protocol.ids import ConversationId, ResponseId
 from segue.protocol.items import ENCRYPTED, Item, hide_encrypted
 from segue.protocol.responses import (
+    ConversationReference,
     EncodedResponse,
     Failure,
     IncompleteDetails,
@@ -75,7 +76,7 @@ class TurnStream:
     """One turn from `open` to `close`; times are unix seconds from the caller.
 
     The result always holds the `encrypted_content` of reasoning. The client gets it only if it asked for it
-    (`encrypted`). `sources` gets the provider's own events.
+    (`encrypted`). `sources` gets the provider's own events. A response of a conversation names that and no parent.
     """
 
     def __init__(
@@ -87,9 +88,13 @@ class TurnStream:
         *,
         encrypted: bool = False,
         sources: SourceFold | None = None,
+        conversation: ConversationId | None = None,
     ) -> None:
         self._encrypted = encrypted
         self._head = ResponseObjectHead(id=response_id, created_at=int(now), previous_response_id=parent_id)
+        if conversation is not None:
+            reference = ConversationReference(conversation)
+            self._head = msgspec.structs.replace(self._head, previous_response_id=None, conversation=reference)
         self._echo = echo
         self._number = FIRST_SEQUENCE_NUMBER
         self._output: list[Item] = []

@@ -19,6 +19,7 @@ from tests.gateway.parts import Clock
 
 KEY = KeyConfig("alice", "alice", hashlib.sha256(b"sk-alice").hexdigest())
 NO_ID = "/v1/responses/resp_unknown"
+NO_CONVERSATION = "/v1/conversations/conv_unknown"
 
 #: Method, path, and the status with and without a key.
 ROUTES = [
@@ -28,6 +29,14 @@ ROUTES = [
     ("DELETE", NO_ID, 404, 401),
     ("POST", f"{NO_ID}/cancel", 404, 401),
     ("GET", f"{NO_ID}/input_items", 404, 401),
+    ("POST", "/v1/conversations", 200, 401),
+    ("GET", NO_CONVERSATION, 404, 401),
+    ("POST", NO_CONVERSATION, 400, 401),
+    ("DELETE", NO_CONVERSATION, 404, 401),
+    ("GET", f"{NO_CONVERSATION}/items", 404, 401),
+    ("POST", f"{NO_CONVERSATION}/items", 400, 401),
+    ("GET", f"{NO_CONVERSATION}/items/msg_1", 404, 401),
+    ("DELETE", f"{NO_CONVERSATION}/items/msg_1", 404, 401),
     ("GET", "/v1/models", 200, 401),
     ("GET", "/v1/models/org/one", 200, 401),
     ("GET", "/segue/tunnel", 426, 401),

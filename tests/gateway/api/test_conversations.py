@@ -1,97 +1,198 @@
-"""`/segue/conversations`: with a key, under its tenant, within its limits, and noted in the audit log."""
+"""`/v1/conversations` over HTTP: what each route answers, to whom, and what the audit log says of it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
-from segue.config import Config, LimitsConfig, ServerConfig
+from segue.config import Config, ServerConfig
 from segue.gateway.app import Gateway, serving
 from segue.upstreams.router import ModelRule, Router
-from segue.upstreams.scripted import ScriptedUpstream
+from segue.upstreams.scripted import ScriptedUpstream, say
 from tests.integration.gateway import key
 
-KEYS = [key("ann"), key("bob")]
-ROUTER = Router([ModelRule(ScriptedUpstream(), ["m"])])
+UNKNOWN = f"conv_{'0' * 40}"
+HELLO = {"type": "message", "role": "user", "content": "hello"}
 
 
-async def ask(
-    url: str, method: str, path: str, who: str | None = "ann", data: bytes | None = None
-) -> tuple[int, dict[str, Any]]:
-    headers = {} if who is None else {"Authorization": f"Bearer sk-{who}"}
+class Api:
+    """A client with the key of a tenant."""
+
+    def __init__(self, gateway: Gateway, session: aiohttp.ClientSession) -> None:
+        self.gateway = gateway
+        self._session = session
+
+    async def ask(self, method: str, path: str, body: object = None, *, who: str = "ann") -> tuple[int, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer sk-{who}"}
+        async with self._session.request(method, f"/v1/conversations{path}", data=data, headers=headers) as reply:
+            assert reply.content_type == "application/json"
+            return reply.status, await reply.json()
+
+    async def begin(self, *items: object) -> str:
+        status, made = await self.ask("POST", "", {"items": items})
+        assert status == 200
+        return str(made["id"])
+
+    async def respond(self, conversation: str, text: str) -> dict[str, Any]:
+        body = {"model": "m", "input": text, "conversation": conversation}
+        headers = {"Authorization": "Bearer sk-ann"}
+        async with self._session.post("/v1/responses", json=body, headers=headers) as reply:
+            made: dict[str, Any] = await reply.json()
+            return made
+
+
+@asynccontextmanager
+async def api(*answers: str, audit: Path | None = None) -> AsyncIterator[Api]:
+    model = ScriptedUpstream([say(answer) for answer in answers])
+    server = ServerConfig(port=0, store="memory:", audit_log=None if audit is None else str(audit))
+    config = Config(server=server, key=[key("ann"), key("bob")])
     async with (
+        serving(config, Router([ModelRule(model, ["m"])])) as (gateway, url),
         aiohttp.ClientSession(url) as session,
-        session.request(method, path, data=data, headers=headers) as reply,
     ):
-        assert reply.content_type == "application/json"
-        return reply.status, await reply.json()
+        yield Api(gateway, session)
 
 
-async def stored(url: str) -> str:
-    _, made = await ask(url, "POST", "/v1/responses", data=b'{"model":"m","input":"hi"}')
-    return str(made["id"])
+def texts(listing: dict[str, Any]) -> list[str]:
+    return [item["content"][0]["text"] for item in listing["data"]]
 
 
-async def test_a_tenant_exports_and_takes_in_its_own(tmp_path: Path) -> None:
-    """Each is noted, without any content."""
-    log = tmp_path / "audit.jsonl"
-    config = Config(server=ServerConfig(port=0, store="memory:", audit_log=str(log)), key=KEYS)
-    async with serving(config, ROUTER) as (_, url):
-        ident = await stored(url)
-        path = f"/segue/conversations/{ident}"
-        assert (await ask(url, "GET", path, None))[0] == 401
-        assert (await ask(url, "GET", path, "bob"))[0] == 404
-        status, file = await ask(url, "GET", path)
-        assert (status, file["id"]) == (200, ident)
-        data = json.dumps(file).encode()
-        assert (await ask(url, "POST", "/segue/conversations", None, data))[0] == 401
-        assert (await ask(url, "POST", "/segue/conversations", "bob", data))[0] == 200
-        assert (await ask(url, "GET", path, "bob"))[0] == 200
-        assert (await ask(url, "GET", "/segue/conversations/resp_x"))[0] == 404
-    noted = [json.loads(line) for line in log.read_text().splitlines()]
-    told = [(line["action"], line.get("tenant"), line.get("status"), line.get("response_id")) for line in noted]
-    assert [one for one in told if one[0] != "refused_key"] == [
-        ("export", "bob", 404, ident),
-        ("export", "ann", 200, ident),
-        ("import", "bob", 200, ident),
-        ("export", "bob", 200, ident),
-        ("export", "ann", 404, None),
-    ]
+async def test_a_conversation_is_made_read_changed_and_deleted() -> None:
+    async with api() as client:
+        status, made = await client.ask("POST", "", {"metadata": {"a": "b"}})
+        assert (status, made["object"], made["metadata"]) == (200, "conversation", {"a": "b"})
+        assert isinstance(made["created_at"], int)
+        path = f"/{made['id']}"
+        assert await client.ask("GET", path) == (200, made)
+        changed = {**made, "metadata": {"c": "d"}}
+        assert await client.ask("POST", path, {"metadata": {"c": "d"}}) == (200, changed)
+        assert await client.ask("GET", path) == (200, changed)
+        deleted = {"id": made["id"], "object": "conversation.deleted", "deleted": True}
+        assert await client.ask("DELETE", path) == (200, deleted)
+        assert (await client.ask("GET", path))[0] == 404
+        assert (await client.ask("DELETE", path))[0] == 404
 
 
-async def test_a_request_is_written_for_an_api_that_is_known() -> None:
-    async with serving(Config(server=ServerConfig(port=0, store="memory:")), ROUTER) as (_, url):
-        path = f"/segue/conversations/{await stored(url)}"
-        status, written = await ask(url, "GET", f"{path}?as=chat")
-        assert (status, written["path"], written["body"]["messages"]) == (
+async def test_items_are_listed_page_by_page() -> None:
+    """Those that were given, added, and made by turns, each with an id that stays."""
+    async with api("one", "two") as client:
+        talk = await client.begin(HELLO)
+        await client.respond(talk, "a")
+        status, added = await client.ask("POST", f"/{talk}/items", {"items": [HELLO, HELLO]})
+        assert (status, len(added["data"]), added["has_more"]) == (200, 2, False)
+        assert (added["first_id"], added["last_id"]) == (added["data"][0]["id"], added["data"][1]["id"])
+        await client.respond(talk, "b")
+        _, listed = await client.ask("GET", f"/{talk}/items?order=asc")
+        assert texts(listed) == ["hello", "a", "one", "hello", "hello", "b", "two"]
+        assert listed["data"][3:5] == added["data"]
+        ids = [item["id"] for item in listed["data"]]
+        assert len(set(ids)) == len(ids)
+        _, newest = await client.ask("GET", f"/{talk}/items?limit=2")
+        assert (texts(newest), newest["has_more"]) == (["two", "b"], True)
+        _, then = await client.ask("GET", f"/{talk}/items?limit=2&after={newest['last_id']}")
+        assert [item["id"] for item in then["data"]] == ids[4:2:-1]
+        for item in listed["data"]:
+            assert await client.ask("GET", f"/{talk}/items/{item['id']}") == (200, item)
+        for query in ("limit=0", "order=up", "after=msg_1"):
+            assert (await client.ask("GET", f"/{talk}/items?{query}"))[0] in {400, 404}
+
+
+async def test_an_item_is_taken_out() -> None:
+    """The others keep their ids and their order; the response that saw it goes on to see it."""
+    async with api("one", "two") as client:
+        talk = await client.begin(HELLO)
+        made = await client.respond(talk, "a")
+        _, before = await client.ask("GET", f"/{talk}/items?order=asc")
+        status, shown = await client.ask("DELETE", f"/{talk}/items/{before['data'][0]['id']}")
+        assert (status, shown["object"], shown["id"]) == (200, "conversation", talk)
+        _, after = await client.ask("GET", f"/{talk}/items?order=asc")
+        assert after["data"] == before["data"][1:]
+        assert (await client.ask("DELETE", f"/{talk}/items/{before['data'][0]['id']}"))[0] == 404
+        await client.respond(talk, "b")
+        _, last = await client.ask("GET", f"/{talk}/items?order=asc")
+        assert texts(last) == ["a", "one", "b", "two"]
+        chain = await client.gateway.services.store.chain("ann", made["id"], client.gateway.services.clock())
+        assert chain is not None
+        assert b"hello" in chain[0].input[0]
+
+
+async def test_what_is_there_already_is_not_added_again() -> None:
+    async with api() as client:
+        named = {**HELLO, "id": "msg_mine"}
+        talk = await client.begin(named)
+        assert await client.ask("POST", f"/{talk}/items", {"items": [named]}) == (
             200,
-            "/chat/completions",
-            [{"role": "user", "content": "hi"}],
+            {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False},
         )
-        status, refused = await ask(url, "GET", f"{path}?as=xml")
-        assert (status, refused["error"]["param"]) == (400, "as")
 
 
-@pytest.mark.parametrize(
-    ("data", "status"), [(b"", 400), (b"{}", 400), (b"\xff", 400), (b"[" * 10_000, 400), (b"x" * 2000, 413)]
-)
-async def test_what_is_no_file_is_refused(data: bytes, status: int) -> None:
-    server = ServerConfig(port=0, store="memory:", max_message_bytes=1999 if status == 413 else 100_000)
-    async with serving(Config(server=server), ROUTER) as (_, url):
-        assert (await ask(url, "POST", "/segue/conversations", None, data))[0] == status
+async def test_unknown_and_foreign_ids_are_answered_alike(tmp_path: Path) -> None:
+    async with api() as client:
+        hers = await client.begin({**HELLO, "id": "msg_mine"})
+        calls: list[tuple[str, str, object]] = [
+            ("GET", "", None),
+            ("POST", "", {"metadata": {}}),
+            ("DELETE", "", None),
+            ("GET", "/items", None),
+            ("POST", "/items", {"items": [HELLO]}),
+            ("GET", "/items/msg_mine", None),
+            ("DELETE", "/items/msg_mine", None),
+        ]
+        for method, path, body in calls:
+            for who, ident in (("ann", UNKNOWN), ("bob", hers), ("bob", "conv_1")):
+                status, answer = await client.ask(method, f"/{ident}{path}", body, who=who)
+                message = f"Conversation with id '{ident}' not found."
+                assert (status, answer["error"]["code"], answer["error"]["message"]) == (
+                    404,
+                    "conversation_not_found",
+                    message,
+                )
+        status, answer = await client.ask("GET", f"/{hers}/items/msg_2")
+        assert (status, answer["error"]["code"], answer["error"]["param"]) == (404, "item_not_found", "item_id")
 
 
-async def test_limits_hold_for_it_and_a_drain_ends_it() -> None:
-    limits = LimitsConfig(upload_bytes_per_minute=10)
-    async with serving(Config(server=ServerConfig(port=0, store="memory:"), limits=limits), ROUTER) as (running, url):
-        assert isinstance(running, Gateway)
-        assert (await ask(url, "POST", "/segue/conversations", None, b"x" * 20))[0] == 400
-        assert (await ask(url, "POST", "/segue/conversations", None, b"x"))[0] == 429
-        assert (await ask(url, "GET", "/segue/conversations/resp_x"))[0] == 429
-        running.services.drain.draining = True
-        assert (await ask(url, "POST", "/segue/conversations", None, b"x"))[0] == 503
-        running.services.drain.draining = False
+async def test_what_is_wrong_is_refused() -> None:
+    async with api() as client:
+        talk = await client.begin()
+        for path, body in (("", {"items": "x"}), (f"/{talk}", {}), (f"/{talk}/items", {"items": []})):
+            assert (await client.ask("POST", path, body))[0] == 400
+        client.gateway.services.drain.draining = True
+        for path in ("", f"/{talk}", f"/{talk}/items"):
+            assert (await client.ask("POST", path, {}))[0] == 503
+
+
+async def test_long_lists_are_written_beside_the_event_loop() -> None:
+    async with api() as client:
+        talk = await client.begin(*[{**HELLO, "content": "x" * 60_000}] * 5)
+        _, listed = await client.ask("GET", f"/{talk}/items")
+        assert len(listed["data"]) == 5
+        assert (await client.ask("GET", f"/{talk}/items?after=msg_1"))[0] == 404
+
+
+async def test_reading_and_deleting_are_noted(tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    async with api(audit=file) as client:
+        talk = await client.begin({**HELLO, "id": "msg_mine"})
+        await client.ask("GET", f"/{talk}/items", who="bob")
+        for method, path in (("GET", ""), ("GET", "/items"), ("GET", "/items/msg_mine"), ("DELETE", "/items/msg_mine")):
+            await client.ask(method, f"/{talk}{path}")
+        await client.ask("DELETE", f"/{talk}")
+        await client.ask("GET", "/conv_1")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    said = [(line["action"], line["tenant"], line.get("conversation_id"), line["status"]) for line in lines]
+    assert said == [
+        ("read", "bob", talk, 404),
+        ("read", "ann", talk, 200),
+        ("read", "ann", talk, 200),
+        ("read", "ann", talk, 200),
+        ("delete", "ann", talk, 200),
+        ("delete", "ann", talk, 200),
+        ("read", "ann", None, 404),
+    ]
+    assert "hello" not in file.read_text()

@@ -22,6 +22,7 @@ from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.responses import ResponseRoutes
 from segue.gateway.api.tenants import TenantRoutes
+from segue.gateway.api.transfers import TransferRoutes
 from segue.gateway.api.websocket import serve_websocket
 from segue.gateway.audit import Action
 from segue.gateway.connections import Connections
@@ -33,6 +34,7 @@ from segue.gateway.turns.erasure import Erasure
 #: `compact` is no id but an endpoint of the API that this gateway does not offer.
 _RESPONSE = "/v1/responses/{id:(?!compact$)[^/]+}"
 
+_CONVERSATION = "/v1/conversations/{id}"
 
 _ACTIONS: tuple[Action, ...] = ("read", "delete", "cancel")
 
@@ -45,7 +47,7 @@ def build_application(
     bodies, capabilities = RequestBodies(services), CapabilityRoutes(services.profiles)
     health = _health_routes(services)
 
-    conversations = ConversationRoutes(services, bodies)
+    transfers = TransferRoutes(services, bodies)
     usage_routes = UsageRoutes(services.rules.quotas, services.clock, services.started_at)
 
     async def serve_tunnel(request: web.Request) -> web.StreamResponse:
@@ -68,11 +70,12 @@ def build_application(
     application.add_routes(
         [
             *_model_routes(services, bodies, with_key),
+            *_conversation_routes(services, bodies, with_key),
             web.get("/segue/tunnel", with_key(serve_tunnel), allow_head=False),
             web.get("/segue/capabilities", with_key(capabilities.show)),
             web.get("/segue/usage", with_key(usage), allow_head=False),
-            web.get("/segue/conversations/{id}", with_key(exports(conversations.export)), allow_head=False),
-            web.post("/segue/conversations", with_key(conversations.take_in)),
+            web.get("/segue/conversations/{id}", with_key(exports(transfers.export)), allow_head=False),
+            web.post("/segue/conversations", with_key(transfers.take_in)),
             web.delete("/segue/tenants/{tenant}", with_key(_tenant_routes(services, tunnel).erase)),
             web.get("/segue/diagnostics", with_key(diagnostics.show), allow_head=False),
             web.post("/segue/diagnostics/transfer", with_key(transfer)),
@@ -97,6 +100,25 @@ def _health_routes(services: Services) -> HealthRoutes:
         metrics=services.metrics,
         drain=services.drain,
     )
+
+
+def _conversation_routes(
+    services: Services, bodies: RequestBodies, with_key: Callable[[Handler], Handler]
+) -> list[web.RouteDef]:
+    """Return the routes of the Conversations API."""
+    routes = ConversationRoutes(services, bodies)
+    reads, deletes, _ = (partial(audited, services.audit, action) for action in _ACTIONS)
+    items, item = f"{_CONVERSATION}/items", f"{_CONVERSATION}/items/{{item}}"
+    return [
+        web.post("/v1/conversations", with_key(routes.create)),
+        web.get(_CONVERSATION, with_key(reads(routes.retrieve)), allow_head=False),
+        web.post(_CONVERSATION, with_key(routes.update)),
+        web.delete(_CONVERSATION, with_key(deletes(routes.delete))),
+        web.get(items, with_key(reads(routes.list_items)), allow_head=False),
+        web.post(items, with_key(routes.add_items)),
+        web.get(item, with_key(reads(routes.retrieve_item)), allow_head=False),
+        web.delete(item, with_key(deletes(routes.remove_item))),
+    ]
 
 
 def _model_routes(

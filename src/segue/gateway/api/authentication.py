@@ -14,7 +14,7 @@ from segue.gateway.caller_rules import CallerRules
 from segue.gateway.connections import Connection, Connections, certificate_of, too_many_connections
 from segue.gateway.error_mapping import REPLIES, http_reply
 from segue.gateway.tunnel.session import tunnel_principal
-from segue.protocol.ids import parse_response_id, response_of_message
+from segue.protocol.ids import parse_conversation_id, parse_response_id, response_of_message
 from segue.protocol.problems import Problem, Refused
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -55,7 +55,7 @@ def keyed(rules: CallerRules, audit: AuditLog, connections: Connections, handler
 
 
 def audited(audit: AuditLog, action: Action, handler: Handler) -> Handler:
-    """Note what was done to a response, and with which status it ended."""
+    """Note what was done to a response or a conversation, and with which status it ended."""
 
     async def noted(request: web.Request) -> web.StreamResponse:
         status: int | None = None  # something failed
@@ -66,8 +66,15 @@ def audited(audit: AuditLog, action: Action, handler: Handler) -> Handler:
             status = REPLIES[refused.problem.code].status
             raise
         finally:
-            principal, known = request[PRINCIPAL], parse_response_id(response_of_message(request.match_info["id"]))
-            audit.note(action, principal, peer=request.remote, response_id=known, status=status)
+            ident = request.match_info["id"]
+            audit.note(
+                action,
+                request[PRINCIPAL],
+                peer=request.remote,
+                response_id=parse_response_id(response_of_message(ident)),
+                conversation_id=parse_conversation_id(ident),
+                status=status,
+            )
         return reply
 
     return noted

@@ -1,71 +1,132 @@
-"""`/segue/conversations`: a stored conversation as a file, or as a request for a provider's API; and files taken in.
+"""`/v1/conversations`: making conversations, and looking at them and at their items.
 
-Not here: what is in them (`turns.conversation_transfer`).
+A turn joins a conversation by the field `conversation` of a create (`responses`, `websocket`). Not here: who may change
+one when (`turns.conversations`), and the requests' words (`segue.protocol.conversations`).
 """
 
 from __future__ import annotations
 
-from typing import get_args
+import asyncio
+from collections.abc import Sequence
 
 from aiohttp import web
 
-from segue.config import ProviderDialect
 from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
+from segue.gateway.api.responses import asks_for_encrypted
 from segue.gateway.drain import takes_no_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import send_whole
-from segue.gateway.turns.conversation_transfer import ConversationTransfer
-from segue.protocol.codec import encode
-from segue.protocol.ids import parse_response_id, response_of_message
-from segue.protocol.problems import Problem, Refused, response_not_found
+from segue.history.conversations import ConversationHead, find_item
+from segue.history.records import ChainLink
+from segue.protocol.conversations import (
+    conversation_object,
+    deleted_object,
+    parse_added,
+    parse_change,
+    parse_new,
+)
+from segue.protocol.ids import FIRST_INPUT_NUMBER
+from segue.protocol.listing import ItemRun, is_small, list_all, paginate, parse_page, show_item
+from segue.protocol.problems import Problem, Refused, conversation_item_not_found
 
 _JSON = "application/json"
-_DIALECTS: dict[str, ProviderDialect] = {name: name for name in get_args(ProviderDialect)}
-#: What is in it is for its tenant alone.
-_HEADERS = {"Cache-Control": "no-store"}
 
 
 class ConversationRoutes:
-    """The handlers of `/segue/conversations` and of what is below it."""
+    """The handlers of `/v1/conversations` and of what is below it."""
 
     def __init__(self, services: Services, bodies: RequestBodies) -> None:
         self._services = services
         self._bodies = bodies
-        server, executor = services.server, services.executor
-        self._transfer = ConversationTransfer(
-            services.store,
-            executor.storage_quota,
-            limits=services.requests.limits,
-            retention_s=server.retention_s,
-            clock=services.clock,
-            erasures=executor.erasures,
-        )
+        self._conversations = services.executor.conversations
 
-    async def export(self, request: web.Request) -> web.StreamResponse:
-        """Answer with the conversation that ends in a response: as a file, or as a request if `as` names an API."""
-        services, principal, text = self._services, request[PRINCIPAL], request.match_info["id"]
-        services.rules.check(principal)
-        response_id, asked = parse_response_id(response_of_message(text)), request.query.get("as")
-        if response_id is None:
-            raise Refused(response_not_found(text))
-        if asked is None:
-            body = await self._transfer.export(principal.tenant, response_id)
-        elif asked in _DIALECTS:
-            found = await self._transfer.stateless_request(principal.tenant, response_id, _DIALECTS[asked])
-            body = encode(found)
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """Make a conversation, with items or without."""
+        new = parse_new(await self._body(request), self._services.requests.limits)
+        if isinstance(new, Problem):
+            raise Refused(new)
+        with self._services.drain.turn_running():
+            return _shown(await self._conversations.create(request[PRINCIPAL].tenant, new))
+
+    async def retrieve(self, request: web.Request) -> web.StreamResponse:
+        """Answer with a conversation."""
+        return _shown(await self._conversations.find(request[PRINCIPAL].tenant, request.match_info["id"]))
+
+    async def update(self, request: web.Request) -> web.StreamResponse:
+        """Replace the metadata of a conversation."""
+        metadata = parse_change(await self._body(request), self._services.requests.limits)
+        if isinstance(metadata, Problem):
+            raise Refused(metadata)
+        tenant, ident = request[PRINCIPAL].tenant, request.match_info["id"]
+        with self._services.drain.turn_running():
+            return _shown(await self._conversations.describe(tenant, ident, metadata))
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """Delete a conversation."""
+        self._services.rules.check(request[PRINCIPAL])
+        deleted = await self._conversations.delete(request[PRINCIPAL].tenant, request.match_info["id"])
+        return web.Response(body=deleted_object(deleted), content_type=_JSON)
+
+    # --- items -------------------------------------------------------------------------------------------------------
+
+    async def list_items(self, request: web.Request) -> web.StreamResponse:
+        """List the items of a conversation."""
+        page = parse_page(dict(request.query))
+        if isinstance(page, Problem):
+            raise Refused(page)
+        links = await self._conversations.links(request[PRINCIPAL].tenant, request.match_info["id"])
+        runs, encrypted = _runs(links), asks_for_encrypted(request)
+        if is_small(runs, page):
+            body = paginate(runs, page, encrypted=encrypted)
         else:
-            message = f"Invalid value for 'as': one of {', '.join(_DIALECTS)}; without it, a file."
-            raise Refused(Problem("invalid_value", message, "as"))
-        return await send_whole(request, (body,), headers=_HEADERS)
+            body = await asyncio.to_thread(paginate, runs, page, encrypted=encrypted)
+        if isinstance(body, Problem):
+            raise Refused(body)
+        return await send_whole(request, (body,))
 
-    async def take_in(self, request: web.Request) -> web.StreamResponse:
-        """Store the conversation of a file, and answer with the id to continue."""
-        services, principal = self._services, request[PRINCIPAL]
-        if services.drain.draining:
+    async def add_items(self, request: web.Request) -> web.StreamResponse:
+        """Add items to a conversation, and answer with the list of them."""
+        given = parse_added(await self._body(request), self._services.requests.limits)
+        if isinstance(given, Problem):
+            raise Refused(given)
+        tenant, ident = request[PRINCIPAL].tenant, request.match_info["id"]
+        with self._services.drain.turn_running():
+            step = await self._conversations.add(tenant, ident, given)
+        added = () if step is None else (ItemRun(step.input, step.id),)
+        return await send_whole(request, (list_all(added),))
+
+    async def retrieve_item(self, request: web.Request) -> web.StreamResponse:
+        """Answer with one item of a conversation."""
+        ident, item_id = request.match_info["id"], request.match_info["item"]
+        links = await self._conversations.links(request[PRINCIPAL].tenant, ident)
+        found = await asyncio.to_thread(find_item, links, item_id)  # it may look through all of them
+        if found is None:
+            raise Refused(conversation_item_not_found(item_id, ident))
+        run = ItemRun((found.item,), links[found.link].id, found.number)
+        return await send_whole(request, (show_item(run, 0, encrypted=asks_for_encrypted(request)),))
+
+    async def remove_item(self, request: web.Request) -> web.StreamResponse:
+        """Take an item out of a conversation, and answer with the conversation."""
+        self._services.rules.check(request[PRINCIPAL])
+        tenant, ident = request[PRINCIPAL].tenant, request.match_info["id"]
+        with self._services.drain.turn_running():
+            return _shown(await self._conversations.remove(tenant, ident, request.match_info["item"]))
+
+    async def _body(self, request: web.Request) -> bytes:
+        if self._services.drain.draining:
             raise Refused(takes_no_turn())
-        file = await self._bodies.read(request, principal)
-        with services.drain.turn_running():
-            report = await self._transfer.take_in(principal.tenant, file)
-        services.audit.note("import", principal, peer=request.remote, response_id=report.id, status=200)
-        return web.Response(body=encode(report), content_type=_JSON, headers=_HEADERS)
+        return await self._bodies.read(request, request[PRINCIPAL])
+
+
+def _shown(head: ConversationHead) -> web.Response:
+    body = conversation_object(head.id, head.created_at, head.metadata)
+    return web.Response(body=body, content_type=_JSON)
+
+
+def _runs(links: Sequence[ChainLink]) -> list[ItemRun]:
+    """Return all items of a conversation."""
+    runs: list[ItemRun] = []
+    for link in links:
+        runs += (ItemRun(link.input, link.id, FIRST_INPUT_NUMBER), ItemRun(link.output, link.id, 0))
+    return runs

@@ -116,7 +116,7 @@ class ResponseRoutes:
         if record is None:
             response = await self._background.look(tenant, response_id)
         else:
-            response = record.response(encrypted=_asks_for_encrypted(request))
+            response = record.response(encrypted=asks_for_encrypted(request))
         if response is None:
             raise Refused(response_not_found(response_id))
         return await send_whole(request, response.pieces())
@@ -144,7 +144,7 @@ class ResponseRoutes:
         chain = await services.store.chain(request[PRINCIPAL].tenant, response_id, services.clock())
         if chain is None:
             raise Refused(response_not_found(response_id))
-        encrypted = _asks_for_encrypted(request)
+        encrypted = asks_for_encrypted(request)
         runs = _runs(chain)
         if is_small(runs, page):
             body = paginate(runs, page, encrypted=encrypted)
@@ -174,7 +174,7 @@ def _response_id(request: web.Request) -> ResponseId:
     return response_id
 
 
-def _asks_for_encrypted(request: web.Request) -> bool:
+def asks_for_encrypted(request: web.Request) -> bool:
     """Tell whether the query asks for encrypted reasoning, in one of the ways that SDKs write a list."""
     return ENCRYPTED_REASONING in {*request.query.getall("include", ()), *request.query.getall("include[]", ())}
 

@@ -77,6 +77,12 @@ class StorageQuota:
             known.records += 1
             known.size_bytes += size
 
+    def note_added(self, tenant: str, size: int) -> None:
+        """Count what was stored without a response: in a conversation."""
+        known = self._known.get(tenant)
+        if known is not None:
+            known.size_bytes += size
+
 
 def _is_full(known: _Known, limits: LimitsConfig) -> bool:
     return (limits.stored_responses is not None and known.records >= limits.stored_responses) or (

@@ -3,7 +3,7 @@
 Turns keep their ids, so that a client continues at the other gateway as if nothing had happened. An import changes
 nothing of what is stored here already: if a turn of the file is here, its history must be the same, and the import goes
 on behind it. So the same import can be repeated. Not here: the file (`segue.history.conversation_file`), and HTTP
-(`api.conversations`).
+(`api.transfers`).
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 
 import msgspec
 
@@ -21,6 +22,7 @@ from segue.gateway.principal import Principal
 from segue.gateway.quotas.quotas import Quotas, Scope
 from segue.gateway.quotas.storage_quota import StorageQuota
 from segue.gateway.redacted_traceback import redacted_traceback
+from segue.gateway.turns.conversations import ConversationClaim, Conversations
 from segue.gateway.turns.eviction import Eviction
 from segue.gateway.turns.parents import Parents
 from segue.gateway.turns.reference_resolver import ReferenceResolver
@@ -30,11 +32,19 @@ from segue.history.chains import History, Turn
 from segue.history.records import Record, encode_head, flatten
 from segue.history.repeated_items import leave_out_repeats
 from segue.protocol.events import Ended, Event
-from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id, parse_response_id, response_of_message
+from segue.protocol.ids import (
+    ENTROPY_BYTES,
+    ConversationId,
+    ResponseId,
+    new_response_id,
+    parse_response_id,
+    response_of_message,
+)
 from segue.protocol.items import Input, calls_of
 from segue.protocol.problems import (
     Problem,
     Refused,
+    missing,
     model_not_found,
     not_counted,
     store_mismatch,
@@ -137,18 +147,28 @@ class Executor:
         self.monotonic = sources.monotonic
         self.entropy = sources.entropy
         self.resolver = ReferenceResolver(parents, store, max_bytes=settings.max_referenced_bytes, clock=sources.clock)
+        self.conversations = Conversations(
+            store,
+            cache,
+            resolver=self.resolver,
+            storage_quota=self.storage_quota,
+            clock=sources.clock,
+            entropy=sources.entropy,
+            erasures=self.erasures,
+        )
         self.upstream_use = UpstreamUse()
         self._deleting: set[asyncio.Task[bool]] = set()
         self._erasures: dict[str, int] = {}
 
     def run(self, create: Create, caller: Caller, response_id: ResponseId | None = None) -> TurnRun:
         """Prepare a turn; it begins when its events are asked for. `new_id` can make its id before."""
-        return TurnRun(self, create, caller, response_id)
+        kind = TurnRun if create.conversation is None else _ConversationTurnRun
+        return kind(self, create, caller, response_id)
 
     def new_id(self, create: Create) -> ResponseId:
         """Make an id for the response of a create."""
         wanted = create.previous_response_id
-        parent = None if wanted is None else parse_response_id(response_of_message(wanted))
+        parent = create.conversation if wanted is None else parse_response_id(response_of_message(wanted))
         return new_response_id(self.entropy(ENTROPY_BYTES), parent)
 
     def is_native(self, model: str, tenant: str, dialect: str) -> bool:
@@ -182,6 +202,10 @@ class Executor:
         found = self._find(create, caller)
         wanted = create.previous_response_id
         parent = None if wanted is None else await self.parents.find(caller.tenant, wanted, caller.places)
+        if create.conversation is not None:
+            parent = await self.conversations.newest(caller.tenant, create.conversation)
+            if parent is None and create.generate and not create.input.items:
+                raise Refused(missing("input"))
         if parent is not None and create.store and not parent.stored:
             raise Refused(store_mismatch(parent.id))
         given = create.input
@@ -195,7 +219,7 @@ class Executor:
         orphan = history.find_orphan(new.answers)
         if orphan is not None:
             raise Refused(tool_call_not_found(*orphan))
-        if wanted is not None or given.references:
+        if wanted is not None or create.conversation is not None or given.references:
             found = self._find(create, caller)  # anew: it may have been replaced meanwhile
         if create.native is not None and not is_native(found.upstreams, create.native.dialect):
             message = "The model has another upstream since the request came. Send it again."
@@ -306,7 +330,13 @@ class TurnRun:
             sources = MessageFold() if create.thread is not None and create.native is not None else None
             parent_id, shown = _id_of(request.history.parent), create.shows_encrypted
             stream = self._stream = TurnStream(
-                request.response_id, parent_id, echo, executor.clock(), encrypted=shown, sources=sources
+                request.response_id,
+                parent_id,
+                echo,
+                executor.clock(),
+                encrypted=shown,
+                sources=sources,
+                conversation=create.conversation,
             )
             waiting = stream.open()
             batches = runs.stream(request) if create.generate else _warm_up(runs, request)
@@ -355,7 +385,8 @@ class TurnRun:
         resolved = await executor.resolve(create, caller)
         self._input = resolved.input
         parent = resolved.history.parent
-        response_id = self.response_id or new_response_id(executor.entropy(ENTROPY_BYTES), _id_of(parent))
+        continued = _id_of(parent) or create.conversation
+        response_id = self.response_id or new_response_id(executor.entropy(ENTROPY_BYTES), continued)
         request = UpstreamRequest(
             resolved.found.model,
             response_id,
@@ -422,11 +453,7 @@ class TurnRun:
             native=turn.native,
         )
         try:
-            try:
-                await executor.store.append(record)
-            except ParentGone:
-                assert turn.parent is not None, "only a record with a parent can miss it"
-                await executor.store.append(flatten(record, turn.parent))
+            await self._append(record, turn)
             if self._is_erased():  # perhaps before the record was there, which may hold what was erased
                 await executor.delete(record.tenant, record.id)
                 return stream.close(_ERASED, executor.clock())
@@ -435,6 +462,15 @@ class TurnRun:
             return stream.close(_NOT_STORED, executor.clock())
         executor.storage_quota.note_stored(record.tenant, record.size_bytes)
         return finished
+
+    async def _append(self, record: Record, turn: Turn) -> None:
+        """Write the record, as the root of a new chain if its parent was deleted meanwhile."""
+        store = self._executor.store
+        try:
+            await store.append(record)
+        except ParentGone:
+            assert turn.parent is not None, "only a record with a parent can miss it"
+            await store.append(flatten(record, turn.parent))
 
     def _remember(self, turn: Turn, finished: Finished) -> None:
         """Make the turn a parent, unless it could not be stored: in its lane's slot, and for all if it is stored."""
@@ -461,6 +497,47 @@ class TurnRun:
         ended = self._stream is not None and self._stream.ended is not None
         if ended and self.response_id is not None:
             self._executor.eviction.forget(self._tenant, [self.response_id])
+
+
+class _ConversationTurnRun(TurnRun):
+    """A turn of a conversation. Nobody else changes the conversation meanwhile, and its response joins it."""
+
+    _claim: ConversationClaim | None = None
+
+    async def events(self) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield the turn's events. Before the last one, the conversation can go on."""
+        try:
+            async with aclosing(super().events()) as batches:
+                async for batch in batches:
+                    if self.finished is not None:
+                        self._release()
+                    yield batch
+        finally:
+            self._release()
+
+    async def _prepare(self) -> tuple[UpstreamRequest, Streaming]:
+        executor, caller = self._executor, self._caller
+        try:
+            self._claim = executor.conversations.claim(caller.tenant, self._conversation)
+        except Refused:
+            self._scopes = executor.quotas.begin(caller.principal, executor.clock())  # it counts as any other request
+            raise
+        return await super()._prepare()
+
+    def _release(self) -> None:
+        if self._claim is not None:
+            self._claim.release()
+
+    @property
+    def _conversation(self) -> ConversationId:
+        assert self._create.conversation is not None, "this is for turns of a conversation"
+        return self._create.conversation
+
+    async def _append(self, record: Record, turn: Turn) -> None:  # noqa: ARG002 - what it continues cannot be deleted
+        """Write the record, and let the conversation point at it."""
+        executor = self._executor
+        await executor.store.append_to_conversation(self._conversation, record)
+        executor.conversations.note_response(record.tenant, self._conversation)
 
 
 async def _warm_up(runs: Streaming, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
