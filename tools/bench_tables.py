@@ -107,7 +107,13 @@ def spectrum() -> str:
     """Write where state can be, and for how long."""
     heads = ("approach", "state", "it lasts", "a later turn sends", "from")
     rows = [
-        [row.name, row.state, row.lasts or "tried out", row.sends or "measured", row.source or _measured_by(row.arm)]
+        [
+            row.name,
+            row.state,
+            row.lasts or ", ".join(filter(None, ("tried out", row.at_most))),
+            row.sends or "measured",
+            row.source or _measured_by(row.arm),
+        ]
         for row in ROWS
     ]
     return table(heads, rows)

@@ -27,6 +27,7 @@ async def test_how_long_an_id_lasts_is_tried_out() -> None:
         "http id": "store",
         "websocket id, not stored": "connection",
         "websocket id, stored": "store",
+        "message threads": "process",
     }
 
 
@@ -48,6 +49,7 @@ async def test_every_row_is_measured_or_says_where_it_is_from(monkeypatch: pytes
         "http id": "store",
         "websocket id, not stored": "connection",
         "websocket id, stored": "store",
+        "message threads": "process",
     }
     for row in ROWS:
         assert row.arm in names or row.name == LOCAL or (row.source or "").startswith("https://")

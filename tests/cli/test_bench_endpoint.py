@@ -30,7 +30,7 @@ def test_a_gateway_is_measured(gateway: str, command: Command, tmp_path: Path, m
     status, printed, told = command(*given)
     assert status == 0
     assert told.startswith("segue: http replay\nsegue: http id\n")
-    assert printed.startswith("At most 28 requests to 127.0.0.1, about ")
+    assert printed.startswith("At most 31 requests to 127.0.0.1, about ")
     assert "http id" in printed
     assert "kept" in printed
     written = (tmp_path / "found.json").read_text()

@@ -1,9 +1,9 @@
 """Benchmark: where a conversation's state can be, how long it lasts there, and what that costs in time and bytes.
 
-The four ways of the Responses API and the sidecar do the same work over one link; how long an id can be continued is
-tried out: on a new connection, and after a restart of the server. A local model comes from the results of `segue bench
-engine`, since its state is computed and not sent. The services of others are cited, and nothing of them is measured.
-Not here: measuring an arm (`arms.measurement`).
+The four ways of the Responses API, message threads and the sidecar do the same work over one link; how long an id can
+be continued is tried out: on a new connection, and after a restart of the server. A local model comes from the results
+of `segue bench engine`, since its state is computed and not sent. The services of others are cited, and nothing of them
+is measured. Not here: measuring an arm (`arms.measurement`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 import aiohttp
 import msgspec
@@ -24,7 +24,7 @@ from rich.table import Table
 from segue.bench.arms.child import launched
 from segue.bench.arms.measurement import MeasurementPlan, TaskRound, check_same_work, measure_round, rounds_to_arm
 from segue.bench.arms.server import BURST, ServerSpec
-from segue.bench.arms.table import ARMS, REPLAY, MeasuredArm
+from segue.bench.arms.table import ARMS, REPLAY, THREADS, MeasuredArm
 from segue.bench.arms.tunnelled import COLD
 from segue.bench.gateway import make_create
 from segue.bench.meters.server_reading import ServerProcess
@@ -34,6 +34,8 @@ from segue.bench.workloads.workload import Workload
 
 KB = 1000
 _OK = 200
+#: This API demands a limit.
+_LEAST_TOKENS = 64
 
 #: How long an id can be continued.
 Lifetime = Literal["connection", "process", "store"]
@@ -49,6 +51,8 @@ class SpectrumRow(msgspec.Struct, frozen=True, kw_only=True):
     """The arm that measures it."""
     lasts: str | None = None
     """How long it lasts, if that is not tried out."""
+    at_most: str | None = None
+    """How long it lasts at most, whatever is tried out."""
     sends: str | None = None
     """What a later turn sends, if that is not measured."""
     source: str | None = None
@@ -60,6 +64,12 @@ ROWS = (
     SpectrumRow(name="HTTP, stored", state="the server's store", arm="http id"),
     SpectrumRow(name="WebSocket, not stored", state="the server's memory", arm="websocket id, not stored"),
     SpectrumRow(name="WebSocket, stored", state="the server's memory and store", arm="websocket id, stored"),
+    SpectrumRow(
+        name="message threads",
+        state="the server's memory, instructions and tools too",
+        arm=THREADS,
+        at_most="5 minutes after the last request",
+    ),
     SpectrumRow(
         name="sidecar", state="the client; bytes, as a cache, at both ends", arm=COLD, lasts="as long as the client"
     ),
@@ -165,6 +175,8 @@ async def try_lifetimes(start: StartProbed) -> dict[str, Lifetime]:
 
 async def _turn(server: ServerProcess, arm: MeasuredArm, previous: str | None) -> str | None:
     """Take one turn on a connection of its own; return the id of the response, or None if the parent is unknown."""
+    if arm.api == "messages":
+        return await _post(server, "/v1/messages", _message(previous))
     create = make_create(BURST, "Remember this.", previous, store=arm.store)
     if arm.transport == "websocket":
         socket = await connect(server.host, server.port)
@@ -175,9 +187,20 @@ async def _turn(server: ServerProcess, arm: MeasuredArm, previous: str | None) -
         finally:
             socket.close()
     body = {name: value for name, value in msgspec.json.decode(create).items() if name != "type"}
+    return await _post(server, "/v1/responses", body)
+
+
+def _message(previous: str | None) -> Mapping[str, Any]:
+    """Make a request that begins a message thread, or that continues one."""
+    known = {"type": "create"} if previous is None else {"type": "continue", "previous_message_id": previous}
+    said = {"role": "user", "content": "Remember this."}
+    return {"model": BURST, "max_tokens": _LEAST_TOKENS, "messages": [said], "thread": known}
+
+
+async def _post(server: ServerProcess, path: str, body: Mapping[str, Any]) -> str | None:
     async with (
         aiohttp.ClientSession() as session,
-        session.post(f"http://{server.host}:{server.port}/v1/responses", json=body) as response,
+        session.post(f"http://{server.host}:{server.port}{path}", json=body) as response,
     ):
         return (await response.json())["id"] if response.status == _OK else None
 
@@ -218,7 +241,7 @@ def render(report: BenchReport, console: Console) -> None:
     cited = [row for row in ROWS if row.source is not None]
     for row in ROWS:
         number = f" \\[{cited.index(row) + 1}]" if row in cited else ""
-        lasts = row.lasts or _LASTS[settings["lasts"][row.arm]]
+        lasts = row.lasts or _tried(settings["lasts"].get(row.arm), row)
         arm = arms.get(row.arm or "")
         cells = ("", "", "", "", "") if arm is None or not arm.turns else _cells(arm)
         table.add_row(f"{row.name}{number}", row.state, lasts, *cells)
@@ -238,6 +261,12 @@ def render(report: BenchReport, console: Console) -> None:
     for place, row in enumerate(cited, start=1):
         text = f"[{place}] A later turn sends {row.sends}. {row.source}"
         console.print(text, style="dim", highlight=False, soft_wrap=True)
+
+
+def _tried(found: Lifetime | None, row: SpectrumRow) -> str:
+    """Say how long the ids of a row last; an older report may not have tried that out."""
+    tried = "not tried out" if found is None else _LASTS[found]
+    return tried if row.at_most is None else f"{tried}, {row.at_most}"
 
 
 def _cells(arm: Arm) -> Sequence[str]:

@@ -1,11 +1,11 @@
 """Benchmark: the bytes that one agent session costs, turn by turn, on each path and with each encoding.
 
 Some arms are played: a provider answers, a meter counts everything on one socket of the path, and every request and
-reply is compared byte for byte. Others are computed (`baselines`): the same bytes with gzip, zstd or
-permessage-deflate; they have no times. Played arms alternate over several rounds, and each figure is the median of its
-turn. The provider answers at once, so times show what the path adds and say nothing about a model. The bytes that
-setting up a path takes before the first request are a figure of their own. Not here: the paths (`arms.paths`,
-`arms.tunnelled`).
+reply is compared byte for byte. Others are computed (`baselines`) and have no times: the same bytes with gzip, zstd or
+permessage-deflate, and a session of the Messages API with message threads. Played arms alternate over several rounds,
+and each figure is the median of its turn. The provider answers at once, so times show what the path adds and say
+nothing about a model. The bytes that setting up a path takes before the first request are a figure of their own. Not
+here: the paths (`arms.paths`, `arms.tunnelled`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ from rich.table import Table
 from segue.bench.arms.baselines import Baseline, cost
 from segue.bench.arms.paths import OpenPath
 from segue.bench.arms.player import PlayedTurn, play
+from segue.bench.arms.table import THREADS
 from segue.bench.meters.tcp import WireBytes
 from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures, arm, figure, make_report
+from segue.bench.workloads.threaded_session import threaded
 from segue.terminal import verdict
 from segue.testing.provider import ScriptedProvider, provided, replying, replying_to_messages
 from segue.testing.recorded_session import RecordedSession, RecordedTurn
 
 RAW = "raw"
 COMPUTED: tuple[Baseline, ...] = ("gzip", "zstd", "permessage-deflate")
+#: Message threads, as Anthropic's SDKs send them, and as Claude Code does towards any host but Anthropic's.
+THREADS_WITH_SETTINGS = "threads with tools"
 ROUNDS = 5
 QUICK_ROUNDS = 1
 KB = 1000
@@ -60,7 +64,7 @@ async def measure(
                 played[name].append(await play_once(session, opened))
                 progress.advance(shown)
     arms = [arm(name, _medians(runs)) for name, runs in played.items()]
-    computed = [arm(name, _computed(name, session)) for name in COMPUTED]
+    computed = [arm(name, _computed(baseline, said)) for name, (baseline, said) in _computed_from(session).items()]
     settings = {
         "session": session.kind,
         "api": session.api,
@@ -139,6 +143,15 @@ def _median(turns: Sequence[TurnFigures]) -> TurnFigures:
             middle = median(values)
             fields[name] = round(middle) if name.startswith("bytes") else middle
     return TurnFigures(**fields)
+
+
+def _computed_from(session: RecordedSession) -> Mapping[str, tuple[Baseline, RecordedSession]]:
+    """Return what each computed arm is computed from: an encoding, and what is said in it."""
+    arms: dict[str, tuple[Baseline, RecordedSession]] = {name: (name, session) for name in COMPUTED}
+    if session.api == "messages":
+        arms[THREADS] = ("raw", threaded(session, settings_again=False))
+        arms[THREADS_WITH_SETTINGS] = ("raw", threaded(session, settings_again=True))
+    return arms
 
 
 def _computed(name: Baseline, session: RecordedSession) -> list[TurnFigures]:

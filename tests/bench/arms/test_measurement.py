@@ -19,7 +19,7 @@ from segue.bench.arms.measurement import (
     rounds_to_arm,
 )
 from segue.bench.arms.model_server import ModelServerSpec, serve_workload
-from segue.bench.arms.table import ARMS, REPLAY
+from segue.bench.arms.table import ARMS, REPLAY, THREADS
 from segue.bench.links.profiles import LINKS
 from segue.bench.meters.turn_meter import TurnUsage
 from segue.bench.reports.report import RoundFigures, TurnFigures
@@ -54,6 +54,20 @@ async def test_replay_and_id_do_the_same_work_with_other_bytes() -> None:
         assert 200 < (figures.set_up_up_bytes or 0) < 700
         assert 0 < (figures.set_up_s or 0) < (figures.ttft_first_s or 0) < (figures.task_s or 0)
         assert all((turn.bytes_up_wire or 0) > (turn.bytes_up_payload or 0) for turn in arm.turns)
+
+
+async def test_a_message_thread_sends_instructions_and_tools_once() -> None:
+    """And the same work is done: its tokens are those of another JSON, but the model says the same."""
+    rounds = {name: await measure_round(ARMS[name], WORKLOAD, HERE) for name in ("http id", THREADS)}
+    check_same_work(rounds)
+    by_id, thread = (rounds_to_arm(name, WORKLOAD, HERE, [one]) for name, one in rounds.items())
+    begun, continued = thread.turns
+    assert (begun.bytes_repeated, continued.bytes_repeated) == (0, 0)
+    assert (continued.bytes_up_payload or 0) < 0.4 * (by_id.turns[1].bytes_up_payload or 0)
+    assert 0 < (thread.totals.bytes_down_payload or 0) < (by_id.totals.bytes_down_payload or 0)
+    assert (thread.totals.state_bytes or 0) > 20_000  # in memory
+    assert (continued.tokens_reused or 0) > 7_000
+    assert 0 < (continued.ttft_s or 0) < (continued.time_s or 0)
 
 
 async def test_a_link_costs_time_and_no_reading_of_the_server() -> None:
@@ -149,3 +163,10 @@ def test_arms_that_did_other_work_are_not_compared() -> None:
         check_same_work({"a": a_round(1, 2), "b": a_round(1)})
     with pytest.raises(DifferentWorkError, match="turn 1: a had 100 tokens in and 7 out, b 100 tokens in and 8 out"):
         check_same_work({"a": a_round(1, 2), "b": a_round(1, 2, tokens=8)})
+
+
+def test_tokens_of_an_input_are_compared_in_the_same_api_only() -> None:
+    one, other = a_round(1), replace(a_round(1), usages=[TurnUsage(90, 7)])
+    check_same_work({"a": one, "b": replace(other, api="messages")})
+    with pytest.raises(DifferentWorkError, match="a had 100 tokens in and 7 out, b 90 tokens in"):
+        check_same_work({"a": one, "b": other})

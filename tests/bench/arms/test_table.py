@@ -10,7 +10,7 @@ from segue.client.settings import SessionSettings, check_switches
 
 
 def test_every_arm_is_another_way() -> None:
-    ways = {(arm.open_path, arm.transport, arm.store, arm.history) for arm in ARMS.values()}
+    ways = {(arm.open_path, arm.api, arm.transport, arm.store, arm.history) for arm in ARMS.values()}
     assert len(ways) == len(ARMS)
     assert next(iter(ARMS)) == REPLAY
     assert all(name == arm.name and arm.meaning for name, arm in ARMS.items())

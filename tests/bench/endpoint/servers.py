@@ -32,18 +32,29 @@ def recalling(history: Sequence[Json]) -> Sequence[Json]:
 
 
 def stateless(
-    *, upgrades: bool = True, answer: Callable[[Sequence[Json]], Sequence[Json]] = recalling
+    *,
+    upgrades: bool = True,
+    has_messages: bool = False,
+    answer: Callable[[Sequence[Json]], Sequence[Json]] = recalling,
 ) -> tuple[Script, MessageScript]:
-    """A server that takes an id with status 200 and forgets what it stands for."""
+    """A server that takes an id with status 200 and forgets what it stands for; `has_messages`: threads likewise."""
 
     def reply(data: bytes) -> ProviderReply:
         create = json.loads(data)
         items = [{"id": f"msg_{at}", **item} for at, item in enumerate(answer(create["input"]))]
         return make_reply("responses", items, ReplyContext(request=create, identity="1", created_at=1, seed="1"))
 
+    def message(data: bytes) -> ProviderReply:
+        asked = json.loads(data)
+        text = answer(asked["messages"])[0]["content"][0]["text"]
+        context = ReplyContext(request={"model": asked["model"]}, identity="1", created_at=1, seed="1")
+        return make_reply("messages", [{"type": "text", "text": text}], context)
+
     def script(request: ReceivedRequest) -> Answer:
         if request.upgrades:
             return ACCEPTED if upgrades else Answer(status=426, reason=b"Upgrade Required")
+        if has_messages and request.target.endswith(b"/messages"):
+            return answer_with(message(request.body or b""), streamed=True)
         if not request.target.endswith(b"/responses"):
             return Answer(status=404, reason=b"Not Found", pieces=(b"<html>",))
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,11 +25,11 @@ from segue.upstreams.scripted import MODEL, ScriptedUpstream
 from tests.bench.endpoint.servers import dripping, hanging, recalling, stateless
 
 PLAN = EndpointPlan(model=MODEL, turns=4, rounds=1, turn_bytes=200)
-REPLAY_HTTP, ID_HTTP, REPLAY, UNSTORED, STORED = (one.name for one in ENDPOINT_ARMS)
+REPLAY_HTTP, ID_HTTP, REPLAY, UNSTORED, STORED, THREADS = (one.name for one in ENDPOINT_ARMS)
 CLOSED = "http://127.0.0.1:9/v1"  # the port of the discard protocol; nothing listens there
 
 
-def target(url: str, **changed: float) -> EndpointTarget:
+def target(url: str, **changed: object) -> EndpointTarget:
     return replace(EndpointTarget(base_url=url, deadline_s=10.0), **changed)
 
 
@@ -56,8 +57,8 @@ async def test_our_gateway_serves_every_way_and_keeps_every_history() -> None:
     async with our_gateway() as url:
         assert await list_models(target(url)) == [MODEL]
         result = await measure_endpoint(target(url), replace(PLAN, rounds=2), steps.append)
-    assert support(result) == ["yes"] * 5
-    assert kept(result) == dict.fromkeys((ID_HTTP, UNSTORED, STORED), "kept")
+    assert support(result) == ["yes"] * 6
+    assert kept(result) == dict.fromkeys((ID_HTTP, UNSTORED, STORED, THREADS), "kept")
     found = checks(result)
     assert found["unknown id over HTTP"] == found["unknown id over WebSocket"] == "refuses"
     assert found["id after a reconnect, stored"] == "kept"
@@ -85,7 +86,7 @@ async def test_our_gateway_serves_every_way_and_keeps_every_history() -> None:
 async def test_other_rules(rules: ServerRules, lanes: str, unstored_again: str) -> None:
     async with responding(rules, model=recalling) as server:
         result = await measure_endpoint(target(server.base_url), PLAN)
-    assert support(result) == ["yes"] * 5
+    assert support(result) == ["yes"] * 5 + ["no"]
     assert set(kept(result).values()) == {"kept"}
     found = checks(result)
     assert (found["named lanes"], found["id after a reconnect, not stored"]) == (lanes, unstored_again)
@@ -102,7 +103,7 @@ async def test_a_scripted_model_shows_a_kept_history_by_its_answers() -> None:
 async def test_a_server_that_takes_the_id_and_forgets_is_told_so() -> None:
     async with provided(*stateless()) as provider:
         result = await measure_endpoint(target(f"{provider.url}/v1"), PLAN)
-    assert support(result) == ["yes"] * 5
+    assert support(result) == ["yes"] * 5 + ["no"]
     assert kept(result) == dict.fromkeys((ID_HTTP, UNSTORED, STORED), "forgets")
     found = checks(result)
     assert {name: one for name, one in found.items() if one == "forgets"} == dict.fromkeys(
@@ -117,6 +118,20 @@ async def test_a_server_that_takes_the_id_and_forgets_is_told_so() -> None:
     assert found["named lanes"] == "no"
 
 
+async def test_a_server_that_ignores_threads_is_told_so() -> None:
+    """It answers with status 200, and nobody else would notice. A client of threads has its key in their header."""
+    async with provided(*stateless(has_messages=True)) as provider:
+        result = await measure_endpoint(target(f"{provider.url}/v1", key="secret"), PLAN)
+        asked = [request for request in provider.requests if request.target.endswith(b"/messages")]
+    assert (support(result)[-1], kept(result)[THREADS]) == ("yes", "forgets")
+    threads = [request for request in asked if b"anthropic-beta" in request.raw_head]
+    assert all(b"x-api-key: secret" in request.raw_head for request in threads)
+    assert [json.loads(request.body or b"")["thread"]["type"] for request in threads][: PLAN.turns] == [
+        "create",
+        *["continue"] * (PLAN.turns - 1),
+    ]
+
+
 async def test_a_model_that_shows_nothing_leaves_it_open() -> None:
     script, messages = stateless(answer=lambda _: [said("Hm.")])
 
@@ -129,7 +144,7 @@ async def test_without_websockets_half_is_not_tried() -> None:
     async with responding(replace(OPENAI, upgrades=False), model=recalling) as server:
         result = await measure_endpoint(target(server.base_url), replace(PLAN, rounds=2))
         assert len(server.upgrades) == 1
-    assert support(result) == ["yes", "yes", "no", "not tried", "not tried"]
+    assert support(result) == ["yes", "yes", "no", "not tried", "not tried", "no"]
     assert result.verdicts[2].problem == "no WebSocket: 426 There is no WebSocket mode here."
     (failed,) = [one for one in result.report.arms if one.name == REPLAY]
     assert (failed.status, failed.failed_turn, failed.turns) == ("failed", 1, [])
@@ -140,7 +155,7 @@ async def test_without_http_the_socket_is_measured() -> None:
     async with responding(OPENAI, model=recalling) as server:
         server.plan(ErrorAt(refusal=CreateRefusal(status=503, code="busy", message="Busy.")))
         result = await measure_endpoint(target(server.base_url), PLAN)
-    assert support(result) == ["failed", "not tried", "yes", "yes", "yes"]
+    assert support(result) == ["failed", "not tried", "yes", "yes", "yes", "not tried"]
     assert result.verdicts[0].problem == "503 busy"
     assert kept(result) == dict.fromkeys((UNSTORED, STORED), "kept")
 
@@ -149,7 +164,7 @@ async def test_an_id_that_is_refused_is_not_served() -> None:
     rules = replace(OPENAI, refused_fields=frozenset({"previous_response_id"}))
     async with responding(rules, model=recalling) as server:
         result = await measure_endpoint(target(server.base_url), PLAN)
-    assert support(result) == ["yes", "no", "yes", "no", "no"]
+    assert support(result) == ["yes", "no", "yes", "no", "no", "no"]
     assert result.report.arms[1].failed_turn == 2
     assert result.report.arms[1].problem == "400 unsupported_parameter"
 
@@ -159,13 +174,13 @@ async def test_a_web_server_serves_nothing(answer: Answer) -> None:
     async with provided(lambda _: answer) as provider:
         result = await measure_endpoint(target(f"{provider.url}/v1"), PLAN)
         assert await list_models(target(provider.url)) == []
-        assert len(provider.requests) <= 5
-    assert support(result)[1:] == ["not tried", "no", "not tried", "not tried"]
+        assert len(provider.requests) <= 6
+    assert support(result)[1:] == ["not tried", "no", "not tried", "not tried", "no"]
 
 
 async def test_a_closed_port_is_found_out_at_once() -> None:
     result = await measure_endpoint(target(CLOSED), PLAN)
-    assert support(result) == ["failed", "not tried", "failed", "not tried", "not tried"]
+    assert support(result) == ["failed", "not tried", "failed", "not tried", "not tried", "not tried"]
     assert set(checks(result).values()) == {"not tried"}
     with pytest.raises(EndpointError, match="no connection: The server cannot be reached"):
         await list_models(target(CLOSED))
@@ -181,7 +196,7 @@ async def test_a_server_that_never_ends_is_given_up(
         result = await measure_endpoint(target(url, deadline_s=0.1), PLAN)
         with pytest.raises(EndpointError, match=r"does not answer|in time"):
             await list_models(target(url, deadline_s=0.05))
-    assert support(result) == ["failed", "not tried", "failed", "not tried", "not tried"]
+    assert support(result) == ["failed", "not tried", "failed", "not tried", "not tried", "not tried"]
     assert time.monotonic() - begun_s < 5
 
 

@@ -202,6 +202,34 @@ async def test_a_later_turn_repeats_its_settings_and_what_was_said(clock: Clock)
     assert meter.recorded == []
 
 
+async def test_a_transport_of_another_api_tells_what_it_sends_by_itself(clock: Clock) -> None:
+    """Settings that its server keeps are sent once, and are tokens of each turn all the same."""
+    meter = TurnMeter(Probe(clock, server=False))
+    await meter.start()
+
+    class Threads(Transport):
+        async def create(self, body: bytes, *, lane: int, connection: int) -> EventStream:
+            meter.sent(body)
+            meter.received(b'{"type":"ping"}', "ping")
+            return await super().create(b"", lane=lane, connection=connection)
+
+    link = MeteredLink(Threads(clock, "http", COMPLETED), meter, tells=True)
+    told = b'{"role":"user","content":[{"type":"tool_result","tool_use_id":"1","content":"x"}]}'
+    begun = b'{"system":"Be brief.","tools":[{"name":"look"}],"messages":[{"role":"user","content":"Hello."}]}'
+    kept_bytes = len(b'"Be brief."' + b'[{"name":"look"}]')
+    continued = b'{"messages":[%b]}' % told
+    for body in (begun, continued):
+        assert await take_turn(link, body) == [COMPLETED]
+    first, second = meter.turns
+    assert [turn.bytes_up_payload for turn in meter.turns] == [len(begun), len(continued)]
+    assert [turn.bytes_down_payload for turn in meter.turns] == [len(b'{"type":"ping"}')] * 2
+    assert [turn.ttft_s for turn in meter.turns] == [None, None]  # nothing was said
+    assert [turn.bytes_repeated for turn in meter.turns] == [0, 0]
+    assert second.tokens_processed == len(told) // 4
+    assert second.tokens_reused == 100 + kept_bytes // 4 - len(told) // 4
+    assert first.tokens_processed is not None
+
+
 async def test_a_turn_that_is_sent_again_is_one_turn_and_all_its_bytes_count(clock: Clock) -> None:
     meter = TurnMeter(Probe(clock, server=False))
     await meter.start()

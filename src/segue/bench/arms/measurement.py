@@ -24,10 +24,11 @@ from segue.bench.arms.agent_paths import AgentPath, PathSite
 from segue.bench.arms.child import launched
 from segue.bench.arms.coded_wire import SetUp
 from segue.bench.arms.model_server import ModelServerSpec
-from segue.bench.arms.table import MeasuredArm
+from segue.bench.arms.table import ArmApi, MeasuredArm
 from segue.bench.arms.tls_coding import tls_contexts
 from segue.bench.arms.tunnelled import Start, started
 from segue.bench.links.profiles import NamedLink
+from segue.bench.meters.message_threads import ThreadTransport
 from segue.bench.meters.server_reading import ServerMeter, ServerProcess, ServerReading
 from segue.bench.meters.tcp import WireBytes
 from segue.bench.meters.turn_meter import MeteredLink, RecordedExchange, TurnMeter, TurnUsage
@@ -61,11 +62,12 @@ class StartServer(Protocol):
 
 
 class TaskRound(msgspec.Struct, frozen=True, kw_only=True):
-    """One repetition of an arm. `recorded` has what was said, if that was asked for."""
+    """One repetition of an arm, which spoke `api`. `recorded` has what was said, if that was asked for."""
 
     turns: list[TurnFigures]
     figures: RoundFigures
     usages: list[TurnUsage]
+    api: ArmApi = "responses"
     failed_turn: int | None = None
     problem: str | None = None
     recorded: list[RecordedExchange] = []
@@ -116,7 +118,7 @@ async def measure_round(
 ) -> TaskRound:
     """Measure an arm once. `keep` keeps what was said."""
     with TemporaryDirectory(prefix="segue-bench-") as folder:
-        database = Path(folder, "responses.db") if arm.store else None
+        database = Path(folder, "responses.db") if arm.on_disk else None
         store = "memory:" if database is None else f"sqlite:///{database}"
         spec = ModelServerSpec(workload=workload.name, tokens_s=plan.tokens_s, store=store)
         async with plan.start_server(spec) as server, aiohttp.ClientSession() as asking:
@@ -141,7 +143,7 @@ async def _measure(
     problem: str | None = None
     failed_turn: int | None = None
     await meter.start()
-    async with metered_client(path.url, meter) as client:
+    async with metered_client(path.url, meter, arm.api) as client:
         try:
             await do_work(client, workload, arm.switches, wait_for_tools=plan.wait_for_tools)
         except (ClientError, WorkloadError) as error:
@@ -153,6 +155,7 @@ async def _measure(
         turns=meter.turns,
         figures=_round_figures(meter, path.carried.set_ups, task_s=task_s, tls=plan.tls),
         usages=meter.usages,
+        api=arm.api,
         failed_turn=failed_turn,
         problem=problem,
         recorded=meter.recorded,
@@ -160,12 +163,14 @@ async def _measure(
 
 
 @asynccontextmanager
-async def metered_client(url: str, meter: TurnMeter) -> AsyncIterator[AsyncClient]:
-    """Make a client of the plain Responses server at a URL, all of whose turns are measured."""
+async def metered_client(url: str, meter: TurnMeter, api: ArmApi = "responses") -> AsyncIterator[AsyncClient]:
+    """Make a client of the plain server at a URL, all of whose turns are measured."""
 
     def links(settings: ConnectionSettings) -> ServerLinks:
-        http, websocket = HttpTransport(settings), WebSocketTransport(settings)
-        return ServerLinks(MeteredLink(http, meter), MeteredLink(websocket, meter))
+        websocket = MeteredLink(WebSocketTransport(settings), meter)
+        if api == "messages":
+            return ServerLinks(MeteredLink(ThreadTransport(settings, meter), meter, tells=True), websocket)
+        return ServerLinks(MeteredLink(HttpTransport(settings), meter), websocket)
 
     async with AsyncClient(base_url=f"{url}/v1", deflate=False, links=links) as client:
         yield client
@@ -235,19 +240,23 @@ def _median_turn(turns: Sequence[TurnFigures]) -> TurnFigures:
 def check_same_work(rounds: Mapping[str, TaskRound]) -> None:
     """Make sure that all arms that came to their end had the same turns, with the same tokens in and out.
 
+    Tokens of the input are counted by the JSON that said it, so that those of another API are others.
+
     Raises:
         DifferentWorkError: two of them had not.
     """
-    done = {name: one.usages for name, one in rounds.items() if one.problem is None}
+    done = {name: one for name, one in rounds.items() if one.problem is None}
     if not done:
         return
     first, *others = done
     for other in others:
-        if len(done[first]) != len(done[other]):
-            raise DifferentWorkError(f"{first} took {len(done[first])} turns, {other} {len(done[other])}")
-        for number, pair in enumerate(zip(done[first], done[other], strict=True), 1):
-            if pair[0] != pair[1]:
-                raise DifferentWorkError(f"turn {number}: {first} had {_told(pair[0])}, {other} {_told(pair[1])}")
+        pair = done[first], done[other]
+        if len(pair[0].usages) != len(pair[1].usages):
+            raise DifferentWorkError(f"{first} took {len(pair[0].usages)} turns, {other} {len(pair[1].usages)}")
+        alike = pair[0].api == pair[1].api
+        for number, (one, another) in enumerate(zip(pair[0].usages, pair[1].usages, strict=True), 1):
+            if one.output_tokens != another.output_tokens or (alike and one.input_tokens != another.input_tokens):
+                raise DifferentWorkError(f"turn {number}: {first} had {_told(one)}, {other} {_told(another)}")
 
 
 def _told(used: TurnUsage) -> str:

@@ -7,6 +7,7 @@ arms that are computed from what another has sent (`computed`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -18,6 +19,11 @@ from segue.client.settings import HistoryMode, TransportMode
 #: The arm that all others are compared with, and that the computed ones are computed from: today's habit.
 REPLAY = "http replay"
 SOCKET_REPLAY = "websocket replay"
+THREADS = "message threads"
+
+
+#: The API that an arm speaks on the wire.
+ArmApi = Literal["responses", "messages"]
 
 
 class MeasuredArm(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,9 +32,15 @@ class MeasuredArm(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     meaning: str
     open_path: OpenAgentPath = straight
+    api: ArmApi = "responses"
     transport: TransportMode = "http"
     store: bool = False
     history: HistoryMode = "replay"
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether what it stores is on a disk."""
+        return self.store and self.api == "responses"
 
     @property
     def switches(self) -> AgentArm:
@@ -61,6 +73,13 @@ ARMS: Mapping[str, MeasuredArm] = {
             name="http/2 replay",
             meaning="every request has the whole conversation, over one HTTP/2 connection",
             open_path=over_http2,
+        ),
+        MeasuredArm(
+            name=THREADS,
+            meaning="continued over HTTP as a message thread of Anthropic's API, kept in memory",
+            api="messages",
+            store=True,  # to the client library, it can be continued over HTTP
+            history="id",
         ),
         MeasuredArm(name=COLD, meaning="http replay through a sidecar that is new", open_path=cold_sidecar),
         MeasuredArm(name=WARM, meaning="the same, after an earlier task of the same agent", open_path=warm_sidecar),

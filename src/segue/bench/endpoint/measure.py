@@ -52,6 +52,7 @@ from segue.bench.endpoint.verdicts import (
     support_of,
     told,
 )
+from segue.bench.meters.message_threads import ThreadTransport
 from segue.bench.meters.responses_turns import HttpTurns, TurnReply, open_turns
 from segue.bench.reports.report import Arm, BenchReport, RoundFigures, TurnFigures, arm, figure, make_report
 from segue.client.errors import cut
@@ -133,8 +134,10 @@ class EndpointBench:
 
     def _goes_on(self, one: EndpointArm) -> bool:
         """Whether the way is to be tried in this round: not after a fault of its own, nor with a dead transport."""
-        held = self._rounds[one.name]
-        return one.transport not in self._dead and not (held and held[-1].fault is not None)
+        held, dead = self._rounds[one.name], self._dead.get(one.transport)
+        if dead is not None and (one.api == "responses" or support_of(dead) == "failed"):
+            return False
+        return not (held and held[-1].fault is not None)
 
     async def _converse(self, one: EndpointArm) -> None:
         words = code_words(os.urandom(8))
@@ -146,12 +149,18 @@ class EndpointBench:
 
     async def _converse_http(self, one: EndpointArm, words: CodeWords) -> EndpointRound:
         """Talk over connections of its own: the first turn opens the first one, as it does for an agent."""
-        http = HttpTransport(self._settings)
+        http = ThreadTransport(self._thread_settings) if one.api == "messages" else HttpTransport(self._settings)
         try:
             turns = HttpTurns(http, self._target.deadline_s)
             return await converse(turns, one, self._plan, words=words, may_spend=self._spend)
         finally:
             await http.aclose()
+
+    @property
+    def _thread_settings(self) -> ConnectionSettings:
+        """What a client of the Messages API is told: it shows its key in a header of its own."""
+        key = self._target.key
+        return replace(self._settings, api_key=None, headers=() if key is None else (("x-api-key", key),))
 
     async def _converse_socket(self, one: EndpointArm, words: CodeWords) -> EndpointRound:
         begun_s, meter = time.perf_counter(), self._server.meter

@@ -39,6 +39,7 @@ class EndpointArm(msgspec.Struct, frozen=True, kw_only=True):
     transport: TransportKind
     history: Literal["replay", "id"]
     store: bool
+    api: Literal["responses", "messages"] = "responses"
 
 
 #: The names are those of `segue.bench.arms`: what is measured here is the same way, at another server.
@@ -48,6 +49,7 @@ ENDPOINT_ARMS = (
     EndpointArm(name="websocket replay", transport="websocket", history="replay", store=False),
     EndpointArm(name="websocket id, not stored", transport="websocket", history="id", store=False),
     EndpointArm(name="websocket id, stored", transport="websocket", history="id", store=True),
+    EndpointArm(name="message threads", transport="http", history="id", store=False, api="messages"),
 )
 
 #: Requests beside the conversations: see `checks`.

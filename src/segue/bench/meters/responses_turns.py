@@ -16,6 +16,7 @@ from typing import Any, Literal
 import aiohttp
 import msgspec
 
+from segue.bench.meters.message_threads import ThreadTransport
 from segue.client.errors import cut
 from segue.client.recovery import TurnFault
 from segue.client.settings import TransportKind
@@ -183,7 +184,7 @@ class HttpTurns:
 
     transport: TransportKind = "http"
 
-    def __init__(self, http: HttpTransport, deadline_s: float) -> None:
+    def __init__(self, http: HttpTransport | ThreadTransport, deadline_s: float) -> None:
         self._http = http
         self._deadline_s = deadline_s
 
@@ -200,9 +201,10 @@ class HttpTurns:
         except TimeoutError:
             reader.break_off(_late("http"), time.perf_counter())
         assert reader.ended is not None, "a stream ends with its last event or raises"
+        own = self._http.payload_bytes if isinstance(self._http, ThreadTransport) else len(body) + _STREAM_MEMBER
         return msgspec.structs.replace(
             reader.ended,
-            bytes_up_payload=len(body) + _STREAM_MEMBER,
+            bytes_up_payload=own,
             bytes_up_wire=meter.sent_bytes - before[0],
             bytes_down_wire=meter.received_bytes - before[1],
         )

@@ -26,7 +26,7 @@ from segue.client.transports.interface import Connected, EventStream, ResponsesT
 from segue.protocol.requests import LeanForm
 
 _FAILED = "response.failed"
-_BEFORE_OUTPUT = frozenset({"response.created", "response.in_progress", "response.queued"})
+_BEFORE_OUTPUT = frozenset({"response.created", "response.in_progress", "response.queued", "message_start", "ping"})
 
 
 class RecordedExchange(msgspec.Struct, frozen=True):
@@ -94,6 +94,7 @@ class TurnMeter:
         self._begun_at = time.perf_counter()
         self._before: ServerReading | None = None
         self._parsed_bytes = 0
+        self._settings_bytes = 0  # of instructions and tools, which some servers keep
         self._running: _RunningTurn | None = None
 
     @property
@@ -195,7 +196,8 @@ class TurnMeter:
         resent = settings if self.turns else settings - max((part.settings_bytes for part in parts), default=0)
         old = sum(part.items_bytes - part.new_bytes for part in parts)
         last = parts[-1] if parts else CreateParts(0, 0, 0)
-        whole = used.input_tokens + last.settings_bytes // TOKEN_BYTES
+        self._settings_bytes = last.settings_bytes or self._settings_bytes
+        whole = used.input_tokens + self._settings_bytes // TOKEN_BYTES
         processed = min(whole, (last.items_bytes + last.settings_bytes) // TOKEN_BYTES)
         return msgspec.structs.replace(
             figures,
@@ -221,11 +223,15 @@ class TurnMeter:
 
 
 class MeteredLink:
-    """A transport that tells a meter what goes over it, and passes everything on."""
+    """A transport that tells a meter what goes over it, and passes everything on.
 
-    def __init__(self, inner: ResponsesTransport, meter: TurnMeter) -> None:
+    `tells`: what goes over the wire is in another API, and the transport tells the meter of it by itself.
+    """
+
+    def __init__(self, inner: ResponsesTransport, meter: TurnMeter, *, tells: bool = False) -> None:
         self._inner = inner
         self._meter = meter
+        self._tells = tells
 
     @property
     def kind(self) -> TransportKind:
@@ -242,15 +248,17 @@ class MeteredLink:
 
     async def create(self, body: bytes, *, lane: int, connection: int) -> EventStream:
         """Send a create."""
-        self._meter.sent(body)
-        return _MeteredStream(await self._inner.create(body, lane=lane, connection=connection), self._meter)
+        if not self._tells:
+            self._meter.sent(body)
+        inner = await self._inner.create(body, lane=lane, connection=connection)
+        return _MeteredStream(inner, self._meter, tells=self._tells)
 
     async def resume(
         self, response_id: str, starting_after: int, *, lane: int, connection: int, lean: LeanForm = False
     ) -> EventStream:
         """Ask for the rest of a response."""
         resumed = self._inner.resume(response_id, starting_after, lane=lane, connection=connection, lean=lean)
-        return _MeteredStream(await resumed, self._meter)
+        return _MeteredStream(await resumed, self._meter, tells=self._tells)
 
     async def retrieve(self, response_id: str) -> bytes:
         """Return a stored response object."""
@@ -272,9 +280,10 @@ class MeteredLink:
 class _MeteredStream:
     """The events of a turn, each told to the meter."""
 
-    def __init__(self, inner: EventStream, meter: TurnMeter) -> None:
+    def __init__(self, inner: EventStream, meter: TurnMeter, *, tells: bool) -> None:
         self._inner = inner
         self._meter = meter
+        self._tells = tells
 
     @property
     def wire_sent_bytes(self) -> int:
@@ -293,7 +302,8 @@ class _MeteredStream:
         """Return the next event; with the last one, the turn is over, unless it failed: then it may be tried again."""
         data = await anext(self._inner)
         event = scan(data)
-        self._meter.received(data, "" if event is None else event.type)
+        if not self._tells:
+            self._meter.received(data, "" if event is None else event.type)
         if event is not None and event.terminal and event.type != _FAILED:
             await self._meter.end(data)
         return data
@@ -307,8 +317,12 @@ class _MeteredStream:
 
 
 class _SentCreate(msgspec.Struct):
-    input: list[msgspec.Raw]
+    """A create, or a request of the Messages API."""
+
+    input: list[msgspec.Raw] = []
+    messages: list[msgspec.Raw] = []
     instructions: msgspec.Raw = msgspec.Raw()
+    system: msgspec.Raw = msgspec.Raw()
     tools: msgspec.Raw = msgspec.Raw()
 
 
@@ -333,13 +347,15 @@ _terminals = msgspec.json.Decoder(_TerminalUsage)
 def split_create(create: bytes) -> CreateParts:
     """Tell what of a create is what. New are the items after the last one that the model made."""
     read = _creates.decode(create)
-    sizes = [len(bytes(item)) for item in read.input]
+    items = [*read.input, *read.messages]
+    sizes = [len(bytes(item)) for item in items]
     new = 0
-    for item, size in zip(reversed(read.input), reversed(sizes), strict=True):
+    for item, size in zip(reversed(items), reversed(sizes), strict=True):
         if _is_of_model(item):
             break
         new += size
-    return CreateParts(len(bytes(read.instructions)) + len(bytes(read.tools)), sum(sizes), new)
+    settings = sum(len(bytes(part)) for part in (read.instructions, read.system, read.tools))
+    return CreateParts(settings, sum(sizes), new)
 
 
 def _is_of_model(item: msgspec.Raw) -> bool:
