@@ -268,3 +268,12 @@ def test_a_document_declares_the_size_of_its_plain_body() -> None:
     documents = [encode_document(BODY), encode_document(BODY, BASE), encode_document(unwrapped), encode_document(b"")]
     assert list(map(declared_size, documents)) == [len(BODY)] * 3 + [0]
     assert list(map(declared_size, [b"", b"?", encode_document(BODY)[:15]])) == [0, 0, 0]
+
+
+def test_a_body_as_it_is_has_the_declared_size_or_is_not_copied() -> None:
+    for size in (0, 1, (1 << 20) + 1):
+        document = encode_document(random.Random(size).randbytes(size))
+        body = decode_document(bytearray(document), lambda _: None)
+        assert isinstance(body, Body)
+        assert body.sent == document[len(document) - size :]
+        assert isinstance(decode_document(document + b"x", lambda _: None), DocumentError)

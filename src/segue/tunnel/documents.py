@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable
+from io import BytesIO
 from typing import Final, TypeAlias
 
 import msgspec
@@ -66,7 +67,10 @@ _EXHAUSTIVE_BYTES = 128 * 1024
 _EXHAUSTIVE_LEVEL = 17
 _FAST_LEVEL = 3
 _LDM_MIN_MATCH = 32
-#: So much is expanded in one call: the end of a call copies all of it, and nothing else runs meanwhile.
+#: A header has at most ten numbers, the id of a base and a digest.
+_MOST_HEADER_BYTES = 256
+#: So much is expanded or copied in one call, during which nothing else runs. A `BytesIO` gives away what was written
+#: without a copy, whereas to join pieces is one call for all of them.
 _PIECE_BYTES = 1024 * 1024
 
 
@@ -171,7 +175,7 @@ def encode_document(
 
 
 def decode_document(
-    document: bytes, lookup: Callable[[bytes], Base | None], limit: int = MAX_BODY_BYTES
+    document: bytes | bytearray, lookup: Callable[[bytes], Base | None], limit: int = MAX_BODY_BYTES
 ) -> Body | BaseMiss | DocumentError:
     """Return the body of a document, if its size is within `limit` and its digest is right.
 
@@ -188,7 +192,7 @@ def decode_document(
         return prefix
     payload = memoryview(document)[header.end :]
     dictionary = _as_dictionary(prefix, primed=header.coding == _PRIMED)
-    plain = bytes(payload) if header.coding == _RAW else _expand(payload, header.size, dictionary)
+    plain = _copy(payload, header.size) if header.coding == _RAW else _expand(payload, header.size, dictionary)
     if plain is None or len(plain) != header.size:
         return _failure(header, "the body does not expand to its size")
     return _check(header, plain, limit)
@@ -204,7 +208,7 @@ def is_wrapped(document: bytes) -> bool:
     return bool(document) and bool(document[0] & _WRAPPED)
 
 
-def declared_size(document: bytes) -> int:
+def declared_size(document: bytes | bytearray) -> int:
     """Return the size that a document declares for its body, or 0; use it to decide where to decode."""
     header = _read_header(document)
     return 0 if header is None else header.size
@@ -239,7 +243,8 @@ def _failure(header: _DocumentHeader, reason: str) -> BaseMiss | DocumentError:
     return DocumentError(reason)
 
 
-def _read_header(document: bytes) -> _DocumentHeader | None:
+def _read_header(whole: bytes | bytearray) -> _DocumentHeader | None:
+    document = bytes(whole[:_MOST_HEADER_BYTES])
     coding = document[0] if document else _WRAPPED * 2
     wrapped, coding = bool(coding & _WRAPPED), coding & ~_WRAPPED
     if coding not in {_RAW, _ZSTD, *_WITH_BASE}:
@@ -317,24 +322,33 @@ def _search(total: int, *, has_base: bool) -> dict[int, int]:
     }
 
 
+def _copy(payload: memoryview, size: int) -> bytes | None:
+    """Return the bytes if they have this size; what has another may be large, and is not copied to be refused."""
+    if len(payload) != size:
+        return None
+    copied = BytesIO()
+    for at in range(0, size, _PIECE_BYTES):
+        copied.write(payload[at : at + _PIECE_BYTES])
+    return copied.getvalue()
+
+
 def _expand(blocks: memoryview, size: int, dictionary: _Dictionary | None) -> bytes | None:
     """Return exactly `size` bytes from exactly these blocks, or None."""
     options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _window_log(size + 1)}
     expander = zstd.ZstdDecompressor(options=options, zstd_dict=dictionary)
     frame = b"".join((_SIZED_FRAME_HEAD, size.to_bytes(8, "little"), blocks))
-    pieces: list[bytes] = []
+    expanded = BytesIO()
     left = size + 1
     try:
         while left and not expander.eof:
             piece = expander.decompress(frame, min(left, _PIECE_BYTES))
             if not piece:
                 break
-            pieces.append(piece)
-            left -= len(piece)
+            left -= expanded.write(piece)
             frame = b""
     except zstd.ZstdError:
         return None
-    return b"".join(pieces) if expander.eof and not expander.unused_data else None
+    return expanded.getvalue() if expander.eof and not expander.unused_data else None
 
 
 def _as_dictionary(prefix: bytes, *, primed: bool) -> _Dictionary | None:

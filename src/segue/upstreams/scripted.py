@@ -260,7 +260,7 @@ def _may_be_about_a_task(history: History) -> bool:
     newest = (*history.input, *answered)
     if len(newest) > MAX_TASK_ITEMS:
         return False
-    return any(_MARKER in item or _CALL in item for item in newest)
+    return any(len(item) <= MAX_TASK_BYTES and (_MARKER in item or _CALL in item) for item in newest)
 
 
 def check_calls(request: UpstreamRequest) -> None:

@@ -22,8 +22,8 @@ from segue.upstreams.failures import MAX_REFUSAL_BYTES
 #: What may follow the end of the turn before the connection is given up, in bytes and seconds.
 _TAIL_BYTES = 64 * 1024
 _TAIL_S = 2.0
-#: What is read of a stream before others have their turn.
-_PIECE_BYTES = 16 * 1024
+#: What is read of a stream before others have their turn: to pass on the events of so much takes some milliseconds.
+_PIECE_BYTES = 4 * 1024
 
 
 class SseSource:
@@ -68,7 +68,7 @@ class SseSource:
         data = self._rest or await read_piece(self._content)
         self._rest = data[_PIECE_BYTES:]
         piece = data[:_PIECE_BYTES] if self._rest else data
-        self._large = len(piece) if len(piece) > _PIECE_BYTES // 4 else 0
+        self._large = len(piece) if len(piece) == _PIECE_BYTES else 0
         return piece
 
     def error_instead(self) -> ProviderError | None:

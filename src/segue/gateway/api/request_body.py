@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from io import BytesIO
 
 from aiohttp import web
 
@@ -17,7 +18,13 @@ from segue.gateway.request_memory import HeldRequest, RequestMemory
 from segue.gateway.services import Services
 from segue.gateway.tunnel.uploads import Uploads
 from segue.protocol.problems import Problem, Refused
+from segue.upstreams.bulk_pace import BulkPace
 
+#: A piece of this size is one of a large body. A tenant's large bodies are read at this pace, which takes a sixth of
+#: the event loop; what is within the burst is read as it comes.
+_LARGE_PIECE_BYTES = 64 * 1024
+_BYTES_PER_S = 100e6
+_BURST_S = 0.01
 #: What has to come within the limit of time: a body that drips is one that stalls.
 PROGRESS_BYTES = 4096
 
@@ -25,11 +32,14 @@ PROGRESS_BYTES = 4096
 class BodyReader:
     """Reads bodies. What has come counts in a budget that tenants share, until `memory` has room for a whole one."""
 
-    def __init__(self, limit: int, *, stall_s: float, uploads: Uploads, memory: RequestMemory) -> None:
+    def __init__(
+        self, limit: int, *, stall_s: float, uploads: Uploads, memory: RequestMemory, pace: BulkPace | None = None
+    ) -> None:
         self._limit = limit
         self._stall_s = stall_s
         self._uploads = uploads
         self._memory = memory
+        self._pace = BulkPace(_BYTES_PER_S, _BURST_S) if pace is None else pace
 
     async def read(self, request: web.Request, tenant: str) -> bytes:
         """Return the body. Raises `HTTPRequestEntityTooLarge`, or `Refused` if it stalls."""
@@ -56,12 +66,12 @@ class BodyReader:
         """Read a body as it comes."""
         upload = _BodyUpload(tenant)
         try:
-            pieces = await self._read_pieces(request, upload)
-            held = request[HELD] = self._memory.hold(tenant, sum(map(len, pieces)))
+            body = await self._read_pieces(request, upload)
+            held = request[HELD] = self._memory.hold(tenant, body.tell())
             await held.admitted()
         finally:
             self._uploads.release(upload)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return body.getvalue()
 
     @asynccontextmanager
     async def _patience(self) -> AsyncIterator[asyncio.Timeout]:
@@ -74,23 +84,25 @@ class BodyReader:
             )
             raise Refused(Problem("request_timeout", message)) from None
 
-    async def _read_pieces(self, request: web.Request, upload: _BodyUpload) -> list[bytes]:
-        pieces: list[bytes] = []
-        size, due = 0, PROGRESS_BYTES
+    async def _read_pieces(self, request: web.Request, upload: _BodyUpload) -> BytesIO:
+        """Read the pieces into one buffer. It gives them away without a copy; to join a large body would take long."""
+        body, due, clock = BytesIO(), PROGRESS_BYTES, asyncio.get_running_loop().time
         async with self._patience() as timeout:
             while piece := await request.content.readany():
-                pieces.append(piece)
-                size += len(piece)
+                body.write(piece)
+                size = body.tell()
                 if size > self._limit:
                     raise web.HTTPRequestEntityTooLarge(self._limit, size)
                 has_room = self._hold(upload, len(piece))
                 if not has_room:  # nothing is read meanwhile, so that TCP stalls the client: it is not at fault
                     timeout.reschedule(None)
                     await upload.room.wait()
+                if len(piece) >= _LARGE_PIECE_BYTES:
+                    await asyncio.sleep(self._pace.wait_s(upload.tenant, len(piece), clock()))
                 if size >= due or not has_room:
                     due = size + PROGRESS_BYTES
-                    timeout.reschedule(asyncio.get_running_loop().time() + self._stall_s)
-        return pieces
+                    timeout.reschedule(clock() + self._stall_s)
+        return body
 
     def _hold(self, upload: _BodyUpload, size: int) -> bool:
         upload.room.clear()

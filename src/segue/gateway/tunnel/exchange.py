@@ -198,7 +198,7 @@ class ForwardedExchange:
         while self._body is None:
             if not await self._collect():
                 return False
-            document = bytes(self._upload)
+            document = self._upload  # no copy: it may have the size of the largest body
             await self._wait_for_room(declared_size(document))
             async with self._session.rebuilding:
                 rebuilt = await self._decode(document)
@@ -218,7 +218,7 @@ class ForwardedExchange:
                     self._body = rebuilt
                     self._base_id, self.body_bytes = rebuilt.plain_id, len(rebuilt.sent)
                     self._resources.note_body(self._session.principal, len(rebuilt.sent))
-        self._upload.clear()
+        self._upload = bytearray()
         return True
 
     async def _collect(self) -> bool:
@@ -246,9 +246,9 @@ class ForwardedExchange:
             self._credited.clear()
             await self._credited.wait()
 
-    async def _decode(self, document: bytes) -> Body | BaseMiss | DocumentError:
+    async def _decode(self, document: bytes | bytearray) -> Body | BaseMiss | DocumentError:
         limit = self._resources.config.max_body_bytes
-        if declared_size(document) <= _THREAD_BYTES:
+        if max(len(document), declared_size(document)) <= _THREAD_BYTES:
             return decode_document(document, self._base, limit)
         return await asyncio.to_thread(decode_document, document, self._base, limit)
 
@@ -259,7 +259,7 @@ class ForwardedExchange:
         self._resources.meter.base_misses.inc()
         self._missed = True
         self._resources.uploads.release(self)
-        self._upload.clear()
+        self._upload = bytearray()
         self._uncredited_bytes = 0
         self._upload_ended = False
         self._end.missed(self.number)
