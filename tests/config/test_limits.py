@@ -21,6 +21,7 @@ def test_limits_are_read_where_they_hold(tmp_path: Path) -> None:
     config = load(file, {"SEGUE_LIMITS_TURNS": "9"})
     assert config.limits == LimitsConfig(turns=9)
     assert config.tenant == [TenantConfig("a", LimitsConfig(stored_bytes=5))]
+    assert not config.tenant[0].zero_retention
     assert config.key[0].limits == LimitsConfig(requests_per_minute=60, tokens_per_minute=1000)
 
 

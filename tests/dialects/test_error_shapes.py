@@ -201,6 +201,15 @@ def test_a_page_of_a_proxy_is_no_error_object() -> None:
     assert code_of(ProviderError(), 502) == "upstream_error"
 
 
+def test_a_code_beside_the_type_is_read() -> None:
+    """As in Anthropic's errors of message threads, and in no other shape."""
+    error = {"type": "not_found_error", "message": "gone", "details": {"error_code": "thread_not_found"}}
+    assert read_error(json.dumps({"type": "error", "error": error}).encode()).detail == "thread_not_found"
+    odd: list[Any] = [{"error_code": 7}, {}, [], "thread_not_found"]
+    for details in odd:
+        assert not read_error(json.dumps({"error": {**error, "details": details}}).encode()).detail
+
+
 def test_an_event_that_is_called_an_error_may_be_plain_text() -> None:
     assert read_error(b" out of memory\n") == ProviderError("out of memory")
     assert read_error(b'{"error":') == ProviderError()

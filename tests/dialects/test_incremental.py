@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.dialects.chat.request import ChatDialect
-from segue.dialects.incremental import MAX_WARNINGS
+from segue.dialects.incremental import MAX_WARNINGS, RenderedTurn, render_history, state_after
 from segue.dialects.interface import Dialect
 from segue.dialects.messages.request import MessagesDialect
 from segue.dialects.provider_families import FAMILIES
@@ -100,6 +100,22 @@ def test_a_turn_is_rendered_once(dialect: Dialect, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(dialect, "renderer", renderer)
     render(dialect, History(parent, encode_items([{"role": "user", "content": "last"}])), keep=kept)
     assert renderer.call_count == 2, "the turn before and the new input"
+
+
+@pytest.mark.parametrize("budget", [0, 1 << 24])
+def test_the_state_after_a_turn_is_that_of_the_whole_history(budget: int) -> None:
+    """What is kept rendered is not rendered again, and nothing is walked twice."""
+    dialect, parent = MessagesDialect("m"), grow(None, [])
+    kept = RenderCache(budget).view("m", RenderedTurn)
+    for index in range(19):
+        asked = encode_items([{"type": "message", "role": "user", "content": f"q{index}"}])
+        parent = grow(parent, asked, encode_items([{"type": "message", "role": "assistant", "content": f"a{index}"}]))
+        whole = render_history(History(parent, ()), dialect, RenderCache(1 << 24).view("m", RenderedTurn))
+        assert state_after(parent, dialect, kept) == whole[-1].state
+    renderer = MagicMock(side_effect=dialect.renderer)
+    with patch.object(dialect, "renderer", renderer):
+        state_after(parent, dialect, kept)
+    assert renderer.call_count == (0 if budget else 20)
 
 
 @pytest.mark.parametrize("make", [ChatDialect, MessagesDialect, ResponsesDialect])

@@ -16,6 +16,7 @@ OWN = frozenset(
     {
         *("stream_options", "prompt_cache_key", "include", "cache_control", "reasoning"),
         *("call_ids", "user_after_tool", "max_tokens", SEALED_REASONING),
+        "thread",
         *("call_reasoning", "call_signature", "named_tool_choice", "forced_tool_choice", "forced_thinking"),
     }
 )
@@ -36,6 +37,12 @@ def pydantic(*path: str | int, kind: str = "extra_forbidden", quoted: object = N
 
 INSIDE_OUT = {"object": "error", "message": {"detail": [pydantic("body", "stream_options", "include_usage")]}}
 TOLD = {
+    "anthropic-thread": (openai("thread: Extra inputs are not permitted"), {"thread"}),
+    "anthropic-beta": (
+        openai("Unexpected value(s) `message-threads-2026-08-12` for the `anthropic-beta` header."),
+        {"thread"},
+    ),
+    "anthropic-capability": (openai("capability_rejected: beta_header:message-threads-2026-08-12"), {"thread"}),
     "openai": (openai("Unknown parameter: 'prompt_cache_key'.", "prompt_cache_key"), {"prompt_cache_key"}),
     "openai-words": (openai("Unknown parameter: 'prompt_cache_key'."), {"prompt_cache_key"}),
     "openai-reasoning": (openai("Encrypted content is not supported with this model.", "include"), {"include"}),

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from segue.config import Config, ConfigError, KeyConfig, RouteConfig, UpstreamConfig
+from segue.config import Config, ConfigError, KeyConfig, RouteConfig, TenantConfig, UpstreamConfig
 from segue.dialects.provider_families import FAMILIES
 from segue.dialects.provider_profiles import ProviderProfile
 from segue.engine.upstream import LocalUpstream
@@ -141,6 +141,39 @@ def test_a_provider_is_reached_over_http_under_the_name_it_is_configured_for(dia
     upstream, model = found
     assert isinstance(upstream, HttpUpstream)
     assert (upstream.name, model) == ("u", "other")
+
+
+@pytest.mark.parametrize(
+    ("settings", "threads"),
+    [
+        ({}, False),
+        ({"base_url": "https://api.anthropic.com/v1"}, True),
+        ({"base_url": "https://API.anthropic.com"}, True),
+        ({"base_url": "http://api.anthropic.com/v1"}, False),
+        ({"base_url": "https://api.anthropic.com.example/v1"}, False),
+        ({"base_url": "https://api.anthropic.com/v1", "message_threads": False}, False),
+        ({"base_url": "https://api.anthropic.com/v1", "dialect": "chat"}, False),
+        ({"message_threads": True}, True),
+    ],
+)
+def test_only_anthropics_own_service_keeps_threads_without_being_told(settings: dict[str, Any], threads: bool) -> None:
+    up = msgspec.convert({**BASE, "dialect": "messages", **settings}, UpstreamConfig)
+    found = upstream_of("m", up)
+    assert found is not None
+    assert isinstance(found[0], HttpUpstream)
+    assert (found[0].continuations is not None) == threads
+
+
+def test_a_tenant_that_wants_nothing_kept_changes_the_upstreams_that_keep_something() -> None:
+    """Others stay as they are, with all that they hold."""
+    ups = [
+        msgspec.convert({**BASE, "dialect": dialect, "name": dialect, "models": [dialect]}, UpstreamConfig)
+        for dialect in ("chat", "messages")
+    ]
+    before = build_router(Config(upstream=ups))
+    after = build_router(Config(upstream=ups, tenant=[TenantConfig("ann", zero_retention=True)]), before)
+    same = [one.upstream is other.upstream for one, other in zip(before.rules, after.rules, strict=True)]
+    assert same == [True, False, True]
 
 
 def test_the_scripted_model_is_always_there_after_what_is_configured() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.history.chains import ITEM_OVERHEAD_BYTES, TURN_OVERHEAD_BYTES, History, Turn, path
+from segue.history.chains import ITEM_OVERHEAD_BYTES, TURN_OVERHEAD_BYTES, History, Turn, newest_first, path
 from segue.protocol.items import Item
 from segue.testing.store_conformance import sample_id
 from tests.strategies import examples
@@ -56,6 +56,8 @@ def test_the_path_of_a_turn_begins_at_its_root() -> None:
     tip = turn("b", root)
     assert path(tip) == [root, tip]
     assert path(None) == []
+    assert list(newest_first(tip)) == [tip, root]
+    assert list(newest_first(None)) == []
 
 
 def test_a_turn_knows_its_depth_and_what_it_added_to_memory() -> None:

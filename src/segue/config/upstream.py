@@ -37,6 +37,7 @@ DIALECTS_OF: Mapping[str, tuple[UpstreamDialect, ...]] = MappingProxyType(
         "slots": ("chat", "responses"),
         "rerun": _PROVIDERS,
         "max_tokens": ("messages",),
+        "message_threads": ("messages",),
         "return_reasoning": ("chat",),
         "max_concurrent": _PROVIDERS,
         "max_queued": _PROVIDERS,
@@ -121,6 +122,10 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_tokens: Annotated[
         int, Meta(ge=1, description="messages: longest answer, in tokens, where a request sets no limit.")
     ] = 32_000
+    message_threads: Annotated[
+        bool | None,
+        Meta(description="messages: send only what is new, as message threads; default: at api.anthropic.com only."),
+    ] = None
     return_reasoning: Annotated[
         bool, Meta(description="chat: send its reasoning back to it; off for servers that refuse it.")
     ] = True

@@ -88,7 +88,7 @@ def error_of(value: object) -> ProviderError:
     param = next((layer["param"] for layer in layers if isinstance(layer.get("param"), str)), None)
     status = next((number for layer in layers if (number := _status(layer)) is not None), None)
     hint = read_retry_hint(layers, message)
-    return ProviderError(_cut(message), tuple(words), param, status, hint)
+    return ProviderError(_cut(message), tuple(words), param, status, hint, _detail(layers))
 
 
 # --- whether it is one -----------------------------------------------------------------------------------------------
@@ -169,6 +169,13 @@ def _raw_error(layers: list[Json]) -> ProviderError | None:
     if isinstance(raw, str):
         return read_error(raw.encode("utf-8", "replace"))
     return error_of(raw) if isinstance(raw, dict) and "metadata" not in raw else None
+
+
+def _detail(layers: list[Json]) -> str:
+    """Return the code that Anthropic's errors of message threads have in `details`."""
+    details = (layer["details"] for layer in layers if isinstance(layer.get("details"), dict))
+    codes = (one.get("error_code") for one in details)
+    return next((code for code in codes if isinstance(code, str)), "")
 
 
 def _number(value: object) -> int | None:

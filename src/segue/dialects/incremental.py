@@ -17,7 +17,7 @@ import msgspec
 
 from segue.dialects.call_ids import CallIdForm, CallIdMapper, UsedCallIds
 from segue.dialects.render_cache import RenderCacheView, Sized
-from segue.history.chains import History, Turn, path
+from segue.history.chains import History, Turn, newest_first, path
 from segue.protocol.codec import decode
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem
@@ -99,6 +99,23 @@ def render_history(
         state = rendered.state
     turns.append(_render(factory, state, history.input))
     return turns
+
+
+def state_after(turn: Turn, factory: RendererFactory[M], cache: RenderCacheView[RenderedTurn[M]]) -> RenderState[M]:
+    """Return the state that `render_history` goes on from after a turn. Only what `cache` lacks is rendered."""
+    missing: list[Turn] = []
+    state = factory.start()
+    for one in newest_first(turn):
+        rendered = cache.find(one)
+        if rendered is not None:
+            state = rendered.state
+            break
+        missing.append(one)
+    for one in reversed(missing):
+        rendered = _render(factory, state, _items(one))
+        cache.keep(one, rendered)
+        state = rendered.state
+    return state
 
 
 def _items(turn: Turn) -> Iterable[Item]:

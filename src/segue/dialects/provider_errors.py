@@ -136,7 +136,7 @@ class ProviderError(msgspec.Struct, frozen=True):
     """A provider's error; empty where it says nothing.
 
     `words` are its codes and types, the innermost first. `status` is the HTTP status that a number in it stands for.
-    `retry_after_s` says when the provider wants to be asked again.
+    `retry_after_s` says when the provider wants to be asked again. `detail` is a code beside the type that says more.
     """
 
     message: str = ""
@@ -144,6 +144,7 @@ class ProviderError(msgspec.Struct, frozen=True):
     param: str | None = None
     status: int | None = None
     retry_after_s: float | None = None
+    detail: str = ""
 
 
 def code_of(error: ProviderError, status: int | None = None) -> Code:

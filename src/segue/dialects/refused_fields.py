@@ -38,11 +38,12 @@ _MOST, _DEEPEST, _LONGEST = 64, 12, 4096
 #: with this model." (OpenAI), "Unrecognized request argument supplied: x" (Azure), "Extra inputs are not permitted"
 #: (pydantic, so Anthropic, Mistral, vLLM), "extra fields not permitted" (pydantic 1), "unknown field `x`" (serde),
 #: 'Unknown name "x": Cannot find field.' (Google), "property 'x' is unsupported" (Groq), "Additional properties are
-#: not allowed ('x' was unexpected)" (JSON Schema), "does not support parameter x" (xAI).
+#: not allowed ('x' was unexpected)" (JSON Schema), "does not support parameter x" (xAI). A beta: "capability_rejected:
+#: beta_header:x" and "Unexpected value(s) `x` for the `anthropic-beta` header" (Anthropic and those before it).
 _REFUSES = re.compile(
     r"unknown|unrecogni[sz]ed|unsupported|unexpected|extra_forbidden|value_error\.extra|cannot find field"
     r"|not (?:be )?(?:supported|permitted|allowed|recogni[sz]ed|known|available)|n[o']t (?:support|accept|take)"
-    r"|invalid (?:parameter|field|argument|key|property)",
+    r"|invalid (?:parameter|field|argument|key|property)|capability_rejected",
     re.IGNORECASE,
 )
 _IN_PATH = re.compile(r"[^.\[\]]+")
@@ -57,6 +58,7 @@ _NESTED: Mapping[str, frozenset[str]] = {
 _BY_WORDS: Mapping[str, str] = {
     "include": r"['\"`]include(?:\[0\])?['\"`]|encrypted[ ._]content",
     "reasoning": r"(?<![A-Za-z0-9_])reasoning_?(?:content|details)(?![A-Za-z0-9_])|['\"`]reasoning['\"`]",
+    "thread": r"(?<![A-Za-z0-9_])thread(?![A-Za-z0-9_])|message-threads-\d",
 }
 
 #: How providers refuse to read their own reasoning: OpenAI ("The encrypted content gAAA… could not be verified."),

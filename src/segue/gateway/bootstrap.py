@@ -34,6 +34,7 @@ from segue.config import (
 from segue.dialects.chat.request import ChatDialect
 from segue.dialects.interface import Dialect
 from segue.dialects.messages.request import MessagesDialect
+from segue.dialects.messages.thread_request import ThreadedDialect
 from segue.dialects.provider_families import FAMILIES, ProviderFamily, find_family_by_host
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile, override_cells
 from segue.dialects.render_cache import RenderCache
@@ -46,6 +47,7 @@ from segue.engine.upstream import LocalUpstream
 from segue.http.routes import RouteError, RouteTable, Target, parse_target, route_table
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
 from segue.upstreams.interface import Upstream
+from segue.upstreams.message_threads import MessageThreads
 from segue.upstreams.retries import RetryPolicy
 from segue.upstreams.router import ModelRule, Router, Sharing
 from segue.upstreams.scripted import MODEL as SCRIPTED
@@ -54,6 +56,9 @@ from segue.upstreams.session_affinity import SessionAffinity, fault_of_header
 from segue.upstreams.slots import CACHE_FIELD, SLOT_FIELD
 
 _log = logging.getLogger("segue.gateway")
+
+#: The host of the service that message threads are of.
+_ANTHROPIC = "api.anthropic.com"
 
 
 def build_router(config: Config, before: Router | None = None) -> Router:
@@ -69,10 +74,11 @@ def build_router(config: Config, before: Router | None = None) -> Router:
         time.time, random.random, RenderCache(config.server.fragments_budget_bytes)
     )
     secret_of = tenant_secrets(config.key)
+    zero_retention = frozenset(tenant.name for tenant in config.tenant if tenant.zero_retention)
 
     def rule(up: UpstreamConfig) -> ModelRule:
-        origin = _origin(up, config.key)
-        upstream = known.get(origin) or _build(up, runtime, secret_of)
+        origin = _origin(up, config.key, zero_retention=zero_retention)
+        upstream = known.get(origin) or _build(up, runtime, secret_of=secret_of, zero_retention=zero_retention)
         return ModelRule(upstream, up.models, up.model_as, origin, sharing=_sharing(up))
 
     bundled = [] if config.upstream else _bundled()
@@ -89,12 +95,13 @@ def _sharing(up: UpstreamConfig) -> Sharing:
     return Sharing(up.name, up.group, up.weight, up.backup, tuple(up.tenants))
 
 
-def _origin(up: UpstreamConfig, keys: Sequence[KeyConfig]) -> bytes:
+def _origin(up: UpstreamConfig, keys: Sequence[KeyConfig], *, zero_retention: frozenset[str]) -> bytes:
     """Return what stands for an upstream's settings: all that it is built from, and a digest of its own key."""
     secret = (read_key(up) or "").encode()
     up = msgspec.structs.replace(up, group=None, weight=1, backup=False, tenants=[])  # these are settings of its rule
     tenants = [(key.tenant, key.sha256) for key in keys] if up.affinity_header else []
-    return msgspec.json.encode((up, hashlib.sha256(secret).hexdigest(), tenants))
+    kept = sorted(zero_retention) if up.dialect == "messages" else []
+    return msgspec.json.encode((up, hashlib.sha256(secret).hexdigest(), tenants, kept))
 
 
 def _runtime_of(router: Router | None) -> UpstreamRuntime | None:
@@ -150,7 +157,13 @@ def _bundled() -> list[UpstreamConfig]:
     return [UpstreamConfig(name=LOCAL_MODEL, dialect="local", models=[LOCAL_MODEL])]
 
 
-def _build(up: UpstreamConfig, runtime: UpstreamRuntime, secret_of: Callable[[str], bytes]) -> Upstream:
+def _build(
+    up: UpstreamConfig,
+    runtime: UpstreamRuntime,
+    *,
+    secret_of: Callable[[str], bytes],
+    zero_retention: frozenset[str],
+) -> Upstream:
     match up.dialect:
         case "scripted":
             return ScriptedUpstream(models=up.models)
@@ -158,7 +171,8 @@ def _build(up: UpstreamConfig, runtime: UpstreamRuntime, secret_of: Callable[[st
             return _build_local(up)
         case "chat" | "messages" | "responses":
             dialect = _build_dialect(up, up.dialect, _build_preset(up))
-            return _build_provider(up, dialect, runtime, _build_affinity(up, secret_of))
+            affinity = _build_affinity(up, secret_of)
+            return _build_provider(up, dialect, runtime, affinity=affinity, zero_retention=zero_retention)
         case _:
             assert_never(up.dialect)
 
@@ -234,8 +248,23 @@ def _build_dialect(up: UpstreamConfig, dialect: ProviderDialect, preset: Preset)
             assert_never(dialect)
 
 
+def _build_threads(up: UpstreamConfig, dialect: Dialect) -> MessageThreads | None:
+    """Return the message threads at an upstream. Anthropic's own service is known not to ignore them."""
+    address = urlsplit(up.base_url or "")
+    is_anthropic = (address.scheme, address.hostname) == ("https", _ANTHROPIC)
+    wanted = is_anthropic if up.message_threads is None else up.message_threads
+    if not wanted or not isinstance(dialect, MessagesDialect):
+        return None
+    return MessageThreads(ThreadedDialect(dialect), trusted=is_anthropic)
+
+
 def _build_provider(
-    up: UpstreamConfig, dialect: Dialect, runtime: UpstreamRuntime, affinity: SessionAffinity | None
+    up: UpstreamConfig,
+    dialect: Dialect,
+    runtime: UpstreamRuntime,
+    *,
+    affinity: SessionAffinity | None,
+    zero_retention: frozenset[str],
 ) -> HttpUpstream:
     assert up.base_url is not None, "checked when the configuration was read"
     provider = Provider(
@@ -252,8 +281,12 @@ def _build_provider(
         retry=RetryPolicy(attempts=up.attempts, longest_wait_s=up.longest_wait_s),
         slots=up.slots,
         rerun=up.rerun,
+        zero_retention=zero_retention,
     )
-    return HttpUpstream(provider, dialect, runtime, models=up.models, key=read_key(up), affinity=affinity)
+    threads = _build_threads(up, dialect)
+    return HttpUpstream(
+        provider, dialect, runtime, models=up.models, key=read_key(up), affinity=affinity, threads=threads
+    )
 
 
 def _build_local(up: UpstreamConfig) -> LocalUpstream:

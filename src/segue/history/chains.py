@@ -207,14 +207,17 @@ class History:
         return next((answer for answer in answers if answer[0] in wanted), None)
 
 
+def newest_first(turn: Turn | None) -> Iterator[Turn]:
+    """Yield the turns of a chain that a model sees, from `turn` back to its root, or to where it was compacted."""
+    while turn is not None:
+        seen = turn.compacted or turn
+        yield seen
+        turn = seen.parent
+
+
 def path(turn: Turn | None) -> list[Turn]:
     """Return the turns of a chain that a model sees up to `turn`: from its root, or from where it was compacted."""
-    turns: list[Turn] = []
-    while turn is not None:
-        if turn.compacted is not None:
-            turn = turn.compacted
-        turns.append(turn)
-        turn = turn.parent
+    turns = list(newest_first(turn))
     turns.reverse()
     return turns
 

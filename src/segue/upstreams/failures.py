@@ -99,6 +99,7 @@ def read_refusal(
         refused_fields=refused_fields(status, body, own_fields) if _is_about_request(code, status) else frozenset(),
         elsewhere=transient or code in _ELSEWHERE,
         unhealthy=speaks_against_server(code, clients_key=clients_key),
+        detail=error.detail,
     )
 
 

@@ -26,6 +26,7 @@ import msgspec
 from segue import __version__
 from segue.dialects.interface import NOTHING, Dialect, Rendered
 from segue.dialects.key_redaction import KeyRedactor
+from segue.dialects.messages.thread_request import THREAD
 from segue.dialects.model_list import read_model_names
 from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
@@ -38,10 +39,12 @@ from segue.protocol.problems import Code, Problem, Refused, not_counted
 from segue.protocol.requests import NativeBody
 from segue.upstreams.admission import AdmissionQueue
 from segue.upstreams.bulk_pace import BulkPace
+from segue.upstreams.continuation import ContinuationCounts
 from segue.upstreams.conversation_key import conversation_key_of
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, failure_without_reply, read_refusal
 from segue.upstreams.interface import Batch, Secret, UpstreamFailed, UpstreamRequest
 from segue.upstreams.learned_refusals import LearnedRefusals
+from segue.upstreams.message_threads import MessageThreads, ThreadedTurn
 from segue.upstreams.model_listing import ModelListing
 from segue.upstreams.provider_stream import ProviderStream
 from segue.upstreams.retries import FailedAttempt, RetryPolicy, backoff_before_retry
@@ -80,7 +83,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """A provider's address and limits. The gateway's key for it is not in here, so that this can be printed.
 
     `slots` is how many slots the server has: each conversation is then pinned to one. `max_concurrent` must be no more.
-    `rerun`: another upstream may run a turn again whose outcome here is not known.
+    `rerun`: another upstream may run a turn again whose outcome here is not known. Nothing of a turn may be kept there
+    for the tenants of `zero_retention`.
     """
 
     name: str
@@ -96,6 +100,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     retry: RetryPolicy = RetryPolicy()
     slots: int | None = None
     rerun: bool = False
+    zero_retention: frozenset[str] = frozenset()
 
 
 class UpstreamRuntime(msgspec.Struct, frozen=True):
@@ -108,15 +113,24 @@ class UpstreamRuntime(msgspec.Struct, frozen=True):
 
 
 class _AttemptedTurn:
-    """A turn while it is attempted: how often, its request as it is sent now, and without which fields of our own."""
+    """A turn while it is attempted: how often, its request as it is sent now, and without which fields of our own.
 
-    __slots__ = ("attempt", "rendered", "request", "without")
+    It may be part of a message `thread` of the upstream.
+    """
 
-    def __init__(self, request: UpstreamRequest, rendered: Rendered, without: frozenset[str]) -> None:
+    __slots__ = ("attempt", "rendered", "request", "thread", "without")
+
+    def __init__(self, request: UpstreamRequest, without: frozenset[str], thread: ThreadedTurn | None) -> None:
         self.request = request
-        self.rendered = rendered
+        self.rendered = Rendered(())
         self.without = without
+        self.thread = thread
         self.attempt = 1
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether its reply was given without the history."""
+        return self.thread is not None and self.thread.forgotten
 
     def answered(self) -> None:
         """Give up the body: there is no other attempt, and a client that is slow may let the turn wait for long."""
@@ -135,6 +149,7 @@ class HttpUpstream:
         models: Sequence[str],
         key: str | None,
         affinity: SessionAffinity | None = None,
+        threads: MessageThreads | None = None,
     ) -> None:
         assert provider.slots is None or provider.max_concurrent <= provider.slots, "each turn needs a slot"
         self._provider = provider
@@ -145,6 +160,7 @@ class HttpUpstream:
         self._key = key
         self._redactor = KeyRedactor(_keys_in(provider.headers, key))
         self._affinity = affinity
+        self._threads = threads
         self._slots = None if provider.slots is None else SlotTable(provider.slots)
         self._session: aiohttp.ClientSession | None = None
         self._tails: set[asyncio.Task[None]] = set()
@@ -175,6 +191,16 @@ class HttpUpstream:
         """The names it answers to."""
         return self._models
 
+    @property
+    def continuations(self) -> ContinuationCounts | None:
+        """How often only what is new was sent; None if that is never done."""
+        return None if self._threads is None else self._threads.counts
+
+    def forget_tenant(self, tenant: str) -> None:
+        """Drop what is remembered of a tenant's responses."""
+        if self._threads is not None:
+            self._threads.forget_tenant(tenant)
+
     def has_place(self) -> bool:
         """Say whether a turn would run at once."""
         return self.admission.running < self._provider.max_concurrent and not self.admission.waiting
@@ -200,37 +226,53 @@ class HttpUpstream:
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Run one turn."""
         headers = self._headers(request)
-        turn = await self._begin(request)
-        async with self._permit(request) as slot:
-            while True:
-                wait_s: float | None = None
-                reply = await self._open(turn, headers, slot)
-                if isinstance(reply, FailedAttempt):
-                    reply = self._free(reply)
-                    wait_s = self._decide(reply, turn)
+        turn = self._begin(request, self._thread_of(request, headers))
+        try:
+            await self._render_first(turn)
+            async with self._permit(request) as slot:
+                while True:
+                    wait_s: float | None = None
+                    reply = await self._open(turn, headers, slot)
+                    if isinstance(reply, FailedAttempt):
+                        reply = self._free(reply)
+                        wait_s = self._decide(reply, turn)
+                        if wait_s is None:
+                            raise UpstreamFailed(reply)
+                        await asyncio.sleep(wait_s)
+                        continue
+                    try:
+                        yield ()  # the turn has begun; after another attempt, an empty batch says nothing new
+                        while wait_s is None and not reply.decoder.ended:
+                            batch = await reply.read()
+                            failed = reply.failure_of(batch)
+                            if failed is not None:
+                                failed = self._free(failed)
+                                wait_s = self._decide(failed, turn)
+                                if wait_s is None and request.standby and failed.elsewhere:
+                                    raise UpstreamFailed(failed)
+                            elif batch:
+                                self._note_output(turn, reply)
+                            if batch and wait_s is None:
+                                yield batch
+                    finally:
+                        reply.broken |= turn.forgotten
+                        self._release(reply)
                     if wait_s is None:
-                        raise UpstreamFailed(reply)
+                        return
                     await asyncio.sleep(wait_s)
-                    continue
-                try:
-                    yield ()  # the turn has begun; after another attempt, an empty batch says nothing new
-                    while wait_s is None and not reply.decoder.ended:
-                        batch = await reply.read()
-                        failed = reply.failure_of(batch)
-                        if failed is not None:
-                            failed = self._free(failed)
-                            wait_s = self._decide(failed, turn)
-                            if wait_s is None and request.standby and failed.elsewhere:
-                                raise UpstreamFailed(failed)
-                        elif batch and turn.rendered.pieces:
-                            self._note_answer(turn)
-                        if batch and wait_s is None:
-                            yield batch
-                finally:
-                    self._release(reply)
-                if wait_s is None:
-                    return
-                await asyncio.sleep(wait_s)
+        finally:
+            self._end(turn)
+
+    def _thread_of(self, request: UpstreamRequest, headers: Mapping[str, str]) -> ThreadedTurn | None:
+        """Return what a turn has to do with threads of the upstream; None if there are to be none."""
+        if self._threads is None or request.tenant in self._provider.zero_retention:
+            return None
+        return self._threads.begin(request, headers, now=self.runtime.clock())
+
+    def _end(self, turn: _AttemptedTurn) -> None:
+        """Note what of a turn its upstream has kept, before anybody can continue it."""
+        if turn.thread is not None:
+            turn.thread.close(now=self.runtime.clock())
 
     @asynccontextmanager
     async def _permit(self, request: UpstreamRequest) -> AsyncIterator[Mapping[str, int]]:
@@ -254,7 +296,9 @@ class HttpUpstream:
         if endpoint is None:
             raise Refused(not_counted(request.model))
         headers = _merge([*self._headers(request).items(), *_JSON_LINES])
-        rendered = (await self._begin(request)).rendered
+        turn = self._begin(request, None)
+        await self._render_first(turn)
+        rendered = turn.rendered
         if request.native is None or request.history.parent is not None:
             body = JsonBody((counting_body(rendered, endpoint),))
         else:  # it came to count tokens, too
@@ -303,24 +347,31 @@ class HttpUpstream:
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 
-    async def _begin(self, request: UpstreamRequest) -> _AttemptedTurn:
-        """Render the request, without what its model is known to refuse. Raises `Refused` if that cannot be done.
+    def _begin(self, request: UpstreamRequest, thread: ThreadedTurn | None) -> _AttemptedTurn:
+        """Return a turn without what its model is known to refuse."""
+        return _AttemptedTurn(request, self._refusals.fields_of(request.model), thread)
+
+    async def _render_first(self, turn: _AttemptedTurn) -> None:
+        """Render the request of the first attempt. Raises `Refused` if that cannot be done.
 
         A large one is rendered in another thread, one at a time.
         """
-        without, cache = self._refusals.fields_of(request.model), self.runtime.render_cache
+        request, cache = turn.request, self.runtime.render_cache
         if _is_large(request):
             staged = cache.staged()
             async with self._large.permit(request.tenant):
-                rendered = await asyncio.to_thread(self._render, request, staged, without)
+                rendered = await asyncio.to_thread(self._render, turn, staged, turn.without)
             staged.commit()
         else:
-            rendered = self._render(request, cache, without)
+            rendered = self._render(turn, cache, turn.without)
         if isinstance(rendered, Problem):
             raise Refused(rendered)
-        return _AttemptedTurn(request, rendered, without)
+        turn.rendered = rendered
 
-    def _render(self, request: UpstreamRequest, cache: RenderCache, without: frozenset[str]) -> Rendered | Problem:
+    def _render(self, turn: _AttemptedTurn, cache: RenderCache, without: frozenset[str]) -> Rendered | Problem:
+        request = turn.request
+        if turn.thread is not None:
+            return turn.thread.render(cache, without)
         if request.native is not None:
             return self._dialect.pass_on(request, request.native, cache, without=without)
         return self._dialect.render(request, cache, without=without)
@@ -331,12 +382,14 @@ class HttpUpstream:
         """Send the request; return its reply when the head has come and announces a stream."""
         provider, request, rendered = self._provider, turn.request, turn.rendered
         body = JsonBody((rendered.with_fields(slot) if slot else rendered).pieces)
+        headers = headers if turn.thread is None else turn.thread.open(headers)
         response = await self._post(self._dialect.path(request.model), body, headers)
         if isinstance(response, FailedAttempt):
             return response
         redactor = self._redactor_for(request)
         if response.status == _OK and response.content_type == _STREAM:
             decoder = self._dialect.decoder(request, rendered.warnings)
+            decoder = decoder if turn.thread is None else turn.thread.decoder(decoder)
             if request.native is not None:
                 decoder = SourceDecoder(decoder)
             return ProviderStream(
@@ -417,7 +470,9 @@ class HttpUpstream:
 
     def _decide(self, failed: FailedAttempt, turn: _AttemptedTurn) -> float | None:
         """Return how long to wait before the next attempt; None if this was the last. Counts and logs the failure."""
-        if self._leave_out(failed.refused_fields, turn):
+        reaction = None if turn.thread is None else turn.thread.react(failed)
+        refused = failed.refused_fields | ({THREAD} if reaction == "stateless" else NOTHING)
+        if self._leave_out(refused, turn) or (reaction == "otherwise" and self._render_again(turn, turn.without)):
             return 0.0
         self.failures[failed.problem.code] += 1
         policy = _ONCE if turn.request.standby and failed.elsewhere else self._provider.retry
@@ -432,6 +487,8 @@ class HttpUpstream:
             failed.request_id or "none",
         )
         turn.attempt += 1
+        if wait_s is not None and turn.thread is not None and turn.thread.outdated:
+            return wait_s if self._render_again(turn, turn.without) else None
         return wait_s
 
     def _free(self, failed: FailedAttempt) -> FailedAttempt:
@@ -446,18 +503,27 @@ class HttpUpstream:
         That is none of the attempts that the configuration allows: the provider has done nothing yet. There are fewer
         such fields each time.
         """
-        if not refused_fields:
-            return False
-        without = turn.without | refused_fields
-        rendered = self._render(turn.request, self.runtime.render_cache, without)
+        return bool(refused_fields) and self._render_again(turn, turn.without | refused_fields)
+
+    def _render_again(self, turn: _AttemptedTurn, without: frozenset[str]) -> bool:
+        rendered = self._render(turn, self.runtime.render_cache, without)
         if isinstance(rendered, Problem):
             return False
         turn.rendered, turn.without = rendered, without
         return True
 
+    def _note_output(self, turn: _AttemptedTurn, reply: ProviderStream) -> None:
+        """Note what follows from output, before anybody can know of it."""
+        if turn.rendered.pieces:
+            self._note_answer(turn)
+        if reply.decoder.ended:
+            self._end(turn)
+
     def _note_answer(self, turn: _AttemptedTurn) -> None:
         """Leave out from now on what a model has refused, now that it answers a request without it."""
         turn.answered()
+        if turn.thread is not None:
+            turn.thread.note_answer()
         model = turn.request.model
         fields = turn.without - self._refusals.fields_of(model) - {SEALED_REASONING}
         turn.without = NOTHING

@@ -30,7 +30,8 @@ class FailedAttempt(msgspec.Struct, frozen=True):
     request, which its support asks for. `refused_fields` are those fields of the gateway's own that the provider does
     not take: without them the turn can be attempted again at once. `elsewhere` is true if the turn may be sent to
     another upstream: it is certain that nothing was generated, and another one may take it. `unhealthy` is true if the
-    failure speaks against the upstream, and not against this request.
+    failure speaks against the upstream, and not against this request. `detail` is the provider's own code, if its error
+    has one beside the type.
     """
 
     problem: Problem
@@ -39,6 +40,7 @@ class FailedAttempt(msgspec.Struct, frozen=True):
     refused_fields: frozenset[str] = frozenset()
     elsewhere: bool = False
     unhealthy: bool = False
+    detail: str = ""
 
 
 def backoff_before_retry(policy: RetryPolicy, failed: FailedAttempt, attempt: int, *, jitter: float) -> float | None:

@@ -70,6 +70,9 @@ def test_every_field_and_block_stays() -> None:
     assert message["usage"] == {"input_tokens": 3, "x": 1, "output_tokens": 5}
     assert (message["stop_reason"], message["container"]) == ("end_turn", {"id": "c"})
     assert message["context_management"] == {"applied_edits": []}
+    assert (folded.fields["id"], folded.stopped) == ("msg_1", False)
+    folded.feed(b'{"type":"message_stop"}')
+    assert folded.stopped
     assert b'{"q": 1.0}' in folded.message(), "the input stays as the model wrote it"
 
 

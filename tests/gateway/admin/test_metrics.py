@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from segue.dialects.messages.request import MessagesDialect
+from segue.dialects.messages.thread_request import ThreadedDialect
 from segue.dialects.render_cache import RenderCache
 from segue.engine import LocalUpstream, ModelFile
 from segue.gateway.admin.metrics import Metrics
@@ -11,6 +13,7 @@ from segue.history.cache import TurnCache
 from segue.protocol.problems import Problem
 from segue.upstreams.group import GroupState
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
+from segue.upstreams.message_threads import MessageThreads
 from segue.upstreams.retries import FailedAttempt
 from segue.upstreams.router import ModelRule, Router, Sharing
 from segue.upstreams.scripted import ScriptedUpstream
@@ -30,6 +33,29 @@ async def test_a_providers_figures_are_those_of_now() -> None:
     assert 'segue_upstream_running{upstream="acme"} 1.0' in page
     assert 'segue_upstream_waiting{upstream="acme"} 0.0' in page
     assert 'segue_upstream_failed_tries_total{code="rate_limit_exceeded",upstream="acme"} 2.0' in page
+
+
+async def test_continuations_are_shown_where_an_upstream_keeps_conversations() -> None:
+    metrics = Metrics()
+    runtime = UpstreamRuntime(clock=lambda: 0.0, jitter=lambda: 0.0, render_cache=RenderCache(0))
+    dialect = MessagesDialect("claude")
+    threads = MessageThreads(ThreadedDialect(dialect), trusted=True)
+    provider = Provider(name="claude", base_url="http://127.0.0.1:9")
+    one = HttpUpstream(provider, dialect, runtime, models=["m"], key=None, threads=threads)
+    other = HttpUpstream(provider, dialect, runtime, models=["m"], key=None)
+    metrics.upstreams.providers += [one, other]
+    threads.counts.note_hit(100)
+    threads.counts.replays["expired"] += 2
+    other.forget_tenant("ann")
+    page = metrics.render(TurnCache(1000)).decode().splitlines()
+    shown = [
+        line for line in page if line.startswith(("segue_upstream_continuations_t", "segue_upstream_saved_bytes_t"))
+    ]
+    assert shown == [
+        'segue_upstream_continuations_total{outcome="hit",upstream="claude"} 1.0',
+        'segue_upstream_continuations_total{outcome="expired",upstream="claude"} 2.0',
+        'segue_upstream_saved_bytes_total{upstream="claude"} 100.0',
+    ]
 
 
 def test_the_upstreams_of_groups_are_shown_in_use_or_out() -> None:

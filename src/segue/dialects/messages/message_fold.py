@@ -63,11 +63,12 @@ class _BlockInProgress:
 
 
 class MessageFold:
-    """Takes the data of each event, in their order."""
+    """Takes the data of each event, in their order; `stopped` is true once the message has its end."""
 
     def __init__(self) -> None:
         self._message: Json = {}
         self._blocks: dict[int, _BlockInProgress] = {}
+        self.stopped = False
 
     def feed(self, data: bytes) -> None:
         """Take one event. What is no event of a message is left out."""
@@ -86,8 +87,15 @@ class MessageFold:
                     block.add(_dict(event.get("delta")))
             case "message_delta":
                 self._end(event)
+            case "message_stop":
+                self.stopped = True
             case _:
                 pass
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """The message so far, without its content; nothing before it has started."""
+        return self._message
 
     def content(self) -> list[Json]:
         """Return the blocks so far."""

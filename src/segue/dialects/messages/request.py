@@ -12,7 +12,7 @@ from __future__ import annotations
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -36,7 +36,7 @@ from segue.dialects.messages.thinking import ToolLoop
 from segue.dialects.passed_on import passed_on
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.refused_fields import SEALED_REASONING
-from segue.dialects.render_cache import RenderCache
+from segue.dialects.render_cache import RenderCache, RenderCacheView
 from segue.dialects.rules import Preset, RequestBuilder, Rule, write_settings
 from segue.dialects.token_counting import MESSAGES_COUNTING
 from segue.dialects.tools import custom_names, wire_name
@@ -62,6 +62,7 @@ _KNOWN = frozenset(
 #: The field that is only for the gateway.
 _OURS = frozenset({"thread"})
 
+_EPHEMERAL = {"cache_control": {"type": "ephemeral"}}
 _MARK = b',"cache_control":{"type":"ephemeral"}'
 #: What follows the last block of a message, before which a mark can stand.
 _MESSAGE_END = b"}]},"
@@ -72,6 +73,24 @@ _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _NO_RESULT = encode({"type": "text", "text": NO_OUTPUT})
 
 _thoughts = msgspec.json.Decoder(Thought)
+
+
+class HistoryParts(NamedTuple):
+    """A rendered history; it is `plain` if every later turn that continues it will render it the same way."""
+
+    parts: list[RenderedTurn[OpenMessageBlocks]]
+    plain: bool
+
+
+class NativeHistory(msgspec.Struct, frozen=True):
+    """All messages of a request that came in this API (None: those in its body), and what they leave out.
+
+    They are `in_its_words` if every turn was said in this API.
+    """
+
+    messages: tuple[bytes, ...] | None
+    warnings: tuple[str, ...] = ()
+    in_its_words: bool = False
 
 
 class MessagesDialect:
@@ -115,6 +134,12 @@ class MessagesDialect:
         self, request: TurnRequest, cache: RenderCache, *, without: frozenset[str] = NOTHING
     ) -> Rendered | Problem:
         """Write the request body."""
+        builder = self.settings_of(request, without)
+        parts = self.render_parts(request, builder, cache).parts
+        return write_body(builder, parts)
+
+    def settings_of(self, request: TurnRequest, without: frozenset[str]) -> RequestBuilder:
+        """Write all fields that do not depend on the history."""
         builder = RequestBuilder(
             request.model, request.settings, preset=self._preset, profile=self._profile, without=without
         )
@@ -122,27 +147,28 @@ class MessagesDialect:
         taken = limited or builder.is_wanted("max_tokens")
         builder.fields["max_tokens"] = self._max_tokens if taken else min(self._max_tokens, _LEAST_LIMIT)
         write_settings(builder, MESSAGES_FIELDS)
-        if builder.is_wanted(SEALED_REASONING):
-            parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
+        return builder
+
+    def render_parts(self, request: TurnRequest, builder: RequestBuilder, cache: RenderCache) -> HistoryParts:
+        """Render the history, and write the fields that depend on it."""
+        plain = builder.is_wanted(SEALED_REASONING)
+        if plain:
+            parts = render_history(request.history, self, self.view(cache))
         else:  # as if another provider had made the reasoning in it
             view = cache.view(f"{self._cache_key}:unread", RenderedTurn)
             parts = render_history(request.history, MessagesDialect("", profile=self._profile), view)
         if finish_settings(builder, parts[-1].state.open.present_loop):
             view = cache.view(f"{self._cache_key}:bare", RenderedTurn)
             parts = render_history(request.history, _WithoutThoughts(self.provider, self._profile), view)
+            plain = False
         state = parts[-1].state
-        problem = builder.problem or state.problem
-        if problem is not None:
-            return problem
-        marked = builder.is_wanted("cache_control")
-        if not state.open.begun:  # this API takes no request without messages
-            state = msgspec.structs.replace(state, open=OpenMessageBlocks(others=(_SILENCE,)))
-        closed = _marked(parts) if marked else [part.closed for part in parts if part.closed]
-        head = _head(builder, state.preamble, marked=marked)
-        pieces = [head, *closed, b"".join(state.open.messages(marked=marked))]
-        lost = (loss for loss in state.open.losses if loss not in state.warnings)
-        warnings = (*builder.warnings, *state.warnings, *lost)
-        return Rendered(close_list(pieces, b"]}"), warnings, frozenset(builder.own_fields))
+        builder.problem = builder.problem or state.problem
+        write_system(builder, state.preamble)
+        return HistoryParts(parts, plain and state.open.begun)  # else a note stands in it that a later turn has not
+
+    def view(self, cache: RenderCache) -> RenderCacheView[RenderedTurn[OpenMessageBlocks]]:
+        """Return the turns as they are rendered with all their thoughts."""
+        return cache.view(self._cache_key, RenderedTurn)
 
     def pass_on(
         self,
@@ -153,23 +179,41 @@ class MessagesDialect:
         without: frozenset[str] = NOTHING,
     ) -> Rendered | Problem:
         """Write the body of a request that came in this API."""
-        fields: dict[str, bytes | tuple[bytes, ...]] = {"model": encode(request.model), "stream": b"true"}
-        fields |= native.fields
-        warnings: tuple[str, ...] = ()
-        if request.history.parent is not None:
-            messages = native_messages(path(request.history.parent), native)
-            if messages is None:  # a turn came through another door, or had an upstream of another API
-                view = cache.view(self._cache_key, RenderedTurn)
-                rendered = render_history(request.history, self, view)
-                state = rendered[-1].state
-                if state.problem is not None:
-                    return state.problem
-                closed = [part.closed for part in rendered if part.closed]
-                messages = close_list([b"[", *closed, *state.open.messages()], b"]")
-                warnings = state.warnings
-            fields["messages"] = messages
-        passed = passed_on(native.body, fields, preset=self._preset, known=_KNOWN, without=_OURS | without)
-        return msgspec.structs.replace(passed, warnings=warnings)
+        whole = self.native_history(request, native, cache)
+        if isinstance(whole, Problem):
+            return whole
+        fields: dict[str, bytes | tuple[bytes, ...]] = {} if whole.messages is None else {"messages": whole.messages}
+        passed = self.write_native(request, native, fields, without=_OURS | without)
+        return msgspec.structs.replace(passed, warnings=whole.warnings)
+
+    def native_history(self, request: TurnRequest, native: NativeBody, cache: RenderCache) -> NativeHistory | Problem:
+        """Return all messages of a request that came in this API, in its words as far as all turns have them."""
+        if request.history.parent is None:
+            return NativeHistory(None, in_its_words=True)
+        messages = native_messages(path(request.history.parent), native)
+        if messages is not None:
+            return NativeHistory(messages, in_its_words=True)
+        # a turn came through another door, or had an upstream of another API
+        rendered = render_history(request.history, self, self.view(cache))
+        state = rendered[-1].state
+        if state.problem is not None:
+            return state.problem
+        closed = [part.closed for part in rendered if part.closed]
+        messages = close_list([b"[", *closed, *state.open.messages()], b"]")
+        return NativeHistory(messages, state.warnings)
+
+    def write_native(
+        self,
+        request: TurnRequest,
+        native: NativeBody,
+        fields: Mapping[str, bytes | tuple[bytes, ...]],
+        *,
+        without: frozenset[str],
+    ) -> Rendered:
+        """Write a body as it came, with these fields instead of its own, and `without` some."""
+        own: dict[str, bytes | tuple[bytes, ...]] = {"model": encode(request.model), "stream": b"true"}
+        changed = {name: value for name, value in (own | {**native.fields, **fields}).items() if name not in without}
+        return passed_on(native.body, changed, preset=self._preset, known=_KNOWN, without=without)
 
     def decoder(self, request: TurnRequest, warnings: tuple[str, ...] = ()) -> ReplyDecoder:
         """Make the reader of one reply."""
@@ -203,19 +247,49 @@ class _WithoutThoughts:
         return MessagesRenderer(state, self._provider, self._profile, bare=True)
 
 
-def _head(builder: RequestBuilder, preamble: tuple[str, ...], *, marked: bool) -> bytes:
-    """Write all that comes before the messages, if `marked` with a mark at its end: it is the same in every turn."""
-    fields = builder.fields
+def write_system(builder: RequestBuilder, preamble: tuple[str, ...]) -> None:
+    """Write `system`: the instructions, and the texts that stand before the first message."""
     texts = [text for text in (builder.settings.instructions_text, *preamble) if text.strip()]
-    mark = {"cache_control": {"type": "ephemeral"}} if marked else {}
     if texts:
-        system: list[dict[str, Any]] = [{"type": "text", "text": text} for text in texts]
-        system[-1] |= mark
-        fields["system"] = system
-    elif "tools" in fields:
-        fields["tools"][-1] |= mark
+        builder.fields["system"] = [{"type": "text", "text": text} for text in texts]
+
+
+def write_head(builder: RequestBuilder, thread: Mapping[str, str] | None, *, marked: bool) -> bytes:
+    """Write all that comes before the messages, if `marked` with a mark at its end: it is the same in every turn.
+
+    In a thread of the upstream, a mark for the whole request takes the place of the one in the last message: each
+    request has its own, and those of earlier requests are never too many.
+    """
+    fields = builder.fields
+    if marked and "system" in fields:
+        fields["system"][-1] |= _EPHEMERAL
+    elif marked and "tools" in fields:
+        fields["tools"][-1] |= _EPHEMERAL
     fields["stream"] = True
+    if thread is not None:
+        fields |= {"thread": thread} | (_EPHEMERAL if marked else {})
     return encode(fields)[:-1] + b',"messages":['
+
+
+def write_body(
+    builder: RequestBuilder, parts: list[RenderedTurn[OpenMessageBlocks]], thread: Mapping[str, str] | None = None
+) -> Rendered | Problem:
+    """Write a body with a whole history, which begins a `thread` of the upstream if there is one."""
+    if builder.problem is not None:
+        return builder.problem
+    state, marked = parts[-1].state, builder.is_wanted("cache_control")
+    if not state.open.begun:  # this API takes no request without messages
+        state = msgspec.structs.replace(state, open=OpenMessageBlocks(others=(_SILENCE,)))
+    closed = _marked(parts) if marked else [part.closed for part in parts if part.closed]
+    head = write_head(builder, thread, marked=marked)
+    pieces = [head, *closed, b"".join(state.open.messages(marked=marked and thread is None))]
+    return Rendered(close_list(pieces, b"]}"), warnings_of(builder, state), frozenset(builder.own_fields))
+
+
+def warnings_of(builder: RequestBuilder, state: RenderState[OpenMessageBlocks]) -> tuple[str, ...]:
+    """Return what was left out of a request, each sentence once."""
+    lost = (loss for loss in state.open.losses if loss not in state.warnings)
+    return (*builder.warnings, *state.warnings, *lost)
 
 
 def _marked(parts: list[RenderedTurn[OpenMessageBlocks]]) -> list[bytes]:

@@ -180,7 +180,27 @@ class ProviderCollector(Collector):
                 failed.add_metric([provider.name, code], count)
             for field, count in sorted(provider.learned.items()):
                 learned.add_metric([provider.name, field], count)
-        return running, waiting, failed, learned, *self._groups()
+        return running, waiting, failed, learned, *self._continuations(), *self._groups()
+
+    def _continuations(self) -> Iterable[Metric]:
+        outcomes = CounterMetricFamily(
+            "segue_upstream_continuations",
+            "Turns that continue others at an upstream that keeps conversations, by outcome: hit, if only what is new "
+            "was sent, else why all was.",
+            labels=["upstream", "outcome"],
+        )
+        saved = CounterMetricFamily(
+            "segue_upstream_saved_bytes", "Bytes of requests that were not sent because of hits.", labels=["upstream"]
+        )
+        for provider in self.providers:
+            counts = provider.continuations
+            if counts is None:
+                continue
+            outcomes.add_metric([provider.name, "hit"], counts.hits)
+            for reason, count in sorted(counts.replays.items()):
+                outcomes.add_metric([provider.name, reason], count)
+            saved.add_metric([provider.name], counts.saved_bytes)
+        return outcomes, saved
 
     def _groups(self) -> Iterable[Metric]:
         out = GaugeMetricFamily(

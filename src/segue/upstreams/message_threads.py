@@ -1,0 +1,227 @@
+"""The message threads at one upstream: which replies it still has, and what a turn does when it has not. Pure.
+
+A turn that goes on from a reply sends only what is new. If the upstream does not take that, the turn is sent again at
+once, whole, and only once: before any of its output, and as a new thread. What is refused for good is sent without
+threads, and remembered for its model (`learned_refusals`). A reply that is being continued cannot be continued a second
+time. It can be again if the turn comes to nothing, as the upstream drops what it has not finished.
+
+A server that ignores the field `thread` would answer without the history. Anthropic's own does not. Of any other, the
+first continuation names a reply that does not exist: only a server that says so is trusted with real ones. Not here:
+when a request may go on from a reply, and its body (`segue.dialects.messages.thread_request`), and sending it (`http`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from segue.byte_lru import ByteLru
+from segue.dialects.interface import Rendered, ReplyDecoder
+from segue.dialects.messages.thread_reply import ThreadReplyDecoder
+from segue.dialects.messages.thread_request import BETA, BETA_HEADER, THREAD, HeldReply, ThreadedDialect, ThreadRequest
+from segue.dialects.render_cache import RenderCache
+from segue.protocol.ids import ResponseId
+from segue.protocol.problems import Code, Problem
+from segue.upstreams.continuation import ContinuationCounts, ContinuationTable, ReplayReason
+from segue.upstreams.interface import UpstreamRequest
+from segue.upstreams.learned_refusals import MAX_MODELS, MAX_NAME_CHARS
+from segue.upstreams.retries import FailedAttempt
+
+#: A thread expires 5 minutes after its last request; what is sent later than this is sent whole.
+LIFETIME_S = 280.0
+
+#: Why the upstream does not go on, by its error codes. To Claude Code and to Anthropic's SDKs, each means: begin anew.
+REPLAYED: Mapping[str, ReplayReason] = {
+    "thread_not_found": "not_found",
+    "thread_already_continued": "continued",
+    "thread_continue_in_flight": "in_flight",
+    "thread_fingerprint_mismatch": "mismatch",
+}
+_UNSUPPORTED = "thread_unsupported_request"
+#: Refusals of a continuation that say nothing of threads: the whole request may be taken all the same.
+_REFUSALS: Mapping[Code, ReplayReason] = {"upstream_rejected": "refused", "model_not_found": "not_found"}
+#: Failures after which the upstream has the reply as it was. After others, what is tried again is sent whole.
+_UNTOUCHED: frozenset[Code] = frozenset({"rate_limit_exceeded", "server_overloaded", "upstream_unreachable"})
+#: The name of no reply, to see whether a server looks.
+_NOBODY = "msg_00000000000000000000000000"
+
+#: More tokens than any prompt has.
+_NEVER = 1 << 62
+
+#: What a turn does at once after a failure: it is sent otherwise, or without threads.
+Reaction = Literal["otherwise", "stateless"]
+
+
+class MessageThreads:
+    """The threads at the upstream of this dialect; `trusted`: its server is known to keep them."""
+
+    def __init__(self, dialect: ThreadedDialect, *, trusted: bool) -> None:
+        self.dialect = dialect
+        self.counts = ContinuationCounts()
+        self._held: ContinuationTable[HeldReply] = ContinuationTable(LIFETIME_S)
+        self._trusted = trusted
+        self._proven: ByteLru[str, str] = ByteLru(MAX_MODELS * MAX_NAME_CHARS, max_entries=MAX_MODELS)
+
+    def begin(self, request: UpstreamRequest, headers: Mapping[str, str], *, now: float) -> ThreadedTurn | None:
+        """Return a turn that may go on from a reply, or whose reply may be gone on from; None for any other."""
+        parent = request.history.parent
+        taken = None if parent is None else self._held.take(request.tenant, parent.id, now=now)
+        held = taken if isinstance(taken, HeldReply) else None
+        if held is None and not request.held:
+            return None
+        reason = taken if isinstance(taken, str) else None
+        return ThreadedTurn(self, request, _digest_lines(headers), held, reason)
+
+    def forget_tenant(self, tenant: str) -> None:
+        """Drop what is held of a tenant."""
+        self._held.forget_tenant(tenant)
+
+    def keep(self, tenant: str, response_id: ResponseId, held: HeldReply) -> None:
+        """Hold a reply."""
+        self._held.keep(tenant, response_id, held, used_at=held.used_at)
+
+    def is_trusted(self, model: str) -> bool:
+        """Tell whether the server is known not to ignore the field `thread`."""
+        return self._trusted or self._proven.get(model) is not None
+
+    def trust(self, model: str) -> None:
+        """Note that the server has looked for a reply, and told that it is not there."""
+        self._proven.put(model, model, size_bytes=len(model))
+
+
+class ThreadedTurn:
+    """One turn at an upstream with threads, from its first attempt to its end. `close` it in any case.
+
+    It goes on from the `held` reply, or is sent whole, for this `reason` if it continues another turn. `account` stands
+    for all that is sent beside the body.
+    """
+
+    def __init__(
+        self,
+        threads: MessageThreads,
+        request: UpstreamRequest,
+        account: bytes,
+        held: HeldReply | None,
+        reason: ReplayReason | None,
+    ) -> None:
+        self._threads = threads
+        self._request = request
+        self._account = account
+        self._held = held  # until it is known to be gone, or to have a successor
+        self._going = held is not None
+        self._reason = reason
+        self._sent: ThreadRequest | None = None
+        self._decoder: ThreadReplyDecoder | None = None
+        self._on_trial = False  # the server is asked for a reply that does not exist
+        self._closed = False
+        self.outdated = False  # the next attempt needs another body
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether the upstream answers without the history."""
+        return self._decoder is not None and self._decoder.forgotten
+
+    def render(self, cache: RenderCache, without: frozenset[str]) -> Rendered | Problem:
+        """Write the body of the next attempt."""
+        held = self._held if self._going else None
+        self._on_trial = held is not None and not self._threads.is_trusted(self._request.model)
+        if held is not None and self._on_trial:
+            held = msgspec.structs.replace(held, reply=msgspec.structs.replace(held.reply, name=_NOBODY))
+        written = self._threads.dialect.render(self._request, cache, held, account=self._account, without=without)
+        if isinstance(written, Problem):
+            return written
+        if self._going and not written.goes_on:
+            self._send_whole(written.differs or "unsupported")
+        elif THREAD in without and self._reason == "unknown":
+            self._reason = "unsupported"
+        self._sent, self.outdated = written, False
+        return written.rendered
+
+    def open(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Begin an attempt; return its header lines, with the beta if it has the field for threads."""
+        self._decoder = None
+        if self._sent is None or self._sent.form is None:
+            return headers
+        name = next((name for name in headers if name.lower() == BETA_HEADER), BETA_HEADER)
+        betas = [word for one in headers.get(name, "").split(",") if (word := one.strip())]
+        return {**headers, name: ",".join([*betas, BETA])}
+
+    def decoder(self, decoder: ReplyDecoder) -> ReplyDecoder:
+        """Return the decoder of a reply, which reads too what a continuation needs."""
+        sent = self._sent
+        if sent is None or sent.form is None:
+            return decoder
+        least = sent.least_tokens if sent.goes_on else None
+        self._decoder = ThreadReplyDecoder(decoder, _NEVER if self._on_trial else least)
+        return self._decoder
+
+    def react(self, failed: FailedAttempt) -> Reaction | None:
+        """Say what to do at once about an attempt that failed before its output; None for what is always done."""
+        sent, problem = self._sent, failed.problem
+        if sent is None or sent.form is None:
+            return None
+        code = failed.detail or ("" if self._decoder is None else self._decoder.error_code)
+        if self.forgotten:
+            return self._give_up("forgotten")
+        if code == _UNSUPPORTED or THREAD in failed.refused_fields or (code in REPLAYED and not sent.goes_on):
+            return self._give_up("not_kept")
+        reason = REPLAYED.get(code) or _REFUSALS.get(problem.code)
+        if sent.goes_on and reason is None and problem.code not in _UNTOUCHED:
+            self._send_whole("refused")
+        return None if reason is None or not sent.goes_on else self._react_to_refusal(reason, code)
+
+    def _react_to_refusal(self, reason: ReplayReason, code: str) -> Reaction:
+        """Send the turn whole, unless it was on trial: then the server has proven itself, or has not."""
+        if not self._on_trial:
+            self._held = None
+            self._send_whole(reason)
+        elif code == "thread_not_found":
+            self._threads.trust(self._request.model)
+        else:
+            return self._give_up("not_kept")
+        return "otherwise"
+
+    def note_answer(self) -> None:
+        """Count the turn, now that its answer begins."""
+        sent = self._sent
+        if sent is None:
+            return
+        if sent.goes_on:
+            self._threads.counts.note_hit(sent.whole_bytes - sum(map(len, sent.rendered.pieces)))
+        elif self._reason is not None:
+            self._threads.counts.replays[self._reason] += 1
+        self._sent = msgspec.structs.replace(sent, rendered=Rendered(()))  # it is not needed again
+
+    def close(self, *, now: float) -> None:
+        """Hold the reply, or if there is none that can be continued, the one before it again."""
+        if self._closed:
+            return
+        self._closed = True
+        request, sent, decoder = self._request, self._sent, self._decoder
+        reply = None if decoder is None else decoder.kept_reply()
+        if sent is not None and reply is not None:
+            held = sent.held(reply, used_at=now)
+            if held is not None and request.held:
+                self._threads.keep(request.tenant, request.response_id, held)
+            if sent.goes_on:
+                return
+        parent = request.history.parent
+        if self._held is not None and parent is not None:
+            self._threads.keep(request.tenant, parent.id, self._held)
+
+    def _send_whole(self, reason: ReplayReason) -> None:
+        self._going, self.outdated = False, True
+        self._reason = None if self._request.history.parent is None else reason  # else there was nothing to go on from
+
+    def _give_up(self, reason: ReplayReason) -> Reaction:
+        self._send_whole(reason)
+        return "stateless"
+
+
+def _digest_lines(headers: Mapping[str, str]) -> bytes:
+    """Return a digest of all header lines, the key among them: a thread belongs to an account."""
+    lines = sorted(f"{name.lower()}:{value}" for name, value in headers.items())
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,374 @@
+"""Turns at an upstream that keeps message threads: it is sent only what is new, and its model reads everything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from segue.dialects.messages.request import MessagesRenderer
+from segue.history.chains import Turn
+from segue.protocol.items import Item
+from segue.protocol.requests import json_text
+from segue.upstreams.interface import Secret
+from segue.upstreams.message_threads import LIFETIME_S
+from tests.thread_service import BETA, ThreadService, read, said
+from tests.upstreams.threaded_turns import INSTRUCTIONS, assistant, bench, result, speak, user
+
+Json = dict[str, Any]
+
+# ---------------------------------------------------------------------------------------------------- only what is new
+
+
+async def test_a_chain_is_sent_as_what_is_new_and_read_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred turns: the same bytes in each, the same items rendered, and the whole conversation at the model."""
+    rendered = 0
+    add = MessagesRenderer.add
+
+    def count(renderer: MessagesRenderer, item: Item) -> None:
+        nonlocal rendered
+        rendered += 1
+        add(renderer, item)
+
+    monkeypatch.setattr(MessagesRenderer, "add", count)
+    async with bench() as one:
+        turn, sizes, work = None, list[int](), list[int]()
+        for number in range(100):
+            before = rendered
+            turn = await one.go_on(turn, user(f"u{number:03d} " + "x" * 500))
+            sizes.append(one.service.requests[-1][1])
+            work.append(rendered - before)
+        assert one.kinds == ["create"] + ["continue"] * 99
+        assert max(sizes[1:]) == min(sizes[1:]) < 800
+        assert set(work[1:]) == {3}, "what the last turn said and heard, and what is new"
+        told = said(one.service.prompts[-1])
+        assert [text[:4] for role, text in told if role == "user"] == [f"u{number:03d}" for number in range(100)]
+        assert [text for role, text in told if role == "assistant"] == [f"r{number}" for number in range(1, 100)]
+        assert read(one.service.prompts[-1]) == INSTRUCTIONS
+        assert (one.counts.hits, one.counts.replays) == (99, {})
+        whole = sum(500 * number for number in range(1, 100))
+        assert whole < one.counts.saved_bytes < 1.5 * whole
+
+
+async def test_a_continuation_has_every_setting_again_but_not_what_the_thread_keeps() -> None:
+    async with bench(headers=(("anthropic-beta", "other-2026-01-01"),)) as one:
+        first = await one.go_on(None, user("u1"), max_output_tokens=100)
+        await one.go_on(first, user("u2"), max_output_tokens=200, safety_identifier="me")
+        body = one.service.bodies[-1]
+        assert body.keys() == {"model", "max_tokens", "metadata", "stream", "thread", "messages", "cache_control"}
+        assert body["thread"] == {"type": "continue", "previous_message_id": "msg_000000000000000000000001"}
+        assert body["messages"] == [{"role": "user", "content": [{"type": "text", "text": "u2"}]}]
+        assert body["max_tokens"] == 200
+        assert one.service.headers[-1]["anthropic-beta"] == f"other-2026-01-01,{BETA}"
+
+
+async def test_calls_and_thoughts_go_on() -> None:
+    async with bench(ThreadService(speak)) as one:
+        call = await one.go_on(None, user("call"))
+        call_id = json.loads(call.output[-1])["call_id"]
+        last = await one.go_on(call, result(call_id), user("think"))
+        await one.go_on(last, user("u3"))
+        assert one.kinds == ["create", "continue", "continue"]
+        assert [text for _, text in said(one.service.prompts[-1])] == [
+            "call",
+            "r1",
+            call_id,
+            call_id,
+            "think",
+            "hm2",
+            "r2",
+            "u3",
+        ]
+
+
+async def test_a_turn_that_nobody_can_continue_begins_no_thread() -> None:
+    async with bench() as one:
+        await one.go_on(None, user("u1"), held=False)
+        assert one.kinds == ["stateless"]
+        turn = await one.go_on(await one.go_on(None, user("u1")), user("u2"), held=False)
+        assert one.kinds == ["stateless", "create", "continue"]
+        await one.go_on(turn, user("u3"))
+        assert one.kinds[-1] == "create"
+
+
+async def test_zero_retention_and_no_threads_at_all() -> None:
+    async with bench(zero_retention=frozenset({"ann"})) as one:
+        turn = await one.go_on(await one.go_on(None, user("u1")), user("u2"))
+        assert one.kinds == ["stateless", "stateless"]
+        assert "anthropic-beta" not in one.service.headers[-1]
+        await one.go_on(turn, user("u3"), tenant="bob")
+        assert one.kinds[-1] == "create"
+
+
+# ------------------------------------------------------------------------------------------------------------ in doubt
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"instructions": json_text("Be long.")}, "settings"),
+        ({"tools": []}, "settings"),
+        ({"tool_choice": "required"}, "settings"),
+        ({"temperature": 0.5}, "settings"),
+        ({"reasoning": {"effort": "low"}}, "settings"),
+        ({"model": "n"}, "settings"),
+        ({"tenant": "bob"}, "unknown"),
+    ],
+)
+async def test_what_the_thread_is_bound_to_has_changed(changed: Json, reason: str) -> None:
+    async with bench() as one:
+        turn = await one.two()
+        await one.go_on(turn, user("u3"), **changed)
+        assert (one.kinds[2:], one.counts.replays) == (["create"], {reason: 1})
+
+
+async def test_another_key_is_another_account() -> None:
+    async with bench(pass_key=True, key=None) as one:
+        turn = await one.go_on(None, user("u1"), credential=Secret("a"))
+        turn = await one.go_on(turn, user("u2"), credential=Secret("a"))
+        await one.go_on(turn, user("u3"), credential=Secret("b"))
+        assert one.kinds == ["create", "continue", "create"]
+
+
+async def test_a_reply_that_is_too_old_is_not_asked_for() -> None:
+    async with bench() as one:
+        turn = await one.two()
+        one.service.now += LIFETIME_S - 1
+        turn = await one.go_on(turn, user("u3"))
+        one.service.now += LIFETIME_S
+        await one.go_on(turn, user("u4"))
+        assert (one.kinds[2:], one.counts.replays) == (["continue", "create"], {"expired": 1})
+
+
+async def test_a_fork_is_a_thread_of_its_own() -> None:
+    async with bench() as one:
+        turn = await one.two()
+        for text in ("a", "b"):
+            await one.go_on(turn, user(text))
+        assert (one.kinds[2:], one.counts.replays) == (["continue", "create"], {"unknown": 1})
+
+
+async def test_two_at_once_are_a_fork() -> None:
+    async with bench() as one:
+        turn = await one.two()
+        await asyncio.gather(*(one.go_on(turn, user(text)) for text in "ab"))
+        assert sorted(one.kinds[2:]) == ["continue", "create"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        [{"type": "text", "text": "r"}, {"type": "text", "text": " "}],  # left out of a history
+        [{"type": "text", "text": "r", "citations": [{"n": 1}]}],
+        [{"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}, {"type": "text", "text": "r"}],
+        [{"type": "text", "text": "r"}, {"type": "thinking", "thinking": "hm", "signature": "c2ln"}],
+        [{"type": "text", "text": "r"}, {"type": "tool_use", "id": "odd id", "name": "look", "input": {}}],
+    ],
+)
+async def test_a_reply_that_a_history_says_otherwise_is_not_gone_on_from(reply: list[Json]) -> None:
+    async with bench(ThreadService(lambda _: reply)) as one:
+        turn = await one.go_on(None, user("u1"))
+        answers = [result(json.loads(item)["call_id"]) for item in turn.output if b"function_call" in item]
+        await one.go_on(turn, *answers, user("u2"))
+        assert one.kinds == ["create", "create"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [(), (assistant("I mean:"), user("u")), (user("u"), assistant("r"), user("v")), (user("u"), assistant("prefill"))],
+)
+async def test_only_words_of_the_users_are_added(given: tuple[Item, ...]) -> None:
+    async with bench() as one:
+        turn = await one.two()
+        await one.go_on(turn, *given)
+        assert (one.kinds[2:], one.counts.replays) == (["create"], {"history": 1})
+
+
+@pytest.mark.parametrize("how", ["refusal", "max_tokens", "fallback", "odd id"])
+async def test_which_replies_the_upstream_has(how: str) -> None:
+    service = ThreadService()
+    async with bench(service) as one:
+        if how in ("refusal", "max_tokens"):
+            service.stop_reason = how
+        elif how == "fallback":
+            service.usage = {"iterations": [{"type": "message"}, {"type": "fallback_message"}]}
+        else:
+            service.prefix = "chatcmpl-"
+        turn = await one.go_on(None, user("u1"))
+        await one.go_on(turn, user("u2"))
+        assert one.kinds == ["create", "continue" if how == "max_tokens" else "create"]
+
+
+async def test_a_chain_that_was_compacted_meanwhile_is_sent_anew() -> None:
+    """Its last turn is another one with the same id and the same reply."""
+    async with bench() as one:
+        turn = await one.two()
+        stand_in = Turn(
+            id=turn.id, parent=None, input=(user("summary"),), output=turn.output, calls=turn.calls, stored=False
+        )
+        await one.go_on(stand_in, user("u3"))
+        assert (one.kinds[2:], one.counts.replays) == (["create"], {"history": 1})
+        assert [text for _, text in said(one.service.prompts[-1])] == ["summary", "r2", "u3"]
+
+
+async def test_nothing_is_rendered_twice_although_nothing_is_cached() -> None:
+    async with bench(budget=0) as one:
+        await one.go_on(await one.two(), user("u3"))
+        assert one.kinds == ["create", "continue", "continue"]
+
+
+# -------------------------------------------------------------------------------------------------- what may go wrong
+
+REPLAYED = {
+    "not_found": "not_found",
+    "lost": "not_found",
+    "bare 404": "not_found",
+    "late code": "not_found",
+    "continued": "continued",
+    "in_flight": "in_flight",
+    "conflict": "in_flight",
+    "mismatch": "mismatch",
+    "plain 400": "refused",
+    "500": "refused",
+}
+GIVEN_UP = {
+    "unsupported": "not_kept",
+    "ignored": "forgotten",
+    "unknown field": "not_kept",
+    "unknown beta": "not_kept",
+    "rejected beta": "not_kept",
+}
+
+
+@pytest.mark.parametrize("fault", REPLAYED)
+async def test_a_continuation_that_is_refused_is_sent_whole_once(fault: str) -> None:
+    async with bench() as one:
+        turn = await one.two()
+        one.service.faults.append(fault)
+        turn = await one.go_on(turn, user("u3"))
+        await one.go_on(turn, user("u4"))
+        assert one.kinds[2:] == ["continue", "create", "continue"]
+        assert one.counts.replays == {REPLAYED[fault]: 1}
+        assert said(one.service.prompts[-2]) == [
+            *(("user", "u1"), ("assistant", "r1"), ("user", "u2"), ("assistant", "r2"), ("user", "u3"))
+        ]
+
+
+@pytest.mark.parametrize("fault", ["not_found", "plain 400", "conflict"])
+async def test_it_is_not_sent_a_third_time(fault: str) -> None:
+    async with bench() as one:
+        turn = await one.two()
+        one.service.faults += ["not_found", "plain 400"]
+        assert await one.fails(turn, user("u3")) == "upstream_rejected"
+        assert one.kinds[2:] == ["continue", "create"]
+
+
+@pytest.mark.parametrize("fault", GIVEN_UP)
+async def test_what_has_no_threads_is_not_asked_again(fault: str) -> None:
+    """And of an answer that was given without the history, nobody gets a word."""
+    async with bench() as one:
+        turn = await one.two()
+        one.service.faults.append(fault)
+        turn = await one.go_on(turn, user("u3"))
+        assert [text for _, text in said(one.service.prompts[-1])] == ["u1", "r1", "u2", "r2", "u3"]
+        turn = await one.go_on(turn, user("u4"))
+        await one.go_on(turn, user("u5"), model="n")
+        assert one.kinds[2:] == ["continue", "stateless", "stateless", "create"], "another model is asked"
+        assert one.counts.replays == {GIVEN_UP[fault]: 1, "unsupported": 1, "unknown": 1}
+        assert one.upstream.learned == {"thread": 1}
+
+
+@pytest.mark.parametrize("fault", ["unsupported", "unknown field", "unknown beta", "not_found"])
+async def test_a_thread_that_cannot_begin(fault: str) -> None:
+    async with bench() as one:
+        one.service.faults.append(fault)
+        turn = await one.go_on(None, user("u1"))
+        await one.go_on(turn, user("u2"))
+        assert one.kinds == ["create", "stateless", "stateless"]
+
+
+@pytest.mark.parametrize("fault", ["529", "late overload"])
+async def test_a_busy_server_is_asked_the_same_again(fault: str) -> None:
+    async with bench() as one:
+        turn = await one.two()
+        one.service.faults.append(fault)
+        await one.go_on(turn, user("u3"))
+        assert (one.kinds[2:], one.counts.replays) == (["continue", "continue"], {})
+
+
+@pytest.mark.parametrize("cut", ["after the start", "in the text", "though kept"])
+async def test_a_turn_that_broke_off_leaves_the_thread_as_it_was(cut: str) -> None:
+    """It is not tried again here, since it may have been paid for. Its client's next attempt goes on as it did."""
+    async with bench() as one:
+        turn = await one.two()
+        one.service.faults.append(cut)
+        await one.fails(turn, user("u3"))
+        await one.go_on(turn, user("u3"))
+        again = ["continue", "create"] if cut == "though kept" else ["continue"]
+        assert one.kinds[2:] == ["continue", *again]
+
+
+async def test_an_answer_whose_end_did_not_come_is_not_gone_on_from() -> None:
+    """It is complete, and its client has it. But the upstream may have dropped it."""
+    async with bench() as one:
+        turn = await one.two()
+        one.service.faults.append("before the end")
+        turn = await one.go_on(turn, user("u3"))
+        await one.go_on(turn, user("u4"))
+        assert one.kinds[2:] == ["continue", "create"]
+
+
+async def test_a_client_that_goes_away_leaves_the_thread_as_it_was() -> None:
+    async with bench() as one:
+        turn = await one.two()
+        one.service.faults.append("hold")
+        batches = one.upstream.stream(one.ask(turn, user("u3")))
+        async for batch in batches:
+            if batch:
+                break
+        await batches.aclose()
+        await one.go_on(turn, user("u4"))
+        assert one.kinds[3] == "continue"
+
+
+async def test_an_erased_tenant_has_no_threads() -> None:
+    async with bench() as one:
+        turn = await one.two()
+        one.upstream.forget_tenant("ann")
+        await one.go_on(turn, user("u3"))
+        assert one.kinds[-1] == "create"
+
+
+# ------------------------------------------------------------------------------------------------- a server on trial
+
+
+async def test_a_server_that_knows_threads_is_trusted_after_one_question() -> None:
+    async with bench(trusted=False) as one:
+        turn = None
+        for number in range(3):
+            turn = await one.go_on(turn, user(f"u{number}"))
+        assert one.kinds == ["create", "continue", "continue", "continue"]
+        assert one.service.bodies[1]["thread"]["previous_message_id"].endswith("0" * 26)
+        assert (one.counts.hits, one.counts.replays) == (2, {})
+
+
+async def test_a_server_that_ignores_the_field_never_answers_without_the_history() -> None:
+    """Not even where its first prompt was shorter than what is new."""
+    async with bench(ThreadService(has_threads=False), trusted=False) as one:
+        turn = await one.go_on(None, user("u1"), instructions=None, tools=[])
+        turn = await one.go_on(turn, user("x" * 10_000), instructions=None, tools=[])
+        assert one.kinds == ["create", "continue", "stateless"]
+        assert [text[:2] for _, text in said(one.service.prompts[-1])] == ["u1", "r1", "xx"]
+        assert one.counts.replays == {"forgotten": 1}
+
+
+@pytest.mark.parametrize("fault", ["bare 404", "plain 400", "mismatch"])
+async def test_a_server_that_says_anything_else_is_not_trusted(fault: str) -> None:
+    async with bench(trusted=False) as one:
+        turn = await one.go_on(None, user("u1"))
+        one.service.faults.append(fault)
+        turn = await one.go_on(turn, user("u2"))
+        await one.go_on(turn, user("u3"))
+        assert one.kinds == ["create", "continue", "stateless", "stateless"]
