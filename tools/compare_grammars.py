@@ -26,7 +26,8 @@ from typing import Any
 
 from segue.engine.grammar.json_schema import GrammarError, Schema
 from segue.engine.grammar.lark import LarkGrammar, literal
-from segue.engine.model import BatchEntry, LoadedModel, ModelFile, find_model
+from segue.engine.model import BatchEntry, LoadedModel, ModelFile
+from segue.engine.model_files import find_model
 from segue.protocol.requests import Settings
 from tests.engine.grammar.byte_grammars import compile_grammar, grammar_of, is_allowed
 from tests.engine.grammar.hostile_schemas import HOSTILE

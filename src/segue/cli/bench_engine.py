@@ -11,7 +11,7 @@ from segue.bench.reports.svg import stand_alone
 from segue.cli.bench_output import progress_console, show, told
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles, writing
-from segue.config import has_openmp_policy
+from segue.config import has_openmp_policy, models_directory
 from segue.engine import MODEL_NAME, find_model, why_no_engine, why_unavailable
 from segue.engine.openmp import shorten_spinning
 from segue.terminal import terminal
@@ -21,8 +21,8 @@ def run_bench_engine(
     model: str | None, *, threads: int | None, quick: bool, files: ReportFiles, plot: Path | None
 ) -> int:
     """Measure the named model. Without a name, measure the model in the box, or the tiny one if `quick` is set."""
-    named = model or (TINY if quick or find_model() is None else MODEL_NAME)
-    file = find_model() if named == MODEL_NAME else Path(named)
+    named = model or (TINY if quick or find_model(models_directory()) is None else MODEL_NAME)
+    file = find_model(models_directory()) if named == MODEL_NAME else Path(named)
     reason = why_no_engine() if named == TINY else why_unavailable(file)
     if reason is not None:
         print(f"segue: {reason}", file=sys.stderr)

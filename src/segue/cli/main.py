@@ -31,6 +31,7 @@ from segue.cli.gateway_parameters import (
     UserConfigFile,
 )
 from segue.cli.key_commands import key_commands
+from segue.cli.model_commands import model_commands
 from segue.cli.output_file import NO_FILES, HtmlFile, JsonFile, MarkdownFile, PlotFile, ReportFileOptions, ReportFiles
 
 app = App(
@@ -47,6 +48,7 @@ bench.command(spectrum)
 bench.command(times)
 app.command(config_commands)
 app.command(key_commands)
+app.command(model_commands)
 app.command(usage)
 app.command(export)
 app.command(forget)

@@ -110,6 +110,13 @@ def ssh_log_file(environ: Mapping[str, str] | None = None) -> Path | None:
     return None if found is None else found / "ssh-gateway.log"
 
 
+def models_directory(environ: Mapping[str, str] | None = None) -> Path | None:
+    """Return the folder of model files that were fetched; None if this user has no home directory."""
+    place = "Library/Application Support" if sys.platform == "darwin" else ".local/share"
+    found = _user_directory("XDG_DATA_HOME", place, environ)
+    return None if found is None else found / "segue" / "models"
+
+
 def _state_home(environ: Mapping[str, str] | None) -> Path | None:
     place = "Library/Application Support" if sys.platform == "darwin" else ".local/state"
     found = _user_directory("XDG_STATE_HOME", place, environ)

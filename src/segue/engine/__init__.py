@@ -15,12 +15,15 @@ Modules import each other in one direction: `upstream`, `engine`, `worker`, `seq
 from __future__ import annotations
 
 from segue.engine.counters import EngineCounters
-from segue.engine.model import MODEL_NAME, ModelFile, Unavailable, find_model, why_no_engine, why_unavailable
+from segue.engine.model import ModelFile, Unavailable
+from segue.engine.model_files import KNOWN_MODELS, MODEL_NAME, KnownModel, find_model, why_no_engine, why_unavailable
 from segue.engine.upstream import LocalUpstream
 
 __all__ = [
+    "KNOWN_MODELS",
     "MODEL_NAME",
     "EngineCounters",
+    "KnownModel",
     "LocalUpstream",
     "ModelFile",
     "Unavailable",

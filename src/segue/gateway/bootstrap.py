@@ -28,6 +28,7 @@ from segue.config import (
     UpstreamConfig,
     concurrency,
     has_openmp_policy,
+    models_directory,
     read_key,
     split_header,
 )
@@ -145,7 +146,7 @@ def tenant_secrets(keys: Sequence[KeyConfig]) -> Callable[[str], bytes]:
 
 def why_no_local_model() -> str | None:
     """Return why the bundled model cannot answer here; None if it can."""
-    return why_unavailable(find_model())
+    return why_unavailable(find_model(models_directory()))
 
 
 def _bundled() -> list[UpstreamConfig]:
@@ -290,7 +291,7 @@ def _build_provider(
 
 
 def _build_local(up: UpstreamConfig) -> LocalUpstream:
-    path = Path(up.model_file) if up.model_file is not None else find_model()
+    path = Path(up.model_file) if up.model_file is not None else find_model(models_directory())
     reason = why_unavailable(path)
     if reason is not None or path is None:
         raise ConfigError(f"upstream {up.name!r}: {reason}")
