@@ -70,7 +70,8 @@ class RequestMemory:
     def hold(self, tenant: str, size_bytes: int) -> HeldRequest:
         """Take a request in: it goes on at once, or after those of its tenant that wait already."""
         request = HeldRequest(self, tenant, max(1, size_bytes))
-        if tenant not in self._waiting and self._has_room(tenant, request.size_bytes):
+        is_small = not self._waiting and self.size_bytes + request.size_bytes <= self._budget_bytes  # nearly always
+        if is_small or (tenant not in self._waiting and self._has_room(tenant, request.size_bytes)):
             self._count(request)
         else:
             self._waiting.setdefault(tenant, deque()).append(request)

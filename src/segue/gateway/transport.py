@@ -69,14 +69,12 @@ async def send_whole(
     A client that is gone is no error: there is nothing more to do for it.
     """
     size = sum(map(len, body))
-    if size <= BLOCK_BYTES:
-        response: web.StreamResponse = web.Response(body=b"".join(body), content_type=content_type, headers=headers)
-    else:
-        response = web.StreamResponse(headers={**headers, "Content-Type": content_type, "Content-Length": str(size)})
-    with suppress(ConnectionError):
-        await finish(
-            request, response, b"" if size <= BLOCK_BYTES else await write_all_but_last(request, response, body)
-        )
+    response = web.StreamResponse(headers={**headers, "Content-Type": content_type, "Content-Length": str(size)})
+    try:
+        last = b"".join(body) if size <= BLOCK_BYTES else await write_all_but_last(request, response, body)
+        await finish(request, response, last)
+    except ConnectionError:
+        pass
     return response
 
 

@@ -148,7 +148,9 @@ class TurnCache:
         return turn
 
     def _add(self, tenant: str, entry: _CacheEntry) -> None:
-        entries = self._tenants.setdefault(tenant, _TenantEntries())
+        entries = self._tenants.get(tenant)
+        if entries is None:
+            entries = self._tenants[tenant] = _TenantEntries()
         self._retain(entries, entry.turn)
         entries.by_id.setdefault(entry.turn.id, []).append(entry)
         if not self._has_children(entries, entry.turn):

@@ -209,10 +209,10 @@ class _InputBuilder:
 def parse_input(raw: bytes | msgspec.Raw, limits: RequestLimits = DEFAULT_LIMITS) -> Input | Problem:
     """Check the `input` of a request, in O(new items): a string is one user message, a list is items."""
     value = decode(raw, _input, "input")
-    if isinstance(value, Problem):
-        return value
     if isinstance(value, str):
         return Input((user_message(value),))
+    if isinstance(value, Problem):
+        return value
     if len(value) > limits.items:
         return too_many_items(limits, len(value))
     builder = _InputBuilder()

@@ -362,7 +362,7 @@ def parse_message(data: bytes | str, limits: RequestLimits = DEFAULT_LIMITS) -> 
     if known is None or known.type != _CREATE:
         return _parse_by_head(data, limits)
     lane = read_stream_id(known.stream_id)
-    if isinstance(lane, Problem):
+    if not isinstance(lane, str):
         return ClientMessage(lane)
     return ClientMessage(_create_of(known, data, "websocket", limits), lane)
 
@@ -417,10 +417,10 @@ def _create_of(body: _CreateBody, data: bytes | str, transport: Transport, limit
     if problem is not None:
         return problem
     settings = _settings(body, data)
-    if isinstance(settings, Problem):
+    if not isinstance(settings, Settings):
         return settings
     parsed = Input() if body.input == _NULL else parse_input(body.input, limits)
-    if isinstance(parsed, Problem):
+    if not isinstance(parsed, Input):
         return parsed
     conversation = None if body.conversation == _NULL else conversation_of(body.conversation)
     generate = body.generate is not False and not _asks_to_prewarm(body)
@@ -540,7 +540,7 @@ def _settings(body: _CreateBody, data: bytes | str) -> Settings | Problem:
     values["include"] = tuple(body.include or ())
     values["instructions"] = None if body.instructions == _NULL else body.instructions.copy()
     extra = _extra(body, data, values)
-    if isinstance(extra, Problem):
+    if not isinstance(extra, dict):
         return extra
     return Settings(**values, extra=extra)
 

@@ -198,6 +198,13 @@ IMPOSSIBLE = frozenset(
 )
 
 
+# What each message and each end of a turn looks at. Python 3.11 takes ten times as long to find a member by its class.
+_IDLE, _READY, _RUNNING = LaneState.IDLE, LaneState.READY, LaneState.RUNNING
+_REQUEST, _ADMITTED = LaneInput.REQUEST, LaneInput.ADMITTED
+_QUEUE, _NEXT, _EVICT = Action.QUEUE, Action.NEXT, Action.EVICT
+_OPEN, _CLOSING, _CLOSED = Phase.OPEN, Phase.CLOSING, Phase.CLOSED
+
+
 class LocalProtocolError(Exception):
     """The shell broke the contract of this module: a bug of ours, never the peer's doing."""
 
@@ -217,7 +224,7 @@ class _Lane:
     __slots__ = ("parent", "queue", "state")
 
     def __init__(self) -> None:
-        self.state = LaneState.IDLE
+        self.state = _IDLE
         self.queue: deque[_QueuedRequest] = deque()
         self.parent: str | None = None  # what the running turn continues
 
@@ -229,7 +236,7 @@ class Session:
         self._limits = limits
         self._expires_at = now + limits.max_age_s
         self._active_at = now
-        self._phase = Phase.OPEN
+        self._phase = _OPEN
         self._farewell: Problem | None = None
         self._farewell_said = False
         self._close = Close(CLOSE_GOING_AWAY, "")
@@ -243,7 +250,7 @@ class Session:
     @property
     def closed(self) -> bool:
         """True once the connection is over; further input is ignored."""
-        return self._phase is Phase.CLOSED
+        return self._phase is _CLOSED
 
     @property
     def saturated(self) -> bool:
@@ -261,9 +268,9 @@ class Session:
             return []
         self._active_at = now
         parsed = parse_message(message) if parsed is None else parsed
-        if isinstance(parsed.request, Steer):
-            return [RefuseSteer(parsed.request)]
         name, what = parsed.lane, parsed.request
+        if isinstance(what, Steer):
+            return [RefuseSteer(what)]
         if name not in self._lanes:
             bound = self._limits.lanes.names
             if not bound:
@@ -278,13 +285,13 @@ class Session:
         effects: list[Effect] = []
         if isinstance(what, Create) and what.previous_response_id is not None and len(self._lanes) > 1:
             effects.append(Hold(name, request.number, what.previous_response_id))
-        return effects + self._drive(name, LaneInput.REQUEST, request)
+        return effects + self._drive(name, _REQUEST, request)
 
     def receive_binary(self) -> list[Effect]:
         """Take one binary message: the protocol has none (every message is text)."""
         if self.closed:
             return []
-        self._phase = Phase.CLOSED
+        self._phase = _CLOSED
         return [Cancel(), Close(CLOSE_UNSUPPORTED_DATA, "text messages only")]
 
     def ended(self, lane: str, outcome: LaneInput, now: float) -> list[Effect]:
@@ -294,12 +301,12 @@ class Session:
         self._active_at = now
         effects = self._drive(lane, outcome)
         while self._ready and self._running < self._limits.lanes.in_flight:
-            effects += self._drive(self._ready.popleft(), LaneInput.ADMITTED)
+            effects += self._drive(self._ready.popleft(), _ADMITTED)
         return effects + self._settle()
 
     def drain(self) -> list[Effect]:
         """Let running turns end, refuse waiting requests in their turn, then close: the gateway is going away."""
-        if self._phase is not Phase.OPEN:
+        if self._phase is not _OPEN:
             return []
         return self._begin_closing(PhaseInput.DRAIN, shutting_down(), Close(CLOSE_SERVICE_RESTART, "shutting down"))
 
@@ -312,14 +319,14 @@ class Session:
 
     def next_deadline(self) -> float | None:
         """Return when to call `timeout`, or None if no deadline is set. You may call it early."""
-        if self._phase is not Phase.OPEN:
+        if self._phase is not _OPEN:
             return None  # closed, or a turn still runs: its end closes the connection
         idle_at = self._active_at + self._limits.idle_timeout_s
         return self._expires_at if self._running else min(self._expires_at, idle_at)
 
     def timeout(self, now: float) -> list[Effect]:
         """Apply the age limit and the idle timeout if they are due at `now`."""
-        if self._phase is Phase.OPEN and now >= self._expires_at:
+        if self._phase is _OPEN and now >= self._expires_at:
             problem = connection_limit(self._limits.max_age_s / 60)
             return self._begin_closing(PhaseInput.EXPIRE, problem, Close(CLOSE_GOING_AWAY, "age limit reached"))
         if self.closed or self._running or now < self._active_at + self._limits.idle_timeout_s:
@@ -335,19 +342,18 @@ class Session:
             raise LocalProtocolError(f"{event.value!r} in a lane that is {lane.state.value}")
         was = lane.state
         lane.state, actions = LANE[was, event]
-        if was is LaneState.RUNNING and lane.state is LaneState.IDLE:
+        if was is _RUNNING and lane.state is _IDLE:
             self._running -= 1
         effects: list[Effect] = []
         for action in actions:
-            match action:
-                case Action.QUEUE:
-                    assert request is not None, "only a request is queued"
-                    self._enqueue(lane, request)
-                case Action.EVICT:
-                    if lane.parent is not None:
-                        effects.append(Evict(name, lane.parent))
-                case Action.NEXT:
-                    effects += self._start_next(name, lane, first=event is LaneInput.ADMITTED)
+            if action is _NEXT:
+                effects += self._start_next(name, lane, first=event is _ADMITTED)
+            elif action is _QUEUE:
+                assert request is not None, "only a request is queued"
+                self._enqueue(lane, request)
+            elif lane.parent is not None:
+                assert action is _EVICT, "there is no other action"
+                effects.append(Evict(name, lane.parent))
         return effects
 
     def _enqueue(self, lane: _Lane, request: _QueuedRequest) -> None:
@@ -367,20 +373,20 @@ class Session:
         effects: list[Effect] = []
         while lane.queue:
             what, _, number = lane.queue[0]
-            if self._phase is Phase.CLOSING:
+            if self._phase is _CLOSING:
                 effects.append(self._say_farewell(name))
-            elif isinstance(what, Create | Resume):
+            elif isinstance(what, Problem):
+                effects.append(SendError(name, what))
+            else:
                 if self._running >= self._limits.lanes.in_flight or (self._ready and not first):
-                    lane.state = LaneState.READY
+                    lane.state = _READY
                     self._ready.append(name)
                     return effects
                 self._dequeue(lane)
-                lane.state = LaneState.RUNNING
+                lane.state = _RUNNING
                 lane.parent = what.previous_response_id if isinstance(what, Create) else None
                 self._running += 1
                 return [*effects, Start(name, what, number)]
-            else:
-                effects.append(SendError(name, what))
             self._dequeue(lane)
         return effects
 
@@ -389,7 +395,7 @@ class Session:
         self._farewell, self._close = farewell, close
         effects: list[Effect] = []
         while self._ready:  # nothing runs there, so their requests are refused now
-            effects += self._drive(self._ready.popleft(), LaneInput.ADMITTED)
+            effects += self._drive(self._ready.popleft(), _ADMITTED)
         return effects + self._settle()
 
     def _settle(self) -> list[Effect]:
@@ -397,7 +403,7 @@ class Session:
         if self._running:
             return []
         self._phase = PHASE[self._phase, PhaseInput.QUIET]
-        if self._phase is not Phase.CLOSED:
+        if self._phase is not _CLOSED:
             return []
         return [self._close] if self._farewell_said else [self._say_farewell(DEFAULT_LANE), self._close]
 

@@ -31,6 +31,7 @@ from segue.protocol.responses import (
 
 _ADDED = "response.output_item.added"
 _DONE = "response.output_item.done"
+_LOOKED_AT = frozenset({_ADDED, _DONE, SOURCE})
 _NOT_JSON = Ended("failed", error=Failure("upstream_protocol_error", "The upstream sent an event that is not JSON."))
 
 
@@ -114,27 +115,34 @@ class TurnStream:
         """
         forwarded: list[Event] = []
         for event in batch:
-            if isinstance(event, Ended):
+            if not isinstance(event, Event):  # a test for its own type is the quickest
                 self.ended = event
                 break
-            if event.type == SOURCE:
-                forwarded.append(event)
-                if self._sources is not None:
-                    self._sources.feed(event.data)
-                continue
-            own = event if event.sequence_number == self._number else _renumber(event, self._number)
-            if event.type == _DONE:
-                self._output.append(event.item)
-                own = self._show(own)
-            elif event.type == _ADDED:
-                self._added += 1
-                own = self._show(own)
+            kind, number = event.type, self._number
+            own: Event | None = event
+            if kind in _LOOKED_AT:  # one look for nearly all events: each step for an event is felt
+                if kind == SOURCE:
+                    forwarded.append(event)
+                    if self._sources is not None:
+                        self._sources.feed(event.data)
+                    continue
+                own = self._take_item(event)
+            if event.sequence_number != number and own is not None:
+                own = _renumber(own, number)
             if own is None:
                 self.ended = _NOT_JSON
                 break
             forwarded.append(own)
-            self._number += 1
+            self._number = number + 1
         return forwarded
+
+    def _take_item(self, event: Event) -> Event | None:
+        """Note that an item begins, or its end; return its event as the client may see it."""
+        if event.type == _DONE:
+            self._output.append(event.item)
+        else:
+            self._added += 1
+        return self._show(event)
 
     def close(self, ended: Ended, now: float) -> Finished:
         """Return the finished turn. Commit a stored turn before you send its terminal event."""
@@ -158,9 +166,9 @@ class TurnStream:
         terminal = response_event(f"response.{kind}", encode_start(head, shown), self._number, self._echo)
         return Finished(head, output, terminal, retry_after_s)
 
-    def _show(self, event: Event | None) -> Event | None:
+    def _show(self, event: Event) -> Event | None:
         """Return an item's event as the client may see it; None if it cannot be read."""
-        if event is None or self._encrypted or ENCRYPTED not in event.data:
+        if self._encrypted or ENCRYPTED not in event.data:
             return event
         return _hide(event)
 

@@ -47,8 +47,11 @@ def keyed(rules: CallerRules, audit: AuditLog, connections: Connections, handler
         try:
             return await handler(request)
         finally:
-            held = request.get(HELD)
-            if held is not None:
+            try:
+                held = request[HELD]
+            except KeyError:
+                pass  # it has no body
+            else:
                 held.release()
 
     return checked

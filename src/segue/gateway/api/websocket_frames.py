@@ -70,21 +70,18 @@ def event_frames(events: Sequence[Event], lane: bytes = b"") -> tuple[list[bytes
     """
     pieces: list[bytes | memoryview] = []
     total = 0
-    for event in events:  # a call for each event is felt: most have none but these
-        data, echo = event.data, event.echo
-        if lane or echo:
+    for event in events:
+        if lane or event.echo:
             text = event.pieces(lane)
             size = sum(map(len, text))
             pieces += (_head(_TEXT, size), *text)
-        else:
+        else:  # nearly all are such, and each call for an event is felt
+            data = event.data
             size = len(data)
-            if size < _MEDIUM_BYTES:
-                head = _SHORT(_TEXT, size)
-            elif size < _LONG_BYTES:
-                head = _MEDIUM(_TEXT, _MEDIUM_BYTES, size)
+            if _MEDIUM_BYTES <= size < _LONG_BYTES:
+                pieces += (_MEDIUM(_TEXT, _MEDIUM_BYTES, size), data)
             else:
-                head = _LONG(_TEXT, _MEDIUM_BYTES + 1, size)
-            pieces += (head, data)
+                pieces += (_head(_TEXT, size), data)
         total += size
     return pieces, total
 

@@ -213,7 +213,7 @@ class Executor:
             places = () if create.store else caller.places  # what is not stored must not be stored with another turn
             given = await self.resolver.resolve(caller.tenant, given, parent=parent, places=places)
         new = leave_out_repeats(parent, given)
-        if isinstance(new, Problem):
+        if not isinstance(new, Input):
             raise Refused(new)
         history = History(parent, new.items)
         orphan = history.find_orphan(new.answers)
