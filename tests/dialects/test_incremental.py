@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.dialects.chat.request import ChatDialect
-from segue.dialects.incremental import MAX_WARNINGS, RenderedTurn, render_history, state_after
+from segue.dialects.incremental import MAX_WARNINGS, RenderedTurn, render_history, render_turn
 from segue.dialects.interface import Dialect
 from segue.dialects.messages.request import MessagesDialect
 from segue.dialects.provider_families import FAMILIES
@@ -103,7 +103,7 @@ def test_a_turn_is_rendered_once(dialect: Dialect, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("budget", [0, 1 << 24])
-def test_the_state_after_a_turn_is_that_of_the_whole_history(budget: int) -> None:
+def test_a_turn_alone_is_rendered_as_in_the_whole_history(budget: int) -> None:
     """What is kept rendered is not rendered again, and nothing is walked twice."""
     dialect, parent = MessagesDialect("m"), grow(None, [])
     kept = RenderCache(budget).view("m", RenderedTurn)
@@ -111,10 +111,10 @@ def test_the_state_after_a_turn_is_that_of_the_whole_history(budget: int) -> Non
         asked = encode_items([{"type": "message", "role": "user", "content": f"q{index}"}])
         parent = grow(parent, asked, encode_items([{"type": "message", "role": "assistant", "content": f"a{index}"}]))
         whole = render_history(History(parent, ()), dialect, RenderCache(1 << 24).view("m", RenderedTurn))
-        assert state_after(parent, dialect, kept) == whole[-1].state
+        assert render_turn(parent, dialect, kept) == whole[-2]
     renderer = MagicMock(side_effect=dialect.renderer)
     with patch.object(dialect, "renderer", renderer):
-        state_after(parent, dialect, kept)
+        render_turn(parent, dialect, kept)
     assert renderer.call_count == (0 if budget else 20)
 
 

@@ -9,7 +9,7 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage
 
 from segue.http.heads import Line
-from segue.http.websocket import accept_value, binary_frame, handshake_lines, is_accepted
+from segue.http.websocket import accept_value, binary_frame, handshake_lines, is_accepted, says_no_websocket
 
 #: The example of RFC 6455, 1.3.
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
@@ -77,3 +77,21 @@ def test_a_binary_message_is_one_frame(size: int, mask: bytes | None) -> None:
     [message] = reader.events()
     assert isinstance(message, BytesMessage)
     assert (bytes(message.data), message.message_finished) == (payload, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "page", "says"),
+    [
+        (426, False, True),
+        (404, False, True),
+        (200, False, True),
+        (301, False, True),
+        (403, True, True),
+        (403, False, False),
+        (503, True, False),
+        (503, False, False),
+        (501, False, True),
+    ],
+)
+def test_which_answers_to_an_upgrade_say_that_there_are_no_websockets(status: int, *, page: bool, says: bool) -> None:
+    assert says_no_websocket(status, page=page) is says

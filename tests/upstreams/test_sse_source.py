@@ -11,6 +11,7 @@ import pytest
 
 from segue.dialects.provider_errors import ProviderError
 from segue.http_client.body import JsonBody
+from segue.protocol.events import Ended
 from segue.upstreams.sse_source import SseSource, drop
 from tests.upstreams.plain_dialect import END, say
 from tests.upstreams.provider import Exchange, Play, Provider, providing, streams
@@ -43,7 +44,7 @@ async def test_the_tail_of_a_complete_reply_is_read_for_the_next_turn() -> None:
     async with opened(streams(END, b"data: [DONE]\n\n")) as (source, provider):
         while not await source.next_events():
             pass
-        tail = source.release(reusable=True)
+        tail = source.release(ended=Ended("completed"))
         if tail is not None:  # else all of it had come
             await tail
         assert provider.gone == 0
@@ -53,7 +54,7 @@ async def test_a_reply_that_was_read_to_its_end_has_no_tail() -> None:
     async with opened(streams(END)) as (source, _):
         assert await read_all(source) == 1
         assert source.error_instead() is None
-        assert source.release(reusable=True) is None
+        assert source.release(ended=Ended("completed")) is None
 
 
 @pytest.mark.parametrize("tail", [b"x" * 200_000, b""], ids=["too long", "never ends"])
@@ -70,7 +71,7 @@ async def test_a_tail_is_given_up(monkeypatch: pytest.MonkeyPatch, tail: bytes) 
     async with opened(play) as (source, provider):
         while not await source.next_events():
             pass
-        reading = source.release(reusable=True)
+        reading = source.release(ended=Ended("completed"))
         assert reading is not None
         await reading
         await provider.until(lambda: provider.gone == 1)
@@ -98,7 +99,7 @@ async def test_a_stream_that_still_comes_is_broken_off() -> None:
 
     async with opened(goes_on) as (source, provider):
         assert await source.next_events()
-        assert source.release(reusable=False) is None
+        assert source.release(ended=None) is None
         await provider.until(lambda: provider.gone == 1)
 
 

@@ -18,6 +18,8 @@ import msgspec
 
 from segue.client.settings import HistoryMode, TransportKind, TransportMode
 from segue.http.error_replies import UNREPEATABLE, UNREPEATABLE_STATUS, UNREPEATABLE_STATUS_OF_RESPONSES
+from segue.http.websocket import says_no_websocket
+from segue.protocol.continuation_errors import CONNECTION_ENDED, PARENT_LOST, says_parent_is_lost
 
 FaultKind = Literal[
     "connect_failed",  # no connection came about: name, route, TLS, time
@@ -138,11 +140,6 @@ LONGEST_TOLD_WAIT_S = 300.0
 
 _DOUBLINGS = 10  # more would exceed the longest wait anyway
 
-#: Answers to an upgrade that say that there is no WebSocket here. RFC 9110, 15.5.22; the others are what servers and
-#: proxies without WebSockets answer.
-_NO_WEBSOCKET = frozenset({404, 405, 426, 501})
-_PARENT_LOST = frozenset({"previous_response_not_found", "store_mismatch"})
-_CONNECTION_ENDED = frozenset({"websocket_connection_limit_reached", "websocket_stream_limit_reached"})
 #: The status that an error event without one stands for, by its code; only such as prove that nothing ran.
 _STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
     {
@@ -175,7 +172,7 @@ _CODES_OF_FAILURES = frozenset(
 )
 _NEVER_WAIT = frozenset({"insufficient_quota"})
 _OWN_FIELD_WORDS = ("include", "encrypted_content", "encrypted content")
-_TOO_MANY, _UNAVAILABLE, _REQUEST_TIMEOUT, _NOT_FOUND = 429, 503, 408, 404
+_TOO_MANY, _UNAVAILABLE, _REQUEST_TIMEOUT = 429, 503, 408
 #: The server or a network in between does not do this at all (RFC 9110, 15.6.2 and 15.6.6; RFC 6585, 6).
 _NOT_DONE_HERE = frozenset({501, 505, 511})
 _REDIRECTS, _CLIENT_ERRORS, _SERVER_ERRORS = range(300, 400), range(400, 500), range(500, 600)
@@ -200,25 +197,19 @@ def is_websocket_failure(fault: TurnFault) -> bool:
 
 def is_passing(fault: TurnFault) -> bool:
     """Return whether a refusal is for now only: the server asked to wait, or the connection has reached a limit."""
-    return _is_told_to_wait(fault) or fault.code in _CONNECTION_ENDED
+    return _is_told_to_wait(fault) or fault.code in CONNECTION_ENDED
 
 
 # --- conditions ------------------------------------------------------------------------------------------------------
 
 
 def _is_without_websocket(fault: TurnFault) -> bool:
-    status = fault.status or 0
-    page = fault.body_kind == "html" and status not in _SERVER_ERRORS
-    return fault.kind == "upgrade_refused" and (page or status in _NO_WEBSOCKET or status in range(200, 400))
+    page = fault.body_kind == "html"
+    return fault.kind == "upgrade_refused" and says_no_websocket(fault.status or 0, page=page)
 
 
 def _is_parent_lost(fault: TurnFault, state: RecoveryState) -> bool:
-    if not state.by_id:
-        return False
-    if fault.code in _PARENT_LOST or fault.param == "previous_response_id":
-        return True
-    # Open Responses servers name it in their own ways; a model that does not exist is the other 404.
-    return fault.status == _NOT_FOUND and fault.code != "model_not_found" and fault.param != "model"
+    return state.by_id and says_parent_is_lost(fault.code, fault.param, fault.status)
 
 
 def _is_own_field(fault: TurnFault, state: RecoveryState) -> bool:
@@ -244,7 +235,7 @@ def _may_have_run(fault: TurnFault) -> bool:
 def _has_run_nothing(fault: TurnFault) -> bool:
     if _may_have_run(fault):
         return False
-    known = fault.code in _PARENT_LOST | _CONNECTION_ENDED
+    known = fault.code in PARENT_LOST | CONNECTION_ENDED
     waits = fault.status == _UNAVAILABLE and fault.retry_after_s is not None
     elsewhere = fault.status in _REDIRECTS or fault.status in _NOT_DONE_HERE  # a redirect is never followed
     return known or waits or elsewhere or (fault.status in _CLIENT_ERRORS and fault.status != _REQUEST_TIMEOUT)
@@ -280,7 +271,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
         ),
         "only_ids": Condition("`history` is `id`", lambda _, state: state.history == "id"),
         "connection_ended": Condition(
-            "the connection has reached a limit of its server", lambda fault, _: fault.code in _CONNECTION_ENDED
+            "the connection has reached a limit of its server", lambda fault, _: fault.code in CONNECTION_ENDED
         ),
         "own_field": Condition("it names a field that the client added by itself", _is_own_field),
         "told_to_wait": Condition(
@@ -438,7 +429,7 @@ def _as_met(fault: TurnFault) -> TurnFault:
     """
     if fault.kind == "refused" and fault.status is None:
         return msgspec.structs.replace(fault, status=_STATUS_OF_CODE.get(fault.code or ""))
-    if fault.kind == "failed" and fault.code in _CONNECTION_ENDED:
+    if fault.kind == "failed" and fault.code in CONNECTION_ENDED:
         return msgspec.structs.replace(fault, kind="connection_lost")
     if fault.kind == "failed" and fault.code == _UNKNOWN_OUTCOME:
         return msgspec.structs.replace(fault, kind="refused")

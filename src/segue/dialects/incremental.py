@@ -101,21 +101,25 @@ def render_history(
     return turns
 
 
-def state_after(turn: Turn, factory: RendererFactory[M], cache: RenderCacheView[RenderedTurn[M]]) -> RenderState[M]:
-    """Return the state that `render_history` goes on from after a turn. Only what `cache` lacks is rendered."""
+def render_turn(turn: Turn, factory: RendererFactory[M], cache: RenderCacheView[RenderedTurn[M]]) -> RenderedTurn[M]:
+    """Return a turn of a history as rendered. Only what `cache` lacks is rendered: mostly that turn alone."""
     missing: list[Turn] = []
-    state = factory.start()
+    rendered: RenderedTurn[M] | None = None
     for one in newest_first(turn):
         rendered = cache.find(one)
         if rendered is not None:
-            state = rendered.state
             break
         missing.append(one)
     for one in reversed(missing):
-        rendered = _render(factory, state, _items(one))
+        rendered = _render(factory, factory.start() if rendered is None else rendered.state, _items(one))
         cache.keep(one, rendered)
-        state = rendered.state
-    return state
+    assert rendered is not None, "there is at least the turn itself"
+    return rendered
+
+
+def render_input(state: RenderState[M], items: Iterable[Item], factory: RendererFactory[M]) -> RenderedTurn[M]:
+    """Return the new input of a history as rendered, which goes on from the state after the turns before it."""
+    return _render(factory, state, items)
 
 
 def _items(turn: Turn) -> Iterable[Item]:

@@ -76,6 +76,11 @@ class Rendered(msgspec.Struct, frozen=True):
         """The whole body."""
         return b"".join(self.pieces)
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of the whole body."""
+        return sum(map(len, self.pieces))
+
     def with_fields(self, fields: Mapping[str, Any]) -> Rendered:
         """Return the body with more fields, which it must not have yet, at its end; only the last piece is new."""
         assert self.pieces[-1].endswith(b"}"), "a body is an object"

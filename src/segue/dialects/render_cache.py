@@ -106,14 +106,14 @@ class RenderCacheView(Generic[R]):
 
     def __init__(self, cache: RenderCache, name: str, kind: type[R]) -> None:
         self._cache = cache
-        self._name = name
+        self.name = name
         self._kind = kind
 
     def find(self, turn: Turn) -> R | None:
         """Return the rendered turn, if it is cached."""
-        found = self._cache.find(self._name, turn)
+        found = self._cache.find(self.name, turn)
         return found if isinstance(found, self._kind) else None
 
     def keep(self, turn: Turn, rendered: R) -> None:
         """Keep a rendered turn."""
-        self._cache.keep(self._name, turn, rendered)
+        self._cache.keep(self.name, turn, rendered)

@@ -18,6 +18,12 @@ from segue.http.heads import Line, connection_options, values
 #: The code that stands for a connection that was cut without a close frame (RFC 6455, 7.1.5). No frame carries it.
 ABNORMAL_CLOSURE: Final = 1006
 
+#: Answers to an upgrade that say that there is no WebSocket here. RFC 9110, 15.5.22; the others are what servers and
+#: proxies without WebSockets answer.
+_NO_WEBSOCKET: Final = frozenset({404, 405, 426, 501})
+_SUCCESS_OR_REDIRECT: Final = range(200, 400)
+_SERVER_ERRORS: Final = range(500, 600)
+
 _BINARY: Final = 0x82  # FIN and the opcode of a binary frame (RFC 6455, 5.2)
 _MASKED: Final = 0x80
 _SHORT: Final = 126
@@ -58,6 +64,13 @@ def is_accepted(key: bytes, lines: Iterable[Line]) -> bool:
         and values(lines, b"sec-websocket-accept") == [accept_value(key)]
         and not values(lines, b"sec-websocket-extensions")
     )
+
+
+def says_no_websocket(status: int, *, page: bool) -> bool:
+    """Tell whether the answer to an upgrade says that there are no WebSockets here; `page`: its body is a web page."""
+    if page and status not in _SERVER_ERRORS:
+        return True
+    return status in _NO_WEBSOCKET or status in _SUCCESS_OR_REDIRECT
 
 
 def accept_value(key: bytes) -> bytes:

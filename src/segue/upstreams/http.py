@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TypeVar
 
 import aiohttp
 import msgspec
@@ -112,7 +113,10 @@ class UpstreamRuntime(msgspec.Struct, frozen=True):
     bulk_pace: BulkPace = msgspec.field(default_factory=BulkPace)
 
 
-class _AttemptedTurn:
+R = TypeVar("R")
+
+
+class AttemptedTurn:
     """A turn while it is attempted: how often, its request as it is sent now, and without which fields of our own.
 
     It may be part of a message `thread` of the upstream.
@@ -269,7 +273,7 @@ class HttpUpstream:
             return None
         return self._threads.begin(request, headers, now=self.runtime.clock())
 
-    def _end(self, turn: _AttemptedTurn) -> None:
+    def _end(self, turn: AttemptedTurn) -> None:
         """Note what of a turn its upstream has kept, before anybody can continue it."""
         if turn.thread is not None:
             turn.thread.close(now=self.runtime.clock())
@@ -297,7 +301,7 @@ class HttpUpstream:
             raise Refused(not_counted(request.model))
         headers = _merge([*self._headers(request).items(), *_JSON_LINES])
         turn = self._begin(request, None)
-        await self._render_first(turn)
+        await self._render_whole(turn)
         rendered = turn.rendered
         if request.native is None or request.history.parent is not None:
             body = JsonBody((counting_body(rendered, endpoint),))
@@ -347,28 +351,33 @@ class HttpUpstream:
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 
-    def _begin(self, request: UpstreamRequest, thread: ThreadedTurn | None) -> _AttemptedTurn:
+    def _begin(self, request: UpstreamRequest, thread: ThreadedTurn | None) -> AttemptedTurn:
         """Return a turn without what its model is known to refuse."""
-        return _AttemptedTurn(request, self._refusals.fields_of(request.model), thread)
+        return AttemptedTurn(request, self._refusals.fields_of(request.model), thread)
 
-    async def _render_first(self, turn: _AttemptedTurn) -> None:
-        """Render the request of the first attempt. Raises `Refused` if that cannot be done.
+    async def _render_first(self, turn: AttemptedTurn) -> None:
+        """Render the request of the first attempt. Raises `Refused` if that cannot be done."""
+        await self._render_whole(turn)
 
-        A large one is rendered in another thread, one at a time.
-        """
-        request, cache = turn.request, self.runtime.render_cache
-        if _is_large(request):
-            staged = cache.staged()
-            async with self._large.permit(request.tenant):
-                rendered = await asyncio.to_thread(self._render, turn, staged, turn.without)
-            staged.commit()
-        else:
-            rendered = self._render(turn, cache, turn.without)
+    async def _render_whole(self, turn: AttemptedTurn) -> None:
+        """Render a request to be sent over HTTP. Raises `Refused` if that cannot be done."""
+        rendered = await self._rendered_beside(turn.request, lambda cache: self._render(turn, cache, turn.without))
         if isinstance(rendered, Problem):
             raise Refused(rendered)
         turn.rendered = rendered
 
-    def _render(self, turn: _AttemptedTurn, cache: RenderCache, without: frozenset[str]) -> Rendered | Problem:
+    async def _rendered_beside(self, request: UpstreamRequest, render: Callable[[RenderCache], R]) -> R:
+        """Return what `render` makes of a request; a large one is rendered in another thread, one at a time."""
+        cache = self.runtime.render_cache
+        if not _is_large(request):
+            return render(cache)
+        staged = cache.staged()
+        async with self._large.permit(request.tenant):
+            rendered = await asyncio.to_thread(render, staged)
+        staged.commit()
+        return rendered
+
+    def _render(self, turn: AttemptedTurn, cache: RenderCache, without: frozenset[str]) -> Rendered | Problem:
         request = turn.request
         if turn.thread is not None:
             return turn.thread.render(cache, without)
@@ -377,7 +386,7 @@ class HttpUpstream:
         return self._dialect.render(request, cache, without=without)
 
     async def _open(
-        self, turn: _AttemptedTurn, headers: Mapping[str, str], slot: Mapping[str, int]
+        self, turn: AttemptedTurn, headers: Mapping[str, str], slot: Mapping[str, int]
     ) -> ProviderStream | FailedAttempt:
         """Send the request; return its reply when the head has come and announces a stream."""
         provider, request, rendered = self._provider, turn.request, turn.rendered
@@ -468,7 +477,7 @@ class HttpUpstream:
 
     # --- between attempts --------------------------------------------------------------------------------------------
 
-    def _decide(self, failed: FailedAttempt, turn: _AttemptedTurn) -> float | None:
+    def _decide(self, failed: FailedAttempt, turn: AttemptedTurn) -> float | None:
         """Return how long to wait before the next attempt; None if this was the last. Counts and logs the failure."""
         reaction = None if turn.thread is None else turn.thread.react(failed)
         refused = failed.refused_fields | ({THREAD} if reaction == "stateless" else NOTHING)
@@ -497,7 +506,7 @@ class HttpUpstream:
             return failed
         return msgspec.structs.replace(failed, elsewhere=True)
 
-    def _leave_out(self, refused_fields: frozenset[str], turn: _AttemptedTurn) -> bool:
+    def _leave_out(self, refused_fields: frozenset[str], turn: AttemptedTurn) -> bool:
         """Render a turn without fields that were refused; say whether there is something else to send now.
 
         That is none of the attempts that the configuration allows: the provider has done nothing yet. There are fewer
@@ -505,21 +514,21 @@ class HttpUpstream:
         """
         return bool(refused_fields) and self._render_again(turn, turn.without | refused_fields)
 
-    def _render_again(self, turn: _AttemptedTurn, without: frozenset[str]) -> bool:
+    def _render_again(self, turn: AttemptedTurn, without: frozenset[str]) -> bool:
         rendered = self._render(turn, self.runtime.render_cache, without)
         if isinstance(rendered, Problem):
             return False
         turn.rendered, turn.without = rendered, without
         return True
 
-    def _note_output(self, turn: _AttemptedTurn, reply: ProviderStream) -> None:
+    def _note_output(self, turn: AttemptedTurn, reply: ProviderStream) -> None:
         """Note what follows from output, before anybody can know of it."""
         if turn.rendered.pieces:
             self._note_answer(turn)
         if reply.decoder.ended:
             self._end(turn)
 
-    def _note_answer(self, turn: _AttemptedTurn) -> None:
+    def _note_answer(self, turn: AttemptedTurn) -> None:
         """Leave out from now on what a model has refused, now that it answers a request without it."""
         turn.answered()
         if turn.thread is not None:

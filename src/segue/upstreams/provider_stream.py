@@ -69,8 +69,11 @@ class EventSource(Protocol):
     def forget_request(self) -> None:
         """Give up the request: there is no other attempt."""
 
-    def release(self, *, reusable: bool) -> asyncio.Task[None] | None:
-        """Break the connection, or keep it for the next turn; return what must still be done for that."""
+    def release(self, *, ended: Ended | None) -> asyncio.Task[None] | None:
+        """Keep the connection for the next turn if the stream has `ended` well, and else break it.
+
+        Returns what must still be done to keep it.
+        """
 
 
 class ProviderStream:
@@ -101,6 +104,8 @@ class ProviderStream:
         self._deadline = 0.0  # of the end of the stream, once the answer is there
         self._forwarded = False
         self._cut = False
+        self._ended: Ended | None = None
+        self._released = False
         self.broken = False
 
     async def read(self) -> list[Event | Ended]:
@@ -108,6 +113,7 @@ class ProviderStream:
         output = await self._read()
         last = output[-1] if output else None
         if isinstance(last, Ended):
+            self._ended = last
             output[-1] = tell_end(
                 last, self._name, clients_key=self._clients_key, redactor=self._redactor, ours=self._rendered.warnings
             )
@@ -183,4 +189,7 @@ class ProviderStream:
 
     def release(self) -> asyncio.Task[None] | None:
         """Keep the connection of a reply that has ended for the next turn, and break that of one that still comes."""
-        return self._source.release(reusable=self.decoder.ended and not self.broken)
+        if self._released:
+            return None
+        self._released = True
+        return self._source.release(ended=None if self.broken else self._ended)

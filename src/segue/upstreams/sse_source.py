@@ -17,6 +17,7 @@ from segue.dialects.provider_errors import ProviderError
 from segue.http.sse import MAX_EVENT_BYTES, SseEvent, SseReader
 from segue.http_client.body import JsonBody
 from segue.http_client.reply_body import read_piece
+from segue.protocol.events import Ended
 from segue.upstreams.failures import MAX_REFUSAL_BYTES
 
 #: What may follow the end of the turn before the connection is given up, in bytes and seconds.
@@ -79,9 +80,9 @@ class SseSource:
         """Give up the body of the request: there is no other attempt."""
         self._body.forget()
 
-    def release(self, *, reusable: bool) -> asyncio.Task[None] | None:
+    def release(self, *, ended: Ended | None) -> asyncio.Task[None] | None:
         """Break the connection, or keep it for the next turn: then return the task that reads what is left."""
-        if not reusable or self._content.at_eof():
+        if ended is None or self._content.at_eof():
             self.drop()
             return None
         tail = asyncio.create_task(self.read_tail())

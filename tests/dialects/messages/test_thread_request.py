@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.dialects.incremental import render_history, state_after
+from segue.dialects.incremental import render_history, render_turn
 from segue.dialects.messages.request import MessagesDialect
 from segue.dialects.messages.thread_reply import ContinuableReply, digest_of_blocks
 from segue.dialects.messages.thread_request import THREAD, HeldReply, ThreadedDialect, ThreadRequest
@@ -50,7 +50,7 @@ def body_of(written: ThreadRequest) -> Json:
 def reply_of(turn: Turn, cache: RenderCache) -> tuple[bytes, ...]:
     """What the upstream has said in a turn, block by block, if it said just what the turn says."""
     asked = render_history(History(turn.parent, turn.input), DIALECT, DIALECT.view(cache))[-1].state.open.said
-    return state_after(turn, DIALECT, DIALECT.view(cache)).open.said[len(asked) :]
+    return render_turn(turn, DIALECT, DIALECT.view(cache)).state.open.said[len(asked) :]
 
 
 def hold(written: ThreadRequest, turn: Turn, cache: RenderCache) -> HeldReply | None:

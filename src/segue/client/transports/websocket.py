@@ -28,10 +28,10 @@ from segue.client.transports.demultiplexer import (
     RoutingEffect,
 )
 from segue.client.transports.interface import TransportFault
-from segue.client.transports.lane_queue import LaneQueue
 from segue.client.transports.seats import Seats
 from segue.client.transports.server_errors import WordReader
 from segue.client.transports.upgrade import OpenedSocket
+from segue.http_client.message_queue import MessageQueue
 from segue.http_client.websocket_liveness import watch_liveness
 from segue.http_client.wire_meter import NOTHING_CARRIED, WireCount
 from segue.protocol.lanes import tag
@@ -98,7 +98,7 @@ class LaneConnection:
         if most is not None and len(message) > most:
             text = f"The message is larger than the {most:,} bytes that the server takes on a WebSocket."
             raise TransportFault(_too_large(text, "no"))
-        stream = LaneStream(self, lane, name, LaneQueue(self._limits.queue_bytes))
+        stream = LaneStream(self, lane, name, MessageQueue(self._limits.queue_bytes))
         stream.message_bytes = len(message)
         self._demultiplexer.begin(name, resumed=resumed)
         self._streams[name] = stream
@@ -272,7 +272,7 @@ class LaneConnection:
 class LaneStream:
     """The events of one request on a connection."""
 
-    def __init__(self, connection: LaneConnection, lane: int, name: str, queue: LaneQueue) -> None:
+    def __init__(self, connection: LaneConnection, lane: int, name: str, queue: MessageQueue[TurnFault]) -> None:
         self.lane = lane
         self.name = name
         self.queue = queue

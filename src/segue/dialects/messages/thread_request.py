@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from segue.dialects.incremental import RenderedTurn, RenderState, state_after
+from segue.dialects.incremental import RenderedTurn, RenderState, render_turn
 from segue.dialects.interface import NOTHING, Rendered, TurnRequest
 from segue.dialects.messages.request import (
     MessagesDialect,
@@ -190,7 +190,7 @@ class ThreadedDialect:
         self, request: TurnRequest, parent: Turn, cache: RenderCache, held: HeldReply
     ) -> RenderState[OpenMessageBlocks] | None:
         """Render the new input as the one message of the user's that follows a reply; None if it is anything else."""
-        state = state_after(parent, self._dialect, self._dialect.view(cache))
+        state = render_turn(parent, self._dialect, self._dialect.view(cache)).state
         said = digest_of_blocks(state.open.said)
         if said is None or said.digest != held.reply.content:
             return None

@@ -2,14 +2,14 @@
 
 Items are sent as the bytes they are. Reasoning is parsed, since a provider gets back its own and no other's; it waits
 for the item that must follow it. A call whose arguments or id a server would refuse gets others, and one that nobody
-answers gets an output. The gateway keeps the history and sends all of it, so the upstream is asked to store nothing.
-Not here: an upstream's own `previous_response_id`.
+answers gets an output. The gateway keeps the history, so the upstream is asked to store nothing. Over HTTP it is sent
+all of it, over a WebSocket only what that connection does not hold. Not here: what a connection holds (`held_context`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -23,6 +23,8 @@ from segue.dialects.incremental import (
     cache_key,
     close_list,
     render_history,
+    render_input,
+    render_turn,
 )
 from segue.dialects.interface import NOTHING, CountingEndpoint, Rendered, ReplyDecoder, TurnRequest
 from segue.dialects.item_renderer import NO_OUTPUT, late_output_note
@@ -37,7 +39,8 @@ from segue.dialects.loss_warnings import (
 from segue.dialects.passed_on import passed_on
 from segue.dialects.provider_profiles import PLAIN, ProviderProfile
 from segue.dialects.refused_fields import SEALED_REASONING
-from segue.dialects.render_cache import RenderCache
+from segue.dialects.render_cache import RenderCache, RenderCacheView
+from segue.dialects.responses.held_context import HeldContext, RenderedCreate, listed, sent_input
 from segue.dialects.responses.stream import ResponsesDecoder
 from segue.dialects.rules import (
     KNOWN_EXTRA,
@@ -55,6 +58,7 @@ from segue.dialects.rules import (
 from segue.dialects.sealed_reasoning import unseal
 from segue.dialects.token_counting import RESPONSES_COUNTING
 from segue.dialects.tools import wire_name
+from segue.history.chains import History
 from segue.protocol.codec import UNREADABLE, encode, with_field
 from segue.protocol.item_types import ReasoningItem
 from segue.protocol.items import Item
@@ -93,19 +97,81 @@ class ResponsesDialect:
         self, request: TurnRequest, cache: RenderCache, *, without: frozenset[str] = NOTHING
     ) -> Rendered | Problem:
         """Write the request body."""
+        builder = self._build(request, {"stream": True}, without)
+        reader, view = self._reader(builder, cache)
+        return self._write(request, builder, render_history(request.history, reader, view))
+
+    def render_create(
+        self, request: TurnRequest, cache: RenderCache, held: HeldContext | None, *, without: frozenset[str] = NOTHING
+    ) -> RenderedCreate | Problem:
+        """Write the message of WebSocket mode that asks for a response.
+
+        If the server holds exactly the turns before this one (`held`), it is sent what is new, in O(new items); else
+        all. Instructions, tools and settings are sent each time: it takes none of them from the response before
+        (https://developers.openai.com/api/docs/guides/websocket-mode).
+        """
+        builder = self._build(request, {}, without)
+        for name in _NOT_ON_SOCKETS:
+            builder.fields.pop(name, None)
+        builder.fields = {"type": "response.create", **builder.fields}
+        reader, view = self._reader(builder, cache)
+        history = request.history
+        before = None if held is None or held.sent.view != view.name else self._held_turn(held, history, reader, view)
+        if before is None or held is None:
+            parts, older = render_history(history, reader, view), 0
+        else:
+            builder.fields["previous_response_id"] = held.response_id
+            parts, older = [render_input(before.state, history.input, reader)], held.bytes_up_to(before.closed)
+        rendered = self._write(request, builder, parts)
+        if isinstance(rendered, Problem):
+            return rendered
+        new = (parts[-1].closed, listed(parts[-1].state.open.items()))
+        depth = 1 if history.parent is None else (history.parent.compacted or history.parent).depth + 1
+        sent = sent_input(
+            view.name, new, depth=depth, before_bytes=older + sum(len(part.closed) for part in parts[:-1])
+        )
+        return RenderedCreate(rendered, sent, continues=older > 0, saved_bytes=older)
+
+    def _build(self, request: TurnRequest, own: Mapping[str, bool], without: frozenset[str]) -> RequestBuilder:
+        """Write all but the history."""
         builder = RequestBuilder(
             request.model, request.settings, preset=self._preset, profile=self._profile, without=without
         )
         if "store" not in self._profile.omitted_fields:
             builder.fields["store"] = False
-        builder.fields["stream"] = True
+        builder.fields |= own
         _ask_for_reasoning(builder)
         write_settings(builder, RESPONSES_FIELDS)
+        return builder
+
+    def _reader(
+        self, builder: RequestBuilder, cache: RenderCache
+    ) -> tuple[ResponsesDialect, RenderCacheView[RenderedTurn[OpenItems]]]:
+        """Return as whom the history is rendered, and where that is kept."""
         if builder.is_wanted(SEALED_REASONING):
-            parts = render_history(request.history, self, cache.view(self._cache_key, RenderedTurn))
-        else:  # as if another provider had made the reasoning in it
-            view = cache.view(f"{self._cache_key}:unread", RenderedTurn)
-            parts = render_history(request.history, ResponsesDialect("", profile=self._profile), view)
+            return self, cache.view(self._cache_key, RenderedTurn)
+        # as if another provider had made the reasoning in it
+        return ResponsesDialect("", profile=self._profile), cache.view(f"{self._cache_key}:unread", RenderedTurn)
+
+    def _held_turn(
+        self,
+        held: HeldContext,
+        history: History,
+        reader: ResponsesDialect,
+        view: RenderCacheView[RenderedTurn[OpenItems]],
+    ) -> RenderedTurn[OpenItems] | None:
+        """Return the newest turn as rendered, if the server holds it and all before it."""
+        if history.parent is None:
+            return None
+        turn = history.parent.compacted or history.parent
+        rendered = render_turn(turn, reader, view)
+        answer = (_as_written(item, reader.provider) for item in turn.output)
+        return rendered if rendered.state.open.settled and held.is_of(turn, rendered.closed, answer) else None
+
+    def _write(
+        self, request: TurnRequest, builder: RequestBuilder, parts: Sequence[RenderedTurn[OpenItems]]
+    ) -> Rendered | Problem:
+        """Join the fields, and the parts of the history that are sent, of which the last is the new input."""
         state = parts[-1].state
         problem = builder.problem or state.problem
         if problem is not None:
@@ -113,7 +179,7 @@ class ResponsesDialect:
         if request.settings.prompt_cache_key is None and builder.is_wanted("prompt_cache_key"):
             builder.fields["prompt_cache_key"] = cache_key(request.tenant, request.settings.instructions, state)
         pieces = [encode(builder.fields)[:-1] + b',"input":[', *(part.closed for part in parts if part.closed)]
-        pieces.append(_listed(state.open.items()))
+        pieces.append(listed(state.open.items()))
         lost = (loss for loss in state.open.losses if loss not in state.warnings)
         warnings = (*builder.warnings, *state.warnings, *lost)
         return Rendered(close_list(pieces, b"]}"), warnings, frozenset(builder.own_fields))
@@ -146,6 +212,10 @@ class ResponsesDialect:
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
+
+#: What a message has for itself, and what says how the events of an answer come over HTTP: servers of Open Responses
+#: refuse that on a WebSocket.
+_NOT_ON_SOCKETS = ("type", "stream", "stream_options")
 
 #: Models that reason, by their names at OpenAI (https://platform.openai.com/docs/guides/reasoning).
 _REASONS = re.compile(r"o\d|gpt-(?:[5-9](?!.*chat)|oss)|codex-|computer-use-")
@@ -253,6 +323,11 @@ class OpenItems(msgspec.Struct, frozen=True):
         """Roughly what it holds in memory."""
         return sum(map(len, (*self.reasoning, *self.others))) + sum(len(sent_id) for sent_id, _ in self.waiting)
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing of what comes next can change what was sent; calls may wait."""
+        return not (self.reasoning or self.others or self.interrupted)
+
     def items(self) -> Iterable[Item]:
         """Return the items that are sent if nothing more comes."""
         if self.interrupted:
@@ -261,10 +336,11 @@ class OpenItems(msgspec.Struct, frozen=True):
         yield from self.others
 
 
-def _listed(items: Iterable[Item]) -> bytes:
-    return b"".join(item + b"," for item in items)
+class _Typed(msgspec.Struct):
+    type: str | None = None
 
 
+_types = msgspec.json.Decoder(_Typed)
 _texts = msgspec.json.Decoder(str)
 _outputs = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _parts = msgspec.json.Decoder(list[msgspec.Raw])
@@ -319,7 +395,7 @@ class ResponsesRenderer:
 
     def finish(self) -> RenderedTurn[OpenItems]:
         """Return the items, each with a comma after it, and those that depend on what comes next."""
-        return RenderedTurn(_listed(self._closed), self._state.build(self._open()))
+        return RenderedTurn(listed(self._closed), self._state.build(self._open()))
 
     def _open(self) -> OpenItems:
         waiting = tuple(self._waiting.items())
@@ -401,19 +477,30 @@ class ResponsesRenderer:
             self._state.refuse(value)
             return
         assert isinstance(value, ReasoningItem), "that is what was read"
-        if not value.encrypted_content:  # open reasoning is for everybody; a summary alone is of no use to a provider
-            if value.content:
-                self._reasoning.append(item)
-                return
+        sent = _reasoning_for(self._provider, item, value)
+        if sent is None:
+            self._state.warn(reasoning_left_out(value))
         else:
-            sealed = unseal(value.encrypted_content)
-            if sealed.provider is None:
-                self._reasoning.append(item)
-                return
-            if sealed.provider == self._provider:
-                self._reasoning.append(with_field(item, "encrypted_content", sealed.content))
-                return
-        self._state.warn(reasoning_left_out(value))
+            self._reasoning.append(sent)
+
+
+def _reasoning_for(provider: str, item: Item, value: ReasoningItem) -> Item | None:
+    """Return reasoning as this provider gets it; None if it cannot use it."""
+    if not value.encrypted_content:  # open reasoning is for everybody; a summary alone is of no use to a provider
+        return item if value.content else None
+    sealed = unseal(value.encrypted_content)
+    if sealed.provider is None:
+        return item
+    return with_field(item, "encrypted_content", sealed.content) if sealed.provider == provider else None
+
+
+def _as_written(item: Item, provider: str) -> Item:
+    """Return an item of an answer as this provider wrote it: reasoning without our mark, all else as it is."""
+    if b'"encrypted_content"' not in item or _types.decode(item).type != "reasoning":
+        return item
+    value = read_item(item, "reasoning")
+    sent = _reasoning_for(provider, item, value) if isinstance(value, ReasoningItem) else None
+    return item if sent is None else sent
 
 
 def _as_text(output: Item, call_id: str) -> Item:

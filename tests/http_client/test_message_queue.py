@@ -1,25 +1,24 @@
-"""A bounded queue of events that ends in order or with a fault."""
+"""A bounded queue of messages that ends in order or with a fault."""
 
 from __future__ import annotations
 
 import asyncio
 
-from segue.client.recovery import TurnFault
-from segue.client.transports.lane_queue import LaneQueue
+from segue.http_client.message_queue import MessageQueue
 
-FAULT = TurnFault(kind="connection_lost", transport="websocket")
+FAULT = "the connection was lost"
 
 
 async def test_what_was_put_in_comes_out_and_then_the_end() -> None:
-    queue = LaneQueue(100)
-    for event in (b"a", b"b"):
-        queue.put(event)
+    queue = MessageQueue[str](100)
+    for message in (b"a", b"b"):
+        queue.put(message)
     queue.end()
     assert [await queue.get() for _ in range(4)] == [b"a", b"b", None, None]
 
 
-async def test_a_fault_comes_after_the_events_and_once() -> None:
-    queue = LaneQueue(100)
+async def test_a_fault_comes_after_the_messages_and_once() -> None:
+    queue = MessageQueue[str](100)
     queue.put(b"a")
     queue.end(FAULT)
     queue.end(None)
@@ -27,7 +26,7 @@ async def test_a_fault_comes_after_the_events_and_once() -> None:
 
 
 async def test_who_reads_first_waits() -> None:
-    queue = LaneQueue(100)
+    queue = MessageQueue[str](100)
     reading = asyncio.create_task(queue.get())
     await asyncio.sleep(0)
     queue.put(b"a")
@@ -39,7 +38,7 @@ async def test_who_reads_first_waits() -> None:
 
 
 async def test_a_full_queue_has_room_again_when_enough_is_read() -> None:
-    queue = LaneQueue(4)
+    queue = MessageQueue[str](4)
     queue.put(b"abc")
     await queue.wait_for_room()
     queue.put(b"de")
@@ -51,8 +50,8 @@ async def test_a_full_queue_has_room_again_when_enough_is_read() -> None:
     assert not queue.full
 
 
-async def test_an_event_that_is_larger_than_the_queue_passes() -> None:
-    queue = LaneQueue(4)
+async def test_a_message_that_is_larger_than_the_queue_passes() -> None:
+    queue = MessageQueue[str](4)
     queue.put(b"abcdefgh")
     assert queue.full
     assert await queue.get() == b"abcdefgh"
@@ -60,7 +59,7 @@ async def test_an_event_that_is_larger_than_the_queue_passes() -> None:
 
 
 async def test_a_queue_that_nobody_reads_any_more_lets_the_writer_go() -> None:
-    queue = LaneQueue(4)
+    queue = MessageQueue[str](4)
     queue.put(b"abcdefgh")
     waiting = asyncio.create_task(queue.wait_for_room())
     await asyncio.sleep(0)
@@ -69,3 +68,16 @@ async def test_a_queue_that_nobody_reads_any_more_lets_the_writer_go() -> None:
     assert await queue.get() is None
     queue.end(FAULT)
     assert await queue.get() is None
+
+
+async def test_all_that_is_here_comes_at_once_and_makes_room() -> None:
+    queue = MessageQueue[str](4)
+    reading = asyncio.create_task(queue.get_all())
+    await asyncio.sleep(0)
+    for message in (b"abc", b"def"):
+        queue.put(message)
+    assert await reading == [b"abc", b"def"]
+    assert not queue.full
+    queue.put(b"g")
+    queue.end(FAULT)
+    assert [await queue.get_all() for _ in range(3)] == [[b"g"], FAULT, None]

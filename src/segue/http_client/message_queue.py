@@ -1,0 +1,89 @@
+"""The messages of one turn between a WebSocket and whoever reads them: bounded in bytes.
+
+The socket's reader puts messages in, and waits while the queue is full, so that a slow reader slows its server. Not
+here: which messages are whose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Generic, TypeVar
+
+F = TypeVar("F")
+
+
+class MessageQueue(Generic[F]):
+    """The messages of one turn that have come and are not read yet; after them the fault, if it ended with one."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._messages: deque[bytes] = deque()
+        self._bytes = 0
+        self._fault: F | None = None
+        self._ended = False
+        self._came = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def full(self) -> bool:
+        """True while no more should be put in."""
+        return not self._room.is_set()
+
+    def put(self, message: bytes) -> None:
+        """Add a message. One that is larger than the bound is taken too: it is here already."""
+        self._messages.append(message)
+        self._bytes += len(message)
+        if self._bytes >= self._max_bytes:
+            self._room.clear()
+        self._came.set()
+
+    def end(self, fault: F | None = None) -> None:
+        """Say that nothing more comes; of two ends the first counts."""
+        if not self._ended:
+            self._ended, self._fault = True, fault
+        self._room.set()
+        self._came.set()
+
+    def clear(self) -> None:
+        """Drop everything, and end: nobody reads any more."""
+        self._messages.clear()
+        self._ended, self._fault = True, None
+        self.end()
+
+    async def wait_for_room(self) -> None:
+        """Wait until the queue is not full."""
+        await self._room.wait()
+
+    async def get(self) -> bytes | F | None:
+        """Return the next message; at the end the fault, once, and then None."""
+        while not self._messages:
+            if self._ended:
+                return self._take_fault()
+            await self._wait()
+        message = self._messages.popleft()
+        self._bytes -= len(message)
+        if self._bytes < self._max_bytes:
+            self._room.set()
+        return message
+
+    async def get_all(self) -> list[bytes] | F | None:
+        """Return all messages that are here, waiting for the first; at the end as `get`."""
+        while not self._messages:
+            if self._ended:
+                return self._take_fault()
+            await self._wait()
+        messages = list(self._messages)
+        self._messages.clear()
+        self._bytes = 0
+        self._room.set()
+        return messages
+
+    def _take_fault(self) -> F | None:
+        fault, self._fault = self._fault, None
+        return fault
+
+    async def _wait(self) -> None:
+        self._came.clear()
+        await self._came.wait()

@@ -1,0 +1,393 @@
+"""The client for Responses servers in WebSocket mode: a turn is sent what the provider does not hold yet.
+
+A provider keeps the latest response of a socket in that connection's memory. The turn that continues it goes to the
+same socket, with the provider's own `previous_response_id` and the new items alone. Every other turn goes with its
+whole history to a free socket of its owner, or to a new one. So does a turn whose socket turns out to be gone, or whose
+response the provider does not know: nothing was generated then. A turn whose message may have arrived, and to which
+nothing came back, is not sent again: it may have run. A turn goes over HTTP if the server has no WebSockets, if they
+keep breaking, or if its message is too large. Not here: whether the provider holds what a replay would say
+(`dialects.responses.held_context`), retries, and HTTP (`http`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import aiohttp
+from aiohttp.client_middlewares import ClientMiddlewareType
+from yarl import URL
+
+from segue.dialects.error_shapes import read_error
+from segue.dialects.provider_errors import ProviderError
+from segue.dialects.responses.held_context import RenderedCreate
+from segue.dialects.responses.request import ResponsesDialect
+from segue.http.sse import MAX_EVENT_BYTES
+from segue.http.websocket import says_no_websocket
+from segue.http_client.connector import DesyncSafeConnector
+from segue.http_client.websocket_opening import UpgradeRefused, open_websocket
+from segue.http_client.wire_meter import WireMeter
+from segue.protocol.continuation_errors import CONNECTION_ENDED, says_parent_is_lost
+from segue.protocol.events import Ended
+from segue.protocol.ids import ResponseId
+from segue.protocol.problems import Problem, Refused
+from segue.upstreams.continuation import ContinuationCounts, ReplayReason
+from segue.upstreams.failures import MAX_REFUSAL_BYTES, failure_without_reply, read_refusal
+from segue.upstreams.http import AttemptedTurn, HttpUpstream, Provider, UpstreamRuntime
+from segue.upstreams.idle_sockets import IdleLimits, SocketOwner
+from segue.upstreams.interface import UpstreamRequest
+from segue.upstreams.provider_socket import ProviderSocket, SocketEnd
+from segue.upstreams.provider_stream import ProviderStream
+from segue.upstreams.retries import FailedAttempt
+from segue.upstreams.session_affinity import SessionAffinity
+from segue.upstreams.socket_pool import SocketPool
+from segue.upstreams.socket_source import SocketSource, TurnBegun, TurnRefused
+from segue.upstreams.websocket_trust import HttpReason, WebSocketTrust
+
+#: A larger message goes over HTTP, where it is written in pieces. OpenAI takes 16 MiB.
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+#: No server takes so little. What is smaller was not too big: a proxy may close like this over an answer, too.
+_LEAST_TOO_BIG_BYTES = 64 * 1024
+#: The code of a close after a message that is too big to process (RFC 6455, 7.4.1).
+_TOO_BIG = 1009
+#: How many sockets a turn tries whose message has certainly not been taken.
+_MOST_SOCKETS = 3
+_SERVER_ERROR = 500
+
+
+class _SentAnew(NamedTuple):
+    """The turn has certainly not run, and goes to another socket; `why` it did not go on this one."""
+
+    why: ReplayReason
+
+
+class _AskedTurn:
+    """A turn as it is sent on a socket; `response_id` is the provider's, once it has begun."""
+
+    __slots__ = ("created", "request", "response_id", "socket")
+
+    def __init__(self, request: UpstreamRequest, socket: ProviderSocket, created: RenderedCreate) -> None:
+        self.request = request
+        self.socket = socket
+        self.created = created
+        self.response_id: str | None = None
+
+
+class WebSocketUpstream(HttpUpstream):
+    """One provider; `limits` are those of its sockets that wait for a turn."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        dialect: ResponsesDialect,
+        runtime: UpstreamRuntime,
+        *,
+        models: Sequence[str],
+        key: str | None,
+        affinity: SessionAffinity | None = None,
+        limits: IdleLimits | None = None,
+    ) -> None:
+        assert provider.slots is None, "slots are an API of HTTP servers"
+        super().__init__(provider, dialect, runtime, models=models, key=key, affinity=affinity)
+        self._responses = dialect
+        self._connector: DesyncSafeConnector | None = None
+        self._url = URL(provider.base_url.rstrip("/") + dialect.path(""))
+        self._counts = ContinuationCounts()
+        self._trust = WebSocketTrust()
+        self.sockets = SocketPool(limits or IdleLimits())
+
+    @property
+    def continuations(self) -> ContinuationCounts:
+        """How often only what is new was sent."""
+        return self._counts
+
+    @property
+    def fallbacks(self) -> Counter[HttpReason]:
+        """How many turns went over HTTP, by why."""
+        return self._trust.fallbacks
+
+    async def start(self) -> None:
+        """Create what opens sockets; it connects when there is a turn."""
+        await super().start()
+        self._connector = DesyncSafeConnector(WireMeter())
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self.sockets.aclose()
+        if self._connector is not None:
+            await self._connector.close()
+        await super().aclose()
+
+    def forget(self, tenant: str, response_ids: Sequence[ResponseId]) -> None:
+        """Let the provider drop responses that are gone, with the sockets that hold them."""
+        self.sockets.forget(tenant, response_ids)
+
+    def forget_tenant(self, tenant: str) -> None:
+        """Close the sockets of a tenant."""
+        self.sockets.forget_tenant(tenant)
+
+    # --- one attempt -------------------------------------------------------------------------------------------------
+
+    async def _render_first(self, turn: AttemptedTurn) -> None:
+        """Leave it until it is known on what socket the request goes; one as its client wrote it goes on none."""
+        if turn.request.native is not None:
+            await super()._render_first(turn)
+
+    def _render_again(self, turn: AttemptedTurn, without: frozenset[str]) -> bool:
+        """Leave fields out from now on; what is sent is rendered when it is known on what socket."""
+        if turn.request.native is not None:
+            return super()._render_again(turn, without)
+        turn.without = without
+        return True
+
+    async def _open(
+        self, turn: AttemptedTurn, headers: Mapping[str, str], slot: Mapping[str, int]
+    ) -> ProviderStream | FailedAttempt:
+        """Send the request over a socket, or else over HTTP."""
+        if turn.request.native is not None:
+            return await super()._open(turn, headers, slot)
+        reason = self._trust.why_http(_now())
+        if reason is None:
+            opened = await self._open_on_socket(turn, headers)
+            if not isinstance(opened, str):
+                return opened
+            reason = opened
+        self._trust.fallbacks[reason] += 1
+        await self._render_whole(turn)
+        return await super()._open(turn, headers, slot)
+
+    async def _open_on_socket(
+        self, turn: AttemptedTurn, headers: Mapping[str, str]
+    ) -> ProviderStream | FailedAttempt | HttpReason:
+        """Send the request on the socket of its chain, or on others until one has taken it."""
+        request = turn.request
+        owner = SocketOwner(request.tenant, _digest(request.model, headers))
+        socket, why = self._take(turn, owner)
+        for _ in range(_MOST_SOCKETS):
+            found = socket or await self._connect(request, headers, owner)
+            if not isinstance(found, ProviderSocket):
+                return found
+            outcome = await self._ask(turn, found, why)
+            if not isinstance(outcome, _SentAnew):
+                return outcome
+            socket, why = None, outcome.why
+        self._trust.note_failure(_now())
+        message = f"The upstream {self.name!r} closes every connection before it takes a request."
+        return FailedAttempt(Problem("upstream_unreachable", message), transient=True, elsewhere=True, unhealthy=True)
+
+    def _take(self, turn: AttemptedTurn, owner: SocketOwner) -> tuple[ProviderSocket | None, ReplayReason]:
+        """Take a socket that waits: that of the chain, or a free one; and say why a turn that continues is sent whole.
+
+        A turn that failed before is sent whole: the provider may have dropped the response that it continues.
+        """
+        parent = turn.request.history.parent
+        why: ReplayReason = "refused" if turn.attempt > 1 else "unknown"
+        if parent is not None and turn.attempt == 1:
+            held = self.sockets.take_held(owner.tenant, parent.id, owner)
+            if isinstance(held, ProviderSocket):
+                return held, "history"
+            why = held
+        return self.sockets.take_free(owner), why
+
+    async def _ask(
+        self, turn: AttemptedTurn, socket: ProviderSocket, why: ReplayReason
+    ) -> ProviderStream | FailedAttempt | HttpReason | _SentAnew:
+        """Send the request on a socket, and return what comes of it when the provider has answered."""
+        created = await self._create_on(socket, turn)
+        message = created.rendered.body if created.rendered.size_bytes <= MAX_MESSAGE_BYTES else None
+        if message is None:
+            self.sockets.give_back(socket, None)
+            return "too_large"
+        asked, sent_before = _AskedTurn(turn.request, socket, created), socket.sent_bytes
+        source = SocketSource(socket, on_release=partial(self._on_release, asked))
+        try:
+            async with asyncio.timeout(self._provider.first_byte_timeout_s):
+                first = await source.ask(message)
+        except BaseException as error:
+            source.release(ended=None)
+            if not isinstance(error, OSError | aiohttp.ClientError):
+                raise
+            return self._without_answer(error, sent=socket.sent_bytes > sent_before)
+        match first:
+            case TurnBegun(response_id):
+                asked.response_id = response_id
+                self._count(created, turn.request, why)
+                return self._stream_of(source, asked)
+            case TurnRefused(event):
+                source.release(ended=None)
+                return self._refused(event, asked)
+            case SocketEnd(code):
+                source.release(ended=None)
+                if code == _TOO_BIG and len(message) >= _LEAST_TOO_BIG_BYTES:
+                    return "too_large"
+                return self._without_answer(ConnectionResetError(), sent=True)
+
+    async def _create_on(self, socket: ProviderSocket, turn: AttemptedTurn) -> RenderedCreate:
+        """Render what a socket is sent. Raises `Refused` if that cannot be done."""
+        request, held, without = turn.request, socket.held, turn.without
+        created: RenderedCreate | Problem | None = None
+        try:
+            created = await self._rendered_beside(
+                request, lambda cache: self._responses.render_create(request, cache, held, without=without)
+            )
+        finally:
+            if not isinstance(created, RenderedCreate):
+                self.sockets.give_back(socket, None)
+        if isinstance(created, Problem):
+            raise Refused(created)
+        turn.rendered = created.rendered
+        return created
+
+    def _stream_of(self, source: SocketSource, asked: _AskedTurn) -> ProviderStream:
+        request, rendered = asked.request, asked.created.rendered
+        return ProviderStream(
+            source,
+            self._dialect.decoder(request, rendered.warnings),
+            name=self.name,
+            idle_timeout_s=self._provider.idle_timeout_s,
+            clients_key=self._provider.pass_key,
+            redactor=self._redactor_for(request),
+            rendered=rendered,
+        )
+
+    # --- what comes of it --------------------------------------------------------------------------------------------
+
+    def _refused(self, event: bytes, asked: _AskedTurn) -> FailedAttempt | _SentAnew:
+        """Say what an error event means that came in place of a response: what a refusal over HTTP means."""
+        error = read_error(event[:MAX_REFUSAL_BYTES])
+        if CONNECTION_ENDED.intersection(error.words):
+            return _SentAnew("expired")
+        if asked.created.continues and _says_parent_is_lost(error):
+            return _SentAnew("not_found")
+        return read_refusal(
+            self.name,
+            error.status or _SERVER_ERROR,
+            {},
+            event[:MAX_REFUSAL_BYTES],
+            clients_key=self._provider.pass_key,
+            now=self.runtime.clock(),
+            own_fields=asked.created.rendered.own_fields,
+            redactor=self._redactor_for(asked.request),
+        )
+
+    def _without_answer(self, error: OSError | aiohttp.ClientError, *, sent: bool) -> FailedAttempt | _SentAnew:
+        """Say what it means that a socket broke, or was silent, before anything came."""
+        if not sent:
+            return _SentAnew("disconnected")
+        if not isinstance(error, TimeoutError):
+            self._trust.note_failure(_now())
+        return failure_without_reply(
+            self.name,
+            error,
+            sent=True,
+            connect_timeout_s=self._provider.connect_timeout_s,
+            first_byte_timeout_s=self._provider.first_byte_timeout_s,
+        )
+
+    def _on_release(self, asked: _AskedTurn, ended: Ended | None) -> None:
+        """Leave a socket to the next turn, with what the provider holds on it now; or break it."""
+        socket, response_id = asked.socket, asked.response_id
+        if ended is None or ended.status == "failed" or socket.end is not None:
+            if socket.end is not None and response_id is not None:
+                self._trust.note_failure(_now())
+            socket.drop()
+            return
+        self._trust.note_success()
+        keeps = response_id and asked.request.held and ended.status == "completed"
+        socket.held = asked.created.sent.answered(response_id) if response_id and keeps else None
+        self.sockets.give_back(socket, asked.request.response_id if keeps else None)
+
+    def _note_output(self, turn: AttemptedTurn, reply: ProviderStream) -> None:
+        """Give the socket back before the client knows that the turn has ended, and may continue it."""
+        super()._note_output(turn, reply)
+        if reply.decoder.ended:
+            self._release(reply)
+
+    def _count(self, created: RenderedCreate, request: UpstreamRequest, why: ReplayReason) -> None:
+        if created.continues:
+            self._counts.note_hit(created.saved_bytes)
+        elif request.history.parent is not None:
+            self._counts.replays[why] += 1
+
+    # --- opening sockets ---------------------------------------------------------------------------------------------
+
+    async def _connect(
+        self, request: UpstreamRequest, headers: Mapping[str, str], owner: SocketOwner
+    ) -> ProviderSocket | FailedAttempt | HttpReason:
+        """Open a socket. Nothing was sent of a turn if that fails."""
+        provider = self._provider
+        try:
+            opened = await open_websocket(
+                self._new_session,
+                self._url,
+                patience_s=provider.connect_timeout_s,
+                max_message_bytes=MAX_EVENT_BYTES,
+                headers={name: value for name, value in headers.items() if name.lower() != "accept"},
+            )
+        except UpgradeRefused as refused:
+            return self._judge_upgrade(refused, request)
+        except aiohttp.WSServerHandshakeError:  # a 101 that breaks the rules
+            self._trust.note_absence(_now())
+            return "no_websocket"
+        except (OSError, aiohttp.ClientError) as error:
+            if not isinstance(error, aiohttp.ClientConnectorError | TimeoutError):
+                self._trust.note_failure(_now())
+            silent = isinstance(error, TimeoutError)
+            return failure_without_reply(
+                provider.name,
+                aiohttp.ConnectionTimeoutError() if silent else error,
+                sent=False,
+                connect_timeout_s=provider.connect_timeout_s,
+                first_byte_timeout_s=provider.first_byte_timeout_s,
+            )
+        return self.sockets.add(opened, owner)
+
+    def _judge_upgrade(self, refused: UpgradeRefused, request: UpstreamRequest) -> FailedAttempt | HttpReason:
+        page = refused.body.lstrip()[:1] == b"<" or "html" in refused.headers.get("Content-Type", "")
+        if says_no_websocket(refused.status, page=page):
+            self._trust.note_absence(_now())
+            return "no_websocket"
+        failed = read_refusal(
+            self.name,
+            refused.status,
+            refused.headers,
+            refused.body,
+            clients_key=self._provider.pass_key,
+            now=self.runtime.clock(),
+            redactor=self._redactor_for(request),
+        )
+        if refused.status >= _SERVER_ERROR:
+            self._trust.note_failure(_now())
+        return failed
+
+    def _new_session(self, middlewares: Sequence[ClientMiddlewareType]) -> aiohttp.ClientSession:
+        assert self._connector is not None, "start() comes first"
+        return aiohttp.ClientSession(
+            connector=self._connector,
+            connector_owner=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._provider.connect_timeout_s),
+            trust_env=False,  # a proxy would see what is sent
+            middlewares=middlewares,
+        )
+
+
+def _says_parent_is_lost(error: ProviderError) -> bool:
+    code = error.words[0] if error.words else None
+    return says_parent_is_lost(code, error.param, error.status)
+
+
+def _digest(model: str, headers: Mapping[str, str]) -> bytes:
+    """Return a digest of what a socket is opened for; the header lines hold keys, which nobody should print."""
+    digest = hashlib.sha256(model.encode("utf-8", "surrogatepass"))
+    for name, value in sorted(headers.items()):
+        digest.update(f"\0{name.lower()}\0{value}".encode("utf-8", "surrogatepass"))
+    return digest.digest()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,154 @@
+"""One socket of a provider: its turns one after the other, what may come between them, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from segue.http_client.message_queue import MessageQueue
+from segue.testing.provider import MessageScript, ScriptedProvider, SocketAnswer
+from segue.upstreams.provider_socket import ProviderSocket, SocketEnd
+from tests.upstreams.opened_sockets import COMPLETED, CREATED, DELTA, OWNER, accepting, event
+
+TURN = SocketAnswer(messages=(CREATED, DELTA, COMPLETED))
+
+
+@asynccontextmanager
+async def opened(
+    answer: SocketAnswer | MessageScript, *, max_message_bytes: int = 1 << 20
+) -> AsyncIterator[tuple[ScriptedProvider, ProviderSocket, asyncio.Event]]:
+    """A socket, and what is set when it is over."""
+    over = asyncio.Event()
+    async with accepting(answer, max_message_bytes=max_message_bytes) as opener:
+        socket = ProviderSocket(1, await opener.open(), OWNER, on_over=lambda _: over.set())
+        try:
+            yield opener.provider, socket, over
+        finally:
+            await socket.aclose()
+
+
+async def read(queue: MessageQueue[SocketEnd], count: int) -> list[bytes]:
+    """The messages that come, so many at least, unless the socket ends."""
+    messages: list[bytes] = []
+    while len(messages) < count:
+        read = await queue.get_all()
+        if not isinstance(read, list):
+            break
+        messages += read
+    return messages
+
+
+async def test_turns_follow_each_other_on_one_socket() -> None:
+    async with opened(TURN) as (_, socket, over):
+        for _ in range(2):
+            queue = socket.begin()
+            await socket.send(b'{"type":"response.create"}')
+            assert await read(queue, 3) == [CREATED, DELTA, COMPLETED]
+            socket.end_turn()
+        assert not over.is_set()
+        assert socket.sent_bytes > 0
+    assert over.is_set()
+
+
+@pytest.mark.parametrize(("code", "said"), [(1000, 1000), (1001, 1001), (1011, 1011), (1009, 1009)])
+async def test_a_close_ends_the_turn_with_its_code(code: int, said: int) -> None:
+    async with opened(SocketAnswer(messages=(CREATED,), close_code=code)) as (_, socket, over):
+        queue = socket.begin()
+        await socket.send(b"{}")
+        assert await read(queue, 9) == [CREATED]
+        await over.wait()
+        assert socket.end == SocketEnd(said)
+
+
+async def test_a_cut_has_no_code_of_its_own() -> None:
+    async with opened(SocketAnswer(messages=(CREATED, b""), cut_after=1)) as (_, socket, over):
+        queue = socket.begin()
+        await socket.send(b"{}")
+        assert await read(queue, 9) == [CREATED]
+        await over.wait()
+        assert socket.end == SocketEnd(1006)
+
+
+async def test_a_message_over_the_limit_ends_the_socket() -> None:
+    answer = SocketAnswer(messages=(CREATED, event("response.completed", text="x" * 5000)))
+    async with opened(answer, max_message_bytes=1000) as (_, socket, over):
+        queue = socket.begin()
+        await socket.send(b"{}")
+        assert await read(queue, 9) == [CREATED]
+        await over.wait()
+        assert socket.end == SocketEnd(1006, too_large=True)
+
+
+@pytest.mark.parametrize(
+    ("stray", "ends"),
+    [
+        (event("codex.rate_limits", left=1), False),
+        (event("response.output_text.delta", delta="x"), True),
+        (COMPLETED, True),
+        (event("error", error={"code": "websocket_connection_limit_reached"}), True),
+        (event("note", text="x" * 70_000), True),
+        (b"{}", True),
+        (b"hello", True),
+    ],
+    ids=["limits", "delta", "end", "error", "too much", "no type", "no event"],
+)
+async def test_between_two_turns_nothing_of_a_response_may_come(stray: bytes, *, ends: bool) -> None:
+    gate = asyncio.Event()
+    async with opened(SocketAnswer(messages=(CREATED, stray), gates={1: gate})) as (_, socket, over):
+        queue = socket.begin()
+        await socket.send(b"{}")
+        assert await read(queue, 1) == [CREATED]
+        socket.end_turn()
+        gate.set()
+        if ends:
+            await over.wait()
+        else:
+            queue = socket.begin()
+            await socket.send(b"{}")
+            messages = await read(queue, 1)
+            assert messages[-1] in {CREATED, stray}
+            assert not over.is_set()
+
+
+async def test_a_turn_on_a_socket_that_is_over_ends_at_once() -> None:
+    async with opened(SocketAnswer(close_code=1001)) as (_, socket, over):
+        queue = socket.begin()
+        await socket.send(b"{}")
+        assert await queue.get_all() == SocketEnd(1001)
+        await over.wait()
+        socket.end_turn()
+        assert await socket.begin().get_all() == SocketEnd(1001)
+        with pytest.raises((OSError, aiohttp.ClientError)):
+            await socket.send(b"{}")
+
+
+async def test_a_turn_that_is_given_up_breaks_its_socket() -> None:
+    answer = SocketAnswer(messages=(CREATED, DELTA), gates={1: asyncio.Event()})
+    async with opened(answer) as (provider, socket, over):
+        queue = socket.begin()
+        await socket.send(b"{}")
+        assert await read(queue, 1) == [CREATED]
+        socket.end_turn()
+        socket.drop()
+        assert over.is_set()
+        await provider.abandoned(0)
+
+
+async def test_a_slow_reader_slows_its_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segue.upstreams.provider_socket._QUEUE_BYTES", 1000)
+    many = tuple(event("response.output_text.delta", delta="x" * 500) for _ in range(20))
+    async with opened(SocketAnswer(messages=(CREATED, *many, COMPLETED))) as (_, socket, _):
+        queue = socket.begin()
+        await socket.send(b"{}")
+        largest, messages = 0, []
+        while COMPLETED not in messages:
+            batch = await queue.get_all()
+            assert isinstance(batch, list)
+            largest = max(largest, sum(map(len, batch)))
+            messages += batch
+        assert len(messages) == 22
+        assert largest < 3000
