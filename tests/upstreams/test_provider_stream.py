@@ -30,6 +30,7 @@ from segue.upstreams.sse_source import SseSource
 from tests.upstreams.http_turns import text_of
 from tests.upstreams.plain_dialect import END, PlainDialect, awaits, fail, say
 from tests.upstreams.provider import Exchange, Play, Provider, providing, streams
+from tests.upstreams.test_sse_source import at_once
 
 KEY = "sk-abcd1234efgh5678wxyz"
 REQUEST = UpstreamRequest(
@@ -51,7 +52,7 @@ async def opened(
     async with providing(play) as provider, aiohttp.ClientSession() as session:
         response = await session.post(provider.url, data=body)
         stream = ProviderStream(
-            source := SseSource(response, body, pace=lambda *_: 0.0),
+            source := SseSource(response, body, turn=at_once),
             PlainDialect().decoder(REQUEST),
             name="acme",
             idle_timeout_s=idle_timeout_s,

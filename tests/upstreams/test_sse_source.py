@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -17,15 +17,19 @@ from tests.upstreams.plain_dialect import END, say
 from tests.upstreams.provider import Exchange, Play, Provider, providing, streams
 
 
+async def at_once(_size: int) -> None:
+    """Go on without a wait."""
+
+
 @asynccontextmanager
 async def opened(
-    play: Play, *, pace: Callable[[int, float], float] = lambda *_: 0.0
+    play: Play, *, turn: Callable[[int], Awaitable[None]] = at_once
 ) -> AsyncIterator[tuple[SseSource, Provider]]:
     """The source of one reply."""
     body = JsonBody((b"{}",))
     async with providing(play) as provider, aiohttp.ClientSession() as session:
         response = await session.post(provider.url, data=body)
-        source = SseSource(response, body, pace=pace)
+        source = SseSource(response, body, turn=turn)
         try:
             yield source, provider
         finally:
@@ -132,11 +136,11 @@ async def test_many_events_at_once_leave_time_for_others() -> None:
 
     paced: list[int] = []
 
-    def pace(size: int, now: float) -> float:
+    async def turn(size: int) -> None:
         paced.append(size)
-        return 0.0
+        await asyncio.sleep(0)
 
-    async with opened(streams(many + END), pace=pace) as (source, _):
+    async with opened(streams(many + END), turn=turn) as (source, _):
         counting = asyncio.create_task(count())
         sizes = []
         while (events := await source.next_events()) is not None:

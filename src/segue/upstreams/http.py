@@ -39,7 +39,7 @@ from segue.protocol.codec import encode
 from segue.protocol.problems import Code, Problem, Refused, not_counted
 from segue.protocol.requests import NativeBody
 from segue.upstreams.admission import AdmissionQueue
-from segue.upstreams.bulk_pace import BulkPace
+from segue.upstreams.bulk_turns import BulkTurns
 from segue.upstreams.continuation import ContinuationCounts
 from segue.upstreams.conversation_key import conversation_key_of
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, failure_without_reply, read_refusal
@@ -110,7 +110,7 @@ class UpstreamRuntime(msgspec.Struct, frozen=True):
     clock: Callable[[], float]
     jitter: Callable[[], float]
     render_cache: RenderCache
-    bulk_pace: BulkPace = msgspec.field(default_factory=BulkPace)
+    bulk_turns: BulkTurns = msgspec.field(default_factory=BulkTurns)
 
 
 R = TypeVar("R")
@@ -402,7 +402,7 @@ class HttpUpstream:
             if request.native is not None:
                 decoder = SourceDecoder(decoder)
             return ProviderStream(
-                SseSource(response, body, pace=partial(self.runtime.bulk_pace.wait_s, request.tenant)),
+                SseSource(response, body, turn=partial(self.runtime.bulk_turns.wait, request.tenant)),
                 decoder,
                 name=provider.name,
                 idle_timeout_s=provider.idle_timeout_s,

@@ -8,7 +8,7 @@ how long a stream may be silent (`provider_stream`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import aiohttp
 
@@ -28,15 +28,15 @@ _PIECE_BYTES = 4 * 1024
 
 
 class SseSource:
-    """The body of one reply. `pace` is told the size of a large read, and the time, and tells how long to wait."""
+    """The body of one reply. After a large read, of this size, it waits for its `turn` to go on."""
 
     def __init__(
-        self, response: aiohttp.ClientResponse, body: JsonBody, *, pace: Callable[[int, float], float]
+        self, response: aiohttp.ClientResponse, body: JsonBody, *, turn: Callable[[int], Awaitable[None]]
     ) -> None:
         self._response = response
         self._content = response.content
         self._body = body
-        self._pace = pace
+        self._turn = turn
         self._head: bytes | None = b""  # of the body, until it shows an event
         self._reader = SseReader(MAX_EVENT_BYTES)
         self._rest = b""  # of what has arrived
@@ -65,7 +65,7 @@ class SseSource:
     async def _next_piece(self) -> bytes:
         """Return what has arrived, a piece at a time: thousands of small events at once would hold up all others."""
         if self._large:
-            await asyncio.sleep(self._pace(self._large, asyncio.get_running_loop().time()))
+            await self._turn(self._large)
         data = self._rest or await read_piece(self._content)
         self._rest = data[_PIECE_BYTES:]
         piece = data[:_PIECE_BYTES] if self._rest else data

@@ -14,7 +14,7 @@ from segue.gateway.api.request_keys import HELD
 from segue.gateway.request_memory import HeldRequest, RequestMemory
 from segue.gateway.tunnel.uploads import Uploads
 from segue.protocol.problems import Refused
-from segue.upstreams.bulk_pace import BulkPace
+from segue.upstreams.bulk_turns import BulkTurns
 from tests.faults.gateways import until
 
 
@@ -154,14 +154,17 @@ async def test_the_large_pieces_of_a_body_keep_its_tenant_s_pace() -> None:
     """So a crowd of bodies that have come as far as the kernel lets them do not fill the event loop."""
     asked: list[tuple[str, int]] = []
 
-    class Noted(BulkPace):
-        def wait_s(self, tenant: str, size: int, now: float) -> float:
+    class Noted(BulkTurns):
+        async def wait(self, tenant: str, size: int) -> None:
             asked.append((tenant, size))
-            return super().wait_s(tenant, size, now)
+            await super().wait(tenant, size)
 
     bodies = BodyReader(
-        1_000_000, stall_s=20.0, uploads=Uploads(1_000_000), memory=RequestMemory(1_000_000), pace=Noted(1e6)
+        1_000_000, stall_s=20.0, uploads=Uploads(1_000_000), memory=RequestMemory(1_000_000), turns=Noted()
     )
     body = Body([b"x" * 1000, b"x" * 70_000, b"x" * 65_536, b"x" * 60_000])
     assert len(await bodies.read(body.request, "ann")) == 196_536
     assert asked == [("ann", 70_000), ("ann", 65_536)]
+    asked.clear()
+    await bodies.read(Body([b"x" * 100], length=70_000).request, "ann")
+    assert asked == [("ann", 0)], "its first piece may be large, too"

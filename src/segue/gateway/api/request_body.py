@@ -19,6 +19,7 @@ from segue.gateway.services import Services
 from segue.gateway.tunnel.uploads import Uploads
 from segue.protocol.problems import Problem, Refused
 from segue.upstreams.bulk_pace import BulkPace
+from segue.upstreams.bulk_turns import BulkTurns
 
 #: A piece of this size is one of a large body. A tenant's large bodies are read at this pace, which takes a sixth of
 #: the event loop; what is within the burst is read as it comes.
@@ -33,13 +34,13 @@ class BodyReader:
     """Reads bodies. What has come counts in a budget that tenants share, until `memory` has room for a whole one."""
 
     def __init__(
-        self, limit: int, *, stall_s: float, uploads: Uploads, memory: RequestMemory, pace: BulkPace | None = None
+        self, limit: int, *, stall_s: float, uploads: Uploads, memory: RequestMemory, turns: BulkTurns | None = None
     ) -> None:
         self._limit = limit
         self._stall_s = stall_s
         self._uploads = uploads
         self._memory = memory
-        self._pace = BulkPace(_BYTES_PER_S, _BURST_S) if pace is None else pace
+        self._turns = BulkTurns(BulkPace(_BYTES_PER_S, _BURST_S)) if turns is None else turns
 
     async def read(self, request: web.Request, tenant: str) -> bytes:
         """Return the body. Raises `HTTPRequestEntityTooLarge`, or `Refused` if it stalls."""
@@ -88,6 +89,8 @@ class BodyReader:
         """Read the pieces into one buffer. It gives them away without a copy; to join a large body would take long."""
         body, due, clock = BytesIO(), PROGRESS_BYTES, asyncio.get_running_loop().time
         async with self._patience() as timeout:
+            if (request.content_length or 0) >= _LARGE_PIECE_BYTES:  # what has come already may be large
+                await self._turns.wait(upload.tenant, 0)
             while piece := await request.content.readany():
                 body.write(piece)
                 size = body.tell()
@@ -98,7 +101,7 @@ class BodyReader:
                     timeout.reschedule(None)
                     await upload.room.wait()
                 if len(piece) >= _LARGE_PIECE_BYTES:
-                    await asyncio.sleep(self._pace.wait_s(upload.tenant, len(piece), clock()))
+                    await self._turns.wait(upload.tenant, len(piece))
                 if size >= due or not has_room:
                     due = size + PROGRESS_BYTES
                     timeout.reschedule(clock() + self._stall_s)
