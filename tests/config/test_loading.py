@@ -146,6 +146,7 @@ FORMS: dict[tuple[str, str], tuple[str, Any]] = {
     ("server", "profile"): ("serial", "serial"),
     ("server", "access"): ("anyone", "anyone"),
     ("server", "tls_client_auth"): ("required", "required"),
+    ("upstream_0", "transport"): ("websocket", "websocket"),
     ("upstream_0", "context_tokens"): ("512", 512),
     ("upstream_0", "base_url"): ("http://127.0.0.1:1/v1", "http://127.0.0.1:1/v1"),
     ("upstream_0", "headers"): ("A: b, C: d", ["A: b", "C: d"]),
@@ -192,6 +193,8 @@ def test_every_setting_can_be_set_by_its_variable(table: str, name: str, hint: o
         if name.startswith("tls_")
         else {}
     )
+    if name.startswith("websocket_"):
+        environ["SEGUE_UPSTREAM_0_TRANSPORT"] = "websocket"
     if name in {"weight", "backup", "rerun"}:  # they mean something beside another upstream of the group
         environ["SEGUE_UPSTREAM_0_GROUP"] = "g"
         other = {"name": "v", "dialect": "scripted", "models": "m", "group": "g"}

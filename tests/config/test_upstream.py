@@ -24,6 +24,16 @@ from tests.config.tables import PROVIDER_TOML, UPSTREAM_TOML, error_of, from_tom
         (PROVIDER_TOML + 'headers = ["x: a\\r\\nb: c"]', "is not of the form 'Name: value'"),
         (PROVIDER_TOML + "threads = 2", "threads means nothing to the dialect 'chat'; leave it out"),
         (PROVIDER_TOML + "slots = 4\nmax_concurrent = 5", "max_concurrent is 5, but each turn needs one of 4 slots"),
+        (PROVIDER_TOML + 'transport = "websocket"', "transport means nothing to the dialect 'chat'; leave it out"),
+        (
+            PROVIDER_TOML.replace("chat", "responses") + 'transport = "websocket"\nslots = 4',
+            "slots are of a llama-server, which has no WebSockets",
+        ),
+        (
+            PROVIDER_TOML.replace("chat", "responses") + "websocket_age_s = 4",
+            'websocket_age_s means nothing without transport = "websocket"',
+        ),
+        (PROVIDER_TOML.replace("chat", "responses") + "websocket_idle = 0", "websocket_idle: must be at least 1"),
         (PROVIDER_TOML + "slots = 0", "[[upstream]] 'u' slots: must be at least 1"),
         (PROVIDER_TOML.replace("chat", "messages") + "slots = 4", "slots means nothing to the dialect 'messages'"),
         (PROVIDER_TOML + "body = 1", "[[upstream]] 'u' body: must be a table, not a whole number"),

@@ -27,6 +27,7 @@ from segue.gateway.bootstrap import (
 from segue.upstreams.http import HttpUpstream
 from segue.upstreams.interface import Upstream
 from segue.upstreams.scripted import ScriptedUpstream
+from segue.upstreams.websocket import WebSocketUpstream
 
 BASE = {"name": "u", "dialect": "chat", "models": ["m"], "base_url": "http://127.0.0.1:9/v1"}
 KEYS = [
@@ -162,6 +163,16 @@ def test_only_anthropics_own_service_keeps_threads_without_being_told(settings: 
     assert found is not None
     assert isinstance(found[0], HttpUpstream)
     assert (found[0].continuations is not None) == threads
+
+
+def test_a_responses_server_is_reached_over_websockets_where_that_is_configured() -> None:
+    settings = {"dialect": "responses", "transport": "websocket", "websocket_idle": 7, "websocket_idle_s": 8}
+    found = upstream_of("m", msgspec.convert({**BASE, **settings}, UpstreamConfig))
+    assert found is not None
+    assert isinstance(found[0], WebSocketUpstream)
+    plain = upstream_of("m", msgspec.convert({**BASE, "dialect": "responses"}, UpstreamConfig))
+    assert plain is not None
+    assert not isinstance(plain[0], WebSocketUpstream)
 
 
 def test_a_tenant_that_wants_nothing_kept_changes_the_upstreams_that_keep_something() -> None:

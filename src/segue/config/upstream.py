@@ -26,6 +26,10 @@ _PROVIDERS: tuple[UpstreamDialect, ...] = get_args(ProviderDialect)
 #: The dialects that a setting of an upstream belongs to. A setting that is not listed belongs to all.
 DIALECTS_OF: Mapping[str, tuple[UpstreamDialect, ...]] = MappingProxyType(
     {
+        "transport": ("responses",),
+        "websocket_idle": ("responses",),
+        "websocket_idle_s": ("responses",),
+        "websocket_age_s": ("responses",),
         "base_url": _PROVIDERS,
         "key_env": _PROVIDERS,
         "pass_key": _PROVIDERS,
@@ -115,6 +119,29 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     affinity_header: Annotated[
         str | None, Meta(description="provider: the header that tells a router which requests are one conversation.")
     ] = None
+    transport: Annotated[
+        Literal["http", "websocket"],
+        Meta(
+            description="responses: how it is reached; over a WebSocket, a turn that continues another is sent only "
+            "what is new."
+        ),
+    ] = "http"
+    websocket_idle: Annotated[
+        int,
+        Meta(
+            ge=1, description="responses, with WebSockets: how many of them may wait for a turn, all tenants together."
+        ),
+    ] = 256
+    websocket_idle_s: Annotated[
+        Positive, Meta(description="responses, with WebSockets: for how long one may wait for a turn.")
+    ] = 600.0
+    websocket_age_s: Annotated[
+        Positive,
+        Meta(
+            description="responses, with WebSockets: how old one may be; below the limit of the server, which is an "
+            "hour at OpenAI."
+        ),
+    ] = 3300.0
     slots: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="chat, responses: slots of a llama-server; each conversation is kept in one."),
@@ -211,11 +238,23 @@ def _check_provider(up: UpstreamConfig, where: str) -> None:
     for line in up.headers:
         if not _HEADER.fullmatch(line):
             raise ConfigError(f"{where}: the header {line!r} is not of the form 'Name: value'")
+    _check_transport(up, where)
     if up.slots is not None and (up.max_concurrent or 1) > up.slots:
         raise ConfigError(
             f"{where}: max_concurrent is {up.max_concurrent}, but each turn needs one of {up.slots} slots; "
             "leave it out, or raise slots if the server has more"
         )
+
+
+def _check_transport(up: UpstreamConfig, where: str) -> None:
+    if up.transport == "websocket" and up.slots is not None:
+        raise ConfigError(
+            f"{where}: slots are of a llama-server, which has no WebSockets; leave slots or transport out"
+        )
+    for field in msgspec.structs.fields(up):
+        alone = field.name.startswith("websocket_") and up.transport != "websocket"
+        if alone and getattr(up, field.name) != field.default:
+            raise ConfigError(f'{where}: {field.name} means nothing without transport = "websocket"; leave it out')
 
 
 def _fault_of_url(url: str | None) -> str | None:

@@ -47,6 +47,7 @@ from segue.engine.openmp import shorten_spinning
 from segue.engine.upstream import LocalUpstream
 from segue.http.routes import RouteError, RouteTable, Target, parse_target, route_table
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
+from segue.upstreams.idle_sockets import IdleLimits
 from segue.upstreams.interface import Upstream
 from segue.upstreams.message_threads import MessageThreads
 from segue.upstreams.retries import RetryPolicy
@@ -55,6 +56,7 @@ from segue.upstreams.scripted import MODEL as SCRIPTED
 from segue.upstreams.scripted import ScriptedUpstream
 from segue.upstreams.session_affinity import SessionAffinity, fault_of_header
 from segue.upstreams.slots import CACHE_FIELD, SLOT_FIELD
+from segue.upstreams.websocket import WebSocketUpstream
 
 _log = logging.getLogger("segue.gateway")
 
@@ -284,10 +286,15 @@ def _build_provider(
         rerun=up.rerun,
         zero_retention=zero_retention,
     )
+    key = read_key(up)
+    if up.transport == "websocket":
+        assert isinstance(dialect, ResponsesDialect), "checked when the configuration was read"
+        limits = IdleLimits(max_idle=up.websocket_idle, idle_s=up.websocket_idle_s, age_s=up.websocket_age_s)
+        return WebSocketUpstream(
+            provider, dialect, runtime, models=up.models, key=key, affinity=affinity, limits=limits
+        )
     threads = _build_threads(up, dialect)
-    return HttpUpstream(
-        provider, dialect, runtime, models=up.models, key=read_key(up), affinity=affinity, threads=threads
-    )
+    return HttpUpstream(provider, dialect, runtime, models=up.models, key=key, affinity=affinity, threads=threads)
 
 
 def _build_local(up: UpstreamConfig) -> LocalUpstream:

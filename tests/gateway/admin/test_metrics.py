@@ -11,6 +11,8 @@ from segue.engine import LocalUpstream, ModelFile
 from segue.gateway.admin.metrics import Metrics
 from segue.history.cache import TurnCache
 from segue.protocol.problems import Problem
+from segue.testing.responses_rules import OPENAI
+from segue.testing.responses_server import responding
 from segue.upstreams.group import GroupState
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
 from segue.upstreams.message_threads import MessageThreads
@@ -18,6 +20,7 @@ from segue.upstreams.retries import FailedAttempt
 from segue.upstreams.router import ModelRule, Router, Sharing
 from segue.upstreams.scripted import ScriptedUpstream
 from tests.upstreams.plain_dialect import PlainDialect
+from tests.upstreams.socket_turns import Conversation, connected
 
 
 async def test_a_providers_figures_are_those_of_now() -> None:
@@ -56,6 +59,21 @@ async def test_continuations_are_shown_where_an_upstream_keeps_conversations() -
         'segue_upstream_continuations_total{outcome="expired",upstream="claude"} 2.0',
         'segue_upstream_saved_bytes_total{upstream="claude"} 100.0',
     ]
+
+
+async def test_the_websockets_of_an_upstream_are_shown() -> None:
+    metrics = Metrics()
+    async with responding(OPENAI) as server, connected(server) as one:
+        metrics.upstreams.providers.append(one)
+        chain = Conversation(one)
+        for _ in range(2):
+            await chain.run()
+        one.fallbacks["too_large"] += 1
+        page = metrics.render(TurnCache(1000)).decode()
+    assert 'segue_upstream_websockets{state="idle",upstream="acme"} 1.0' in page
+    assert 'segue_upstream_websockets{state="turn",upstream="acme"} 0.0' in page
+    assert 'segue_upstream_http_fallbacks_total{reason="too_large",upstream="acme"} 1.0' in page
+    assert 'segue_upstream_continuations_total{outcome="hit",upstream="acme"} 1.0' in page
 
 
 def test_the_upstreams_of_groups_are_shown_in_use_or_out() -> None:

@@ -21,6 +21,7 @@ from segue.gateway.quotas.quotas import Quotas
 from segue.history.cache import TurnCache
 from segue.upstreams.http import HttpUpstream
 from segue.upstreams.router import Router
+from segue.upstreams.websocket import WebSocketUpstream
 
 Transport = Literal["http", "sse", "websocket"]
 Level = Literal["connection", "process", "store"]
@@ -180,7 +181,7 @@ class ProviderCollector(Collector):
                 failed.add_metric([provider.name, code], count)
             for field, count in sorted(provider.learned.items()):
                 learned.add_metric([provider.name, field], count)
-        return running, waiting, failed, learned, *self._continuations(), *self._groups()
+        return running, waiting, failed, learned, *self._continuations(), *self._sockets(), *self._groups()
 
     def _continuations(self) -> Iterable[Metric]:
         outcomes = CounterMetricFamily(
@@ -201,6 +202,26 @@ class ProviderCollector(Collector):
                 outcomes.add_metric([provider.name, reason], count)
             saved.add_metric([provider.name], counts.saved_bytes)
         return outcomes, saved
+
+    def _sockets(self) -> Iterable[Metric]:
+        sockets = GaugeMetricFamily(
+            "segue_upstream_websockets",
+            "Open WebSockets to an upstream: those that carry a turn, and those that wait for one.",
+            labels=["upstream", "state"],
+        )
+        fallbacks = CounterMetricFamily(
+            "segue_upstream_http_fallbacks",
+            "Turns that went to an upstream over HTTP although it is configured for WebSockets, by why.",
+            labels=["upstream", "reason"],
+        )
+        for provider in self.providers:
+            if isinstance(provider, WebSocketUpstream):
+                pool = provider.sockets
+                sockets.add_metric([provider.name, "idle"], pool.idle)
+                sockets.add_metric([provider.name, "turn"], len(pool) - pool.idle)
+                for reason, count in sorted(provider.fallbacks.items()):
+                    fallbacks.add_metric([provider.name, reason], count)
+        return sockets, fallbacks
 
     def _groups(self) -> Iterable[Metric]:
         out = GaugeMetricFamily(
