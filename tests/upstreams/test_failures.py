@@ -343,49 +343,68 @@ def test_no_refusal_is_stumbled_over(status: int, body: bytes) -> None:
 
 
 _KEY = Mock(host="example.org", port=443, ssl=True)
-_UNTRUSTED = "The upstream 'acme' cannot be trusted: its TLS certificate or handshake is not valid."
 _CLOSED = "The upstream 'acme' closed the connection before it answered."
+_SELF_SIGNED = ssl.SSLCertVerificationError("self-signed")
+_REFUSED = ConnectionRefusedError(111, "Connect call failed ('10.0.0.7', 8080)")
+
+
+def _caused(error: aiohttp.ClientConnectorError, cause: OSError) -> aiohttp.ClientConnectorError:
+    error.__cause__ = cause
+    return error
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "message", "transient"),
+    ("error", "code", "message", "transient", "cause"),
     [
         (
             aiohttp.ConnectionTimeoutError(),
             "upstream_unreachable",
             "No connection to the upstream 'acme' within 1.5 s.",
             True,
+            "",
         ),
         (
-            aiohttp.ClientConnectorCertificateError(_KEY, ssl.SSLCertVerificationError("self-signed")),
+            _caused(aiohttp.ClientConnectorCertificateError(_KEY, _SELF_SIGNED), _SELF_SIGNED),
             "upstream_unreachable",
-            _UNTRUSTED,
+            "The upstream 'acme' cannot be trusted: its certificate is not accepted.",
             False,
+            "its certificate is not accepted",
         ),
-        (aiohttp.ClientConnectorSSLError(_KEY, OSError(1, "handshake")), "upstream_unreachable", _UNTRUSTED, False),
         (
-            aiohttp.ClientConnectorError(_KEY, ConnectionRefusedError(111, "refused")),
+            _caused(aiohttp.ClientConnectorSSLError(_KEY, OSError(1, "x")), ssl.SSLError(1, "[SSL] WRONG_VERSION")),
             "upstream_unreachable",
-            "The upstream 'acme' cannot be reached.",
-            True,
+            "The upstream 'acme' cannot be trusted: no TLS connection comes about.",
+            False,
+            "no TLS connection comes about",
         ),
-        (TimeoutError(), "upstream_timeout", "The upstream 'acme' did not answer within 30 s.", False),
+        (
+            _caused(aiohttp.ClientConnectorError(_KEY, _REFUSED), _REFUSED),
+            "upstream_unreachable",
+            "The upstream 'acme' cannot be reached: it refuses connections.",
+            True,
+            "it refuses connections; is it running, at this port?",
+        ),
+        (TimeoutError(), "upstream_timeout", "The upstream 'acme' did not answer within 30 s.", False, ""),
         (
             aiohttp.ClientPayloadError("bad chunk"),
             "upstream_protocol_error",
             "What the upstream 'acme' answered is not valid HTTP.",
             False,
+            "",
         ),
     ],
 )
 def test_without_a_reply_the_error_says_what_failed(
-    error: OSError | aiohttp.ClientError, code: Code, message: str, *, transient: bool
+    error: OSError | aiohttp.ClientError, code: Code, message: str, cause: str, *, transient: bool
 ) -> None:
-    """Only failures before the provider can have begun to work are transient."""
+    """Only failures before the provider can have begun to work are transient. No address of the provider is told."""
     for sent in (False, True):
         failed = failure_without_reply("acme", error, sent=sent, connect_timeout_s=1.5, first_byte_timeout_s=30.0)
-        elsewhere = transient or message == _UNTRUSTED  # nothing was sent, but it would fail here again
-        assert failed == FailedAttempt(Problem(code, message), transient=transient, elsewhere=elsewhere, unhealthy=True)
+        elsewhere = transient or "cannot be trusted" in message  # nothing was sent, but it would fail here again
+        plain = msgspec.structs.replace(failed, cause="")
+        assert plain == FailedAttempt(Problem(code, message), transient=transient, elsewhere=elsewhere, unhealthy=True)
+        assert failed.cause.startswith(cause)
+        assert bool(failed.cause) == bool(cause)
 
 
 @pytest.mark.parametrize("error", [aiohttp.ServerDisconnectedError(), ConnectionResetError()])

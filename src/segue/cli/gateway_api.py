@@ -14,7 +14,7 @@ import aiohttp
 import msgspec
 
 from segue.config import ConfigError, agent_key, choose_file, load
-from segue.egress.errors import reason_of
+from segue.connection_failures import connection_failure
 
 #: How long an answer may take that is small.
 TIMEOUT_S = 15.0
@@ -53,7 +53,7 @@ class GatewayApi(msgspec.Struct, frozen=True):
         except TimeoutError:
             raise ConfigError(f"no gateway answers at {url}: it takes too long") from None
         except aiohttp.ClientConnectionError as error:
-            raise ConfigError(f"no gateway answers at {url}: {reason_of(error)}") from None
+            raise ConfigError(f"no gateway answers at {url}: {connection_failure(error)}") from None
         except (aiohttp.ClientError, ValueError) as error:
             raise ConfigError(f"what answers at {url} is no segue gateway: {error}") from None
         if reply.status == HTTPStatus.UNAUTHORIZED:

@@ -5,11 +5,11 @@ Not here: the HTTP status of the error reply (`segue.http.error_replies`).
 
 from __future__ import annotations
 
-import socket
-import ssl
 from typing import Final, Literal, TypeAlias
 
 import httpcore
+
+from segue.connection_failures import connection_failure
 
 Code: TypeAlias = Literal[
     "invalid_request",
@@ -65,44 +65,9 @@ def egress_error(error: Exception, target: str, *, sent: bool, answered: bool = 
     """Return the error of this package for one of `NETWORK_ERRORS`. `answered`: the head of the answer has arrived."""
     _, before, after, words = next(row for row in _TABLE if isinstance(error, row[0]))
     if isinstance(error, httpcore.ConnectError):
-        words = f"{words}: {reason_of(error)}"
+        words = f"{words}: {connection_failure(error)}"
     elif answered and after == "upstream_truncated":
         words = "ended the connection in the middle of its answer"
     elif sent and before == "upstream_closed":
         words = f"{words} before it answered; it may have carried the request out all the same"
     return EgressError(after if answered else before, f"{target} {words}", sent=sent and before != "invalid_request")
-
-
-def reason_of(error: BaseException) -> str:
-    """Say why there is no connection, from the innermost cause of an error."""
-    for cause in _causes(error):
-        match cause:
-            case ssl.SSLCertVerificationError():
-                return (
-                    f"its certificate is not accepted ({cause.verify_message}); if an authority of your own signed it, "
-                    "name that one's certificate file as the cafile"
-                )
-            case ssl.SSLError():
-                return f"no TLS connection comes about ({cause.reason or cause}); does it speak https at this port?"
-            case socket.gaierror():
-                return f"its name cannot be resolved ({cause.strerror}); check the name, and this machine's DNS"
-            case ConnectionRefusedError():
-                return "it refuses connections; is it running, at this port?"
-            case OSError(strerror=str(text)):
-                return text
-            case _:
-                pass
-    return "the connection failed"
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """Return the error and its causes, the innermost first."""
-    below: list[BaseException] = []
-    if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            below += _causes(one)
-    elif error.__cause__ is not None:
-        below = _causes(error.__cause__)
-    elif error.__context__ is not None and not error.__suppress_context__:
-        below = _causes(error.__context__)
-    return [*below, error]

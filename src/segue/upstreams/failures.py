@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import aiohttp
 import msgspec
 
+from segue.connection_failures import connection_failure
 from segue.dialects.error_shapes import find_error, read_error
 from segue.dialects.key_redaction import KeyRedactor
 from segue.dialects.provider_errors import ProviderError, code_of, code_of_word, documented_code
@@ -172,11 +173,13 @@ def failure_without_reply(
                 Problem("upstream_unreachable", message), transient=True, elsewhere=True, unhealthy=True
             )
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
-            message = f"The upstream {name!r} cannot be trusted: its TLS certificate or handshake is not valid."
-            return FailedAttempt(Problem("upstream_unreachable", message), elsewhere=True, unhealthy=True)
+            cause = connection_failure(error)
+            problem = Problem("upstream_unreachable", f"The upstream {name!r} cannot be trusted: {cause.what}.")
+            return FailedAttempt(problem, elsewhere=True, unhealthy=True, cause=str(cause))
         case aiohttp.ClientConnectorError():
-            problem = Problem("upstream_unreachable", f"The upstream {name!r} cannot be reached.")
-            return FailedAttempt(problem, transient=True, elsewhere=True, unhealthy=True)
+            cause = connection_failure(error)
+            problem = Problem("upstream_unreachable", f"The upstream {name!r} cannot be reached: {cause.what}.")
+            return FailedAttempt(problem, transient=True, elsewhere=True, unhealthy=True, cause=str(cause))
         case TimeoutError():
             message = f"The upstream {name!r} did not answer within {first_byte_timeout_s:g} s."
             return FailedAttempt(Problem("upstream_timeout", message), unhealthy=True)

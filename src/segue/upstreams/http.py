@@ -487,13 +487,14 @@ class HttpUpstream:
         policy = _ONCE if turn.request.standby and failed.elsewhere else self._provider.retry
         wait_s = backoff_before_retry(policy, failed, turn.attempt, jitter=self.runtime.jitter())
         _log.warning(
-            "action=try upstream=%s response_id=%s attempt=%d code=%s wait_s=%s provider_request_id=%s",
+            "action=try upstream=%s response_id=%s attempt=%d code=%s wait_s=%s provider_request_id=%s cause=%r",
             self._provider.name,
             turn.request.response_id,
             turn.attempt,
             failed.problem.code,
             "none" if wait_s is None else f"{wait_s:.3f}",
             failed.request_id or "none",
+            failed.cause or "none",
         )
         turn.attempt += 1
         if wait_s is not None and turn.thread is not None and turn.thread.outdated:

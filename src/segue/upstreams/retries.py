@@ -31,7 +31,7 @@ class FailedAttempt(msgspec.Struct, frozen=True):
     not take: without them the turn can be attempted again at once. `elsewhere` is true if the turn may be sent to
     another upstream: it is certain that nothing was generated, and another one may take it. `unhealthy` is true if the
     failure speaks against the upstream, and not against this request. `detail` is the provider's own code, if its error
-    has one beside the type.
+    has one beside the type. `cause` says why there was no connection; it may name hosts, and is for the log alone.
     """
 
     problem: Problem
@@ -41,6 +41,7 @@ class FailedAttempt(msgspec.Struct, frozen=True):
     elsewhere: bool = False
     unhealthy: bool = False
     detail: str = ""
+    cause: str = ""
 
 
 def backoff_before_retry(policy: RetryPolicy, failed: FailedAttempt, attempt: int, *, jitter: float) -> float | None:
