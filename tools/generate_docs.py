@@ -24,6 +24,7 @@ from segue.cli.main import app as command_line
 from segue.config import (
     AgentConfig,
     CertificateConfig,
+    CompactionConfig,
     Config,
     KeyConfig,
     LimitsConfig,
@@ -258,6 +259,7 @@ _ROUTES = {
     ("GET", "/v1/responses"): "Upgrade to WebSocket mode. Without an upgrade the answer is 426.",
     ("GET", "/v1/responses/{id}"): "A stored or running response, or with `stream=true` the events of a kept turn.",
     ("POST", "/v1/responses/input_tokens"): "How many tokens an input would have. See below.",
+    ("POST", "/v1/responses/compact"): "What is left of a history when its model sums it up. See below.",
     ("POST", "/v1/responses/{id}/cancel"): "Stop a background turn.",
     ("DELETE", "/v1/responses/{id}"): "Delete a stored response. Its id resolves to nothing at once.",
     ("GET", "/v1/responses/{id}/input_items"): "Everything the response saw. Query: `limit`, `order`, `after`.",
@@ -503,6 +505,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "configuration-sidecar": lambda: configuration_tables.settings(SidecarConfig, "SEGUE_SIDECAR"),
     "configuration-ssh": lambda: configuration_tables.settings(SshConfig, "SEGUE_SSH"),
     "client-faults": client_fault_table.fault_matrix,
+    "configuration-compaction": lambda: configuration_tables.settings(CompactionConfig, "SEGUE_COMPACTION"),
     "configuration-agent": lambda: configuration_tables.settings(AgentConfig, "SEGUE_AGENT"),
     "failures": sidecar_tables.failures,
     "service-systemd": lambda: service_file("segue-sidecar.service"),

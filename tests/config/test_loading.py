@@ -154,6 +154,7 @@ FORMS: dict[tuple[str, str], tuple[str, Any]] = {
     ("upstream_0", "compat"): ('{"text_parts": "string"}', {"text_parts": "string"}),
     ("key_0", "sha256"): (OTHER_SHA, OTHER_SHA),
     ("server", "threads"): ("durable", "durable"),
+    ("upstream_0", "compaction"): ("upstream", "upstream"),
     ("key_0", "limits"): ('{"turns": 4}', LimitsConfig(turns=4)),
 }
 VALUES: dict[object, tuple[str, Any]] = {

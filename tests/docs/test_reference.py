@@ -13,6 +13,7 @@ from prometheus_client import generate_latest
 from segue.config import (
     AgentConfig,
     CertificateConfig,
+    CompactionConfig,
     Config,
     KeyConfig,
     LimitsConfig,
@@ -95,11 +96,13 @@ def test_every_setting_is_listed() -> None:
         SidecarConfig,
         SshConfig,
         AgentConfig,
+        CompactionConfig,
     ):
         assert set(struct.__struct_fields__) <= shown("configuration.md")
     assert set(Config.__struct_fields__) == {
         "server",
         "listener",
+        "compaction",
         "upstream",
         "key",
         "certificate",

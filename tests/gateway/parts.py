@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import msgspec
 
@@ -25,6 +26,7 @@ from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import ScriptedUpstream
 
 TENANT = "alice"
+NO_TABLES: Final[Mapping[str, object]] = MappingProxyType({})
 
 
 class Clock:
@@ -44,11 +46,15 @@ async def parts(
     models: Sequence[str] = ("*",),
     store: Store | None = None,
     clock: Clock | None = None,
+    tables: Mapping[str, object] = NO_TABLES,
     **server: object,
 ) -> AsyncIterator[Services]:
-    """Build services around one model that answers to these names; kept turns are stopped at the end."""
+    """Build services around one model that answers to these names; kept turns are stopped at the end.
+
+    `tables` are those of the configuration beside `[server]`.
+    """
     router = Router([ModelRule(upstream or ScriptedUpstream(), models)])
-    config = msgspec.convert({"server": server}, Config)
+    config = msgspec.convert({**tables, "server": server}, Config)
     services = build_services(config, router, store or MemoryStore(), clock or Clock())
     try:
         yield services

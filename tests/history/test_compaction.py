@@ -14,9 +14,9 @@ from segue.history.compaction import (
     Compacted,
     NewestCompaction,
     compact,
+    estimate_saving,
     estimate_tokens,
     find_newest,
-    is_worth_compacting,
     stand_in_of,
     summary_message,
 )
@@ -137,20 +137,14 @@ def test_the_memory_of_what_stands_in_is_counted_with_its_turn() -> None:
 # --- whether to -------------------------------------------------------------------------------------------------------
 
 
-def test_a_history_that_would_stay_as_it_is_is_not_worth_compacting() -> None:
-    user = said("user", "u")
-    assert not is_worth_compacting(None, [user, said("developer", "d")])
-    assert is_worth_compacting(None, [user, CALL])
-    spoken = turn("a", None, given=[user], answer=[said("assistant", "a")])
-    assert is_worth_compacting(spoken, [user])
-    warm = turn("a", None, given=[user])
-    assert not is_worth_compacting(warm, [user])
-    assert is_worth_compacting(turn("b", None, given=[CALL, OUTPUT]), [user])
+def test_what_a_compaction_would_leave_out_is_all_but_messages_and_summaries() -> None:
+    user, answer = said("user", "u" * 80), said("assistant", "a" * 40)
+    assert estimate_saving([user, said("developer", "d" * 80), summary()]) == 0
+    assert estimate_saving([user, CALL, answer]) == len(CALL + answer) // 4
+    spoken = turn("a", None, given=[user, CALL], answer=[OUTPUT])
     done = turn("b", spoken, given=[user], answer=[compaction()])
-    assert not is_worth_compacting(done, [user]), "nothing has come since"
-    assert is_worth_compacting(turn("c", done, given=[user], answer=[said("assistant", "a")]), [user])
-    assert is_worth_compacting(turn("b", spoken, given=[user], answer=[compaction(), CALL]), [user])
-    assert is_worth_compacting(turn("b", spoken, given=[compaction(), CALL, OUTPUT]), [user])
+    assert estimate_saving(seen(done, [user])) == 0, "nothing has come since"
+    assert estimate_saving(seen(turn("c", done, given=[user], answer=[answer]), [user])) == len(answer) // 4
 
 
 def test_tokens_are_estimated_by_bytes() -> None:

@@ -380,7 +380,8 @@ async def test_an_unauthorised_reply_names_the_scheme(start: Start) -> None:
     [
         ("GET", "/v1/nowhere", 404, "route_not_found", "GET '/v1/nowhere'"),
         ("POST", "/v1/responses/", 404, "route_not_found", "POST '/v1/responses/'"),
-        ("POST", "/v1/responses/compact", 404, "route_not_found", "POST '/v1/responses/compact'"),
+        ("POST", "/v1/responses/compacted", 405, "method_not_allowed", "DELETE, GET is"),
+        ("POST", "/v1/responses/compact", 400, "invalid_json", "Send one JSON object"),
         ("PUT", "/v1/responses", 405, "method_not_allowed", "GET, POST is"),
         ("POST", "/v1/models", 405, "method_not_allowed", "GET, HEAD is"),
         ("PATCH", f"/v1/responses/{UNKNOWN}", 405, "method_not_allowed", "DELETE, GET is"),

@@ -1,6 +1,5 @@
 """The behaviours that the official suite of Open Responses looks for, under its own names. Everything that comes back
-goes through the checker, which asks for more than the suite does. Its two tests of the compaction endpoint are not
-here, since that is not offered. Like the suite, the last test asks for all behaviours at once.
+goes through the checker, which asks for more than the suite does. Like the suite, one test asks for all at once.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import pytest
+from openresponses_types.types import CompactResource
 
 from segue.testing.protocol_checker import Json, StreamChecker, check_event
 from tests.integration.clients import Http, Socket
@@ -148,11 +148,33 @@ async def websocket_failed_continuation_evicts_cache(url: str) -> None:
         assert code(await asked(socket, "Two.", previous_response_id=first)) == "previous_response_not_found"
 
 
+async def compacted(url: str) -> Json:
+    messages = [user("I am Ann."), assistant("Hello, Ann.")]
+    async with Http(url) as http:
+        data = {"model": MODEL, "input": messages, "prompt_cache_key": "a-key"}
+        reply = await http.request("POST", "/v1/responses/compact", data=data)
+    assert reply.status == 200, reply.body
+    CompactResource.model_validate(reply.body)
+    return reply.body
+
+
+async def compact_response(url: str) -> None:
+    window = await compacted(url)
+    assert window["object"] == "response.compaction"
+    assert [item["type"] for item in window["output"]] == ["message", "compaction"]
+    assert (window["output"][0]["role"], window["usage"]["output_tokens"]) == ("user", 5)
+
+
+async def compact_missing_model(url: str) -> None:
+    async with Http(url) as http:
+        reply = await http.request("POST", "/v1/responses/compact", data={"input": "hi"})
+        assert (reply.status, reply.error["param"]) == (400, "model")
+
+
 async def websocket_compact_new_chain(url: str) -> None:
-    """What some compaction made is where a new chain begins."""
-    compacted = [user("One."), {"type": "compaction", "id": "cmp_1", "encrypted_content": "AA=="}]
+    window = await compacted(url)
     async with Socket(url) as socket:
-        turn = await asked(socket, [*compacted, user("Two.")], tools=[])
+        turn = await asked(socket, [*window["output"], user("Who am I?")], tools=[])
         assert check_completed(turn.response)["previous_response_id"] is None
 
 
@@ -165,6 +187,8 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     tool_calling,
     image_input,
     multi_turn,
+    compact_response,
+    compact_missing_model,
     websocket_response,
     websocket_sequential_responses,
     websocket_continuation,
@@ -188,8 +212,5 @@ async def test_all_behaviours_at_once(profile: str) -> None:
         await asyncio.gather(*(behaviour(url) for behaviour in BEHAVIOURS))
 
 
-async def test_compaction_is_not_offered() -> None:
-    """compact-response and compact-missing-model: a plain 404, with a body that says so."""
-    async with listening(Obliging(), model=MODEL) as (_, url), Http(url) as http:
-        reply = await http.request("POST", "/v1/responses/compact", data={"model": MODEL, "input": "hi"})
-        assert (reply.status, reply.error["code"]) == (404, "route_not_found")
+def test_these_are_all_that_the_suite_has() -> None:
+    assert len(BEHAVIOURS) == 17

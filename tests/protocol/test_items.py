@@ -25,7 +25,7 @@ from segue.protocol.items import (
     split,
     user_message,
 )
-from segue.protocol.problems import Problem, foreign_part, missing
+from segue.protocol.problems import Problem, foreign_part, misplaced_trigger, missing
 from tests.strategies import examples, hostile_bytes, items, pretty
 
 USER = b'{"role":"user","content":"hi"}'
@@ -212,20 +212,23 @@ TRIGGER = b'{"type":"compaction_trigger"}'
 @pytest.mark.parametrize(
     ("new", "compacted", "triggers"),
     [
-        ([USER], False, ()),
-        ([COMPACTION], True, ()),
-        ([USER, SUMMARY, USER], True, ()),
-        ([USER, TRIGGER], False, (1,)),
-        ([TRIGGER, COMPACTION, TRIGGER], True, (0, 2)),
+        ([USER], False, False),
+        ([COMPACTION], True, False),
+        ([USER, SUMMARY, USER], True, False),
+        ([USER, TRIGGER], False, True),
+        ([COMPACTION, TRIGGER], True, True),
     ],
 )
-def test_items_about_the_history_before_them_are_seen(
-    new: list[bytes], *, compacted: bool, triggers: tuple[int, ...]
-) -> None:
+def test_items_about_the_history_before_them_are_seen(new: list[bytes], *, compacted: bool, triggers: bool) -> None:
     parsed = parse(*new)
     assert isinstance(parsed, Input)
     assert (parsed.compacted, parsed.triggers) == (compacted, triggers)
     assert parsed.items == tuple(new)
+
+
+@pytest.mark.parametrize("new", [[TRIGGER, USER], [USER, TRIGGER, TRIGGER]])
+def test_nothing_stands_behind_what_asks_for_a_compaction(new: list[bytes]) -> None:
+    assert parse(*new) == misplaced_trigger(new.index(TRIGGER))
 
 
 def test_a_reference_may_stand_for_an_item_that_stands_for_others() -> None:

@@ -10,7 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from segue.cli.serve import find_config
-from segue.config import ChosenFile, Config, ConfigError, UpstreamConfig, choose_file, load, without_secrets
+from segue.config import (
+    ChosenFile,
+    Config,
+    ConfigError,
+    UpstreamConfig,
+    choose_file,
+    compaction_secrets,
+    load,
+    without_secrets,
+)
 from segue.dialects.provider_families import ProviderFamily
 from segue.gateway.bootstrap import build_router, build_routes, family_of
 from segue.http.routes import RouteTable
@@ -32,6 +41,7 @@ def run_check_config(path: Path | None, *, as_json: bool) -> int:
         raise ConfigError(f"server.store: {error}") from error
     models = build_router(config).models()
     routes = build_routes(config)
+    compaction_secrets(config.compaction)
     if as_json:
         shown = {
             "file": found and str(found),
@@ -57,6 +67,7 @@ def _show(console: Console, config: Config, found: Path | None, *, models: list[
         ("sidecar", known.sidecar),
         ("ssh", known.ssh),
         ("agent", known.agent),
+        ("compaction", known.compaction),
     ):
         table = Table("setting", "value", title=title, title_justify="left")
         for name, value in msgspec.structs.asdict(settings).items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from segue.config.agent import AgentConfig
 from segue.config.certificates import CertificateConfig
+from segue.config.compaction import CompactionConfig
 from segue.config.config_file import FILE_NAME, ChosenFile, anchored, choose_file, user_config_file
 from segue.config.configuration import Config, without_secrets
 from segue.config.environment import (
@@ -19,6 +20,7 @@ from segue.config.environment import (
     cache_directory,
     child_environment,
     command_environment,
+    compaction_secrets,
     gateway_proxy,
     has_openmp_policy,
     models_directory,
@@ -47,6 +49,7 @@ __all__ = [
     "CertificateConfig",
     "ChosenFile",
     "ChosenProxy",
+    "CompactionConfig",
     "Config",
     "ConfigError",
     "KeyConfig",
@@ -69,6 +72,7 @@ __all__ = [
     "child_environment",
     "choose_file",
     "command_environment",
+    "compaction_secrets",
     "concurrency",
     "gateway_proxy",
     "has_openmp_policy",

@@ -8,6 +8,7 @@ import msgspec
 
 from segue.config.agent import AgentConfig
 from segue.config.certificates import CertificateConfig
+from segue.config.compaction import CompactionConfig
 from segue.config.errors import ConfigError
 from segue.config.keys import KeyConfig
 from segue.config.limits import LimitsConfig, TenantConfig
@@ -30,6 +31,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     sidecar: SidecarConfig = SidecarConfig()
     ssh: SshConfig = SshConfig()
     agent: AgentConfig = AgentConfig()
+    compaction: CompactionConfig = CompactionConfig()
     upstream: list[UpstreamConfig] = []
     route: list[RouteConfig] = []
     listener: list[ListenerConfig] = []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
 from segue.config.agent import AgentConfig
+from segue.config.compaction import CompactionConfig
 from segue.config.errors import ConfigError
 from segue.config.keys import sendable_key
 from segue.config.sidecar import SidecarConfig
@@ -25,6 +26,7 @@ _SECRET_NAME = re.compile(
     r"(?:^|_)(?:KEYS?|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?|AUTH|PAT)(?:$|_)", re.IGNORECASE
 )
 _TOO_SHORT = 8
+_SHORTEST_SECRET = 32
 #: Our settings that hold secrets, which a program that we start has no use for.
 _OWN_SECRETS = ("SEGUE_SIDECAR_KEY", "SEGUE_SIDECAR_KEY_FILE", "SEGUE_SIDECAR_PROXY", "SEGUE_SIDECAR_TOKEN")
 #: Lower case first, as curl and Python read them.
@@ -57,6 +59,24 @@ def named_key(variable: str, named_by: str, *, environ: Mapping[str, str] | None
     if not value.isascii() or not value.isprintable() or " " in value:
         raise ConfigError(f"what the variable {variable} ({named_by}) holds cannot be a key")
     return value
+
+
+def compaction_secrets(compaction: CompactionConfig, environ: Mapping[str, str] | None = None) -> list[bytes]:
+    """Return the secrets that seal summaries, the one that seals new ones first.
+
+    Raises:
+        ConfigError: a variable is not set, or what it holds is too short to be a secret.
+    """
+    secrets = []
+    for variable in compaction.secrets_env:
+        secret = named_key(variable, "compaction.secrets_env", environ=environ)
+        if len(secret) < _SHORTEST_SECRET:
+            raise ConfigError(
+                f"the secret in the variable {variable} (compaction.secrets_env) has {len(secret)} characters: it "
+                f"needs {_SHORTEST_SECRET}, drawn at random (openssl rand -base64 32)"
+            )
+        secrets.append(secret.encode())
+    return secrets
 
 
 #: The variables that hold a key of ours: the sidecar's for its gateway, and the agent's for its server.

@@ -19,6 +19,7 @@ import msgspec
 
 from segue.config.agent import AgentConfig
 from segue.config.certificates import CertificateConfig
+from segue.config.compaction import CompactionConfig
 from segue.config.config_file import anchored
 from segue.config.configuration import Config, check
 from segue.config.errors import ConfigError
@@ -40,6 +41,7 @@ _TABLES: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
         "sidecar": SidecarConfig,
         "ssh": SshConfig,
         "agent": AgentConfig,
+        "compaction": CompactionConfig,
         "upstream": UpstreamConfig,
         "route": RouteConfig,
         "listener": ListenerConfig,
@@ -51,7 +53,7 @@ _TABLES: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
 )
 
 #: The tables that exist once; the others are arrays of tables.
-_SINGLE = frozenset({"server", "tunnel", "sidecar", "ssh", "agent", "limits"})
+_SINGLE = frozenset({"server", "tunnel", "sidecar", "ssh", "agent", "compaction", "limits"})
 
 
 #: The settings that are paths.

@@ -40,6 +40,7 @@ DIALECTS_OF: Mapping[str, tuple[UpstreamDialect, ...]] = MappingProxyType(
         "affinity_header": _PROVIDERS,
         "slots": ("chat", "responses"),
         "rerun": _PROVIDERS,
+        "compaction": ("responses",),
         "max_tokens": ("messages",),
         "message_threads": ("messages",),
         "return_reasoning": ("chat",),
@@ -146,6 +147,10 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="chat, responses: slots of a llama-server; each conversation is kept in one."),
     ] = None
+    compaction: Annotated[
+        Literal["gateway", "upstream"],
+        Meta(description="responses: who compacts histories: the gateway with a summary, or this server itself."),
+    ] = "gateway"
     max_tokens: Annotated[
         int, Meta(ge=1, description="messages: longest answer, in tokens, where a request sets no limit.")
     ] = 32_000

@@ -25,8 +25,8 @@ from segue.protocol.item_types import (
     ToolOutputItem,
     read_typed_item,
 )
-from segue.protocol.items import Item
-from segue.protocol.problems import Problem, unsupported
+from segue.protocol.items import COMPACTIONS, Item
+from segue.protocol.problems import Problem, unreadable_compaction
 
 #: An item that has a counterpart in other APIs.
 PortableItem = MessageItem | FunctionCallItem | ToolOutputItem | ReasoningItem
@@ -43,8 +43,6 @@ _objects = msgspec.json.Decoder(dict[str, Any])
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _part_fields = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
-#: Items that replace the history before them, in a form that only their provider can read.
-_COMPACTIONS = frozenset({"compaction", "compaction_summary"})
 _NOT_ARGUMENTS = frozenset({"id", "type", "status", "call_id", "output"})
 _NOT_ANSWERS = frozenset({"id", "type", "call_id", "output"})
 _DATA_URL = re.compile(r"data:(?P<media>[^;,]*)(?:;[^,]*)?,(?P<data>.*)", re.DOTALL | re.IGNORECASE)
@@ -144,8 +142,8 @@ def custom_arguments(text: str) -> str:
 
 def _read_other(item: Item, kind: str) -> PortableItem | Problem | None:
     """Read a call of a tool that has its own item type (a shell, a computer) as a call of a function of that name."""
-    if kind in _COMPACTIONS:
-        return unsupported("input", "a compacted history can only be read by the provider that compacted it")
+    if kind in COMPACTIONS:  # what the gateway could read stands there as a message
+        return unreadable_compaction()
     fields = decode(item, _objects, "input")
     if isinstance(fields, Problem):
         return fields

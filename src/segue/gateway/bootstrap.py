@@ -284,6 +284,7 @@ def _build_provider(
         retry=RetryPolicy(attempts=up.attempts, longest_wait_s=up.longest_wait_s),
         slots=up.slots,
         rerun=up.rerun,
+        compacts=up.compaction == "upstream",
         zero_retention=zero_retention,
     )
     key = read_key(up)

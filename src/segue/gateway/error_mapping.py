@@ -66,6 +66,7 @@ REPLIES: Mapping[Code, ProblemReply] = MappingProxyType(
         "conversation_not_found": ProblemReply(404, _INVALID),
         "conversation_locked": ProblemReply(400, _INVALID),
         "item_not_found": ProblemReply(404, _INVALID),
+        "invalid_encrypted_content": ProblemReply(400, _INVALID),
         "route_not_found": ProblemReply(404, _INVALID),
         "method_not_allowed": ProblemReply(405, _INVALID),
         "upgrade_required": ProblemReply(426, _INVALID),

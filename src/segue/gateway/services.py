@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from segue.config import Config, ServerConfig
+from segue.config import Config, ServerConfig, compaction_secrets
 from segue.engine.upstream import LocalUpstream
 from segue.gateway.access import Access
 from segue.gateway.admin.metrics import Metrics
@@ -23,12 +23,15 @@ from segue.gateway.quotas.quotas import Quotas
 from segue.gateway.request_memory import RequestMemory
 from segue.gateway.request_parser import RequestParser
 from segue.gateway.turns.background import BackgroundResponses, BackgroundSettings
+from segue.gateway.turns.compaction import Compactions, CompactionSettings
 from segue.gateway.turns.eviction import Eviction
 from segue.gateway.turns.executor import Executor, Sources, TurnSettings
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.gateway.turns.parents import Parents
 from segue.gateway.turns.threads import ThreadRules, Threads
 from segue.history.cache import TurnCache
+from segue.history.compaction import TOKEN_BYTES
+from segue.history.sealed_summaries import MIN_SECRET_BYTES, SummarySealer
 from segue.protocol.problems import Refused, epoch_changed
 from segue.protocol.request_size import RequestLimits
 from segue.protocol.requests import Create
@@ -85,10 +88,12 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
     """Build the parts of a gateway around upstreams that have started and a store that is open."""
     server, epoch = config.server, os.urandom(EPOCH_BYTES)
     drain, metrics, cache = DrainState(), Metrics(), TurnCache(server.memory_budget_bytes)
-    access, quotas = Access(config), Quotas(config)
+    access, quotas, compactions = Access(config), Quotas(config), _build_compactions(config)
     eviction = Eviction(cache, router.upstreams)
     grace = GracePeriod(cache, clock, eviction.release)
-    parents = Parents(cache, store, eviction=eviction, grace=grace, metrics=metrics, clock=clock)
+    parents = Parents(
+        cache, store, eviction=eviction, grace=grace, metrics=metrics, compactions=compactions, clock=clock
+    )
     executor = Executor(
         router=router,
         store=store,
@@ -140,3 +145,17 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
     )
     services.note_upstreams()
     return services
+
+
+def _build_compactions(config: Config) -> Compactions:
+    """Build what compacts histories. Without secrets in the configuration, what it seals can be read in this run."""
+    table = config.compaction
+    secrets = compaction_secrets(table) or [os.urandom(MIN_SECRET_BYTES)]
+    settings = CompactionSettings(
+        prompt=table.prompt,
+        lead=table.lead,
+        threshold_tokens=table.threshold_tokens,
+        summary_tokens=table.summary_tokens,
+        retained_bytes=TOKEN_BYTES * table.retained_tokens,
+    )
+    return Compactions(SummarySealer(secrets), settings, entropy=os.urandom)

@@ -59,10 +59,15 @@ class Compacted(NamedTuple):
         return (*self.retained, self.summary, *self.since)
 
 
+def may_be_compaction(item: Item) -> bool:
+    """Say whether an item has to be looked at; most have not."""
+    return _NAME in item
+
+
 def find_newest(items: Sequence[Item]) -> NewestCompaction | None:
     """Return the newest compaction item, if there is one."""
     for place in range(len(items) - 1, -1, -1):
-        if _NAME in items[place] and _heads.decode(items[place]).type in COMPACTIONS:
+        if may_be_compaction(items[place]) and _heads.decode(items[place]).type in COMPACTIONS:
             return NewestCompaction(place, _sealed_items.decode(items[place]).encrypted_content)
     return None
 
@@ -74,8 +79,13 @@ def summary_message(lead: str, summary: str) -> Item:
 
 def compact(parent: Turn | None, items: Sequence[Item], place: int, *, summary: Item, budget_bytes: int) -> Compacted:
     """Return what a model sees of a history whose newest part is `items`, after a compaction at this place of them."""
-    messages = [*_messages_of(parent), *filter(_is_retained, items[:place])]
-    return Compacted(_newest(messages, budget_bytes), summary, tuple(items[place + 1 :]))
+    retained = retained_messages(parent, items[:place], budget_bytes=budget_bytes)
+    return Compacted(retained, summary, tuple(items[place + 1 :]))
+
+
+def retained_messages(parent: Turn | None, items: Sequence[Item], *, budget_bytes: int) -> tuple[Item, ...]:
+    """Return the messages of a chain and of the items behind it that stay as they are: the newest within the budget."""
+    return _newest([*_messages_of(parent), *filter(_is_retained, items)], budget_bytes)
 
 
 def stand_in_of(turn: Turn, place: int, *, summary: Item, budget_bytes: int) -> CompactedTurn:
@@ -87,18 +97,9 @@ def stand_in_of(turn: Turn, place: int, *, summary: Item, budget_bytes: int) -> 
     )
 
 
-def is_worth_compacting(parent: Turn | None, items: Sequence[Item]) -> bool:
-    """Say whether a compaction would leave out anything: a history that is all messages of users would stay."""
-    if not all(map(_is_retained, items)):
-        return True
-    turn = parent
-    while turn is not None:
-        if turn.compacted is not None:
-            return bool(turn.compacted.output) or not all(map(_is_retained, turn.compacted.since))
-        if turn.output or not all(map(_is_retained, turn.input)):
-            return True
-        turn = turn.parent
-    return False
+def estimate_saving(items: Iterable[Item]) -> int:
+    """Return about how many tokens a compaction of what a model sees would leave out, but for its new summary."""
+    return estimate_tokens(item for item in items if not _is_retained(item))
 
 
 def estimate_tokens(items: Iterable[Item]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -48,6 +48,7 @@ encode = msgspec.json.Encoder().encode
 _SLICE_BYTES = 256 * 1024
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
+_NULL = msgspec.Raw(b"null")
 _any = msgspec.json.Decoder()
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -136,6 +137,22 @@ def decode_value(raw: msgspec.Raw, where: str) -> Any | Problem:  # noqa: ANN401
     value = decode(data, _any, where)
     brackets = data.count(b"[") + data.count(b"{")  # a document cannot be deeper than its number of brackets
     return invalid_json(_TOO_DEEP) if brackets > MAX_DEPTH and _is_deep(value) else value
+
+
+def unknown_fields(data: bytes | str, known: Collection[str]) -> dict[str, msgspec.Raw] | Problem:
+    """Return the fields of a JSON object that are not `known` and not null, as they came; each is sound JSON."""
+    fields = decode(data, _object)
+    if isinstance(fields, Problem):
+        return fields
+    unknown: dict[str, msgspec.Raw] = {}
+    for name, raw in fields.items():
+        if name in known or raw == _NULL:
+            continue
+        value = decode_value(raw, name)
+        if isinstance(value, Problem):
+            return value
+        unknown[name] = raw.copy()
+    return unknown
 
 
 def is_nested_too_deeply(data: bytes) -> bool:

@@ -15,7 +15,7 @@ import msgspec
 
 from segue.protocol.codec import decode, decode_value, encode_exactly, without_field
 from segue.protocol.item_types import CustomToolCallItem, FunctionCallItem, Role
-from segue.protocol.problems import Problem, foreign_part, missing
+from segue.protocol.problems import Problem, foreign_part, misplaced_trigger, missing
 from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits, too_many_items
 
 #: One item: a JSON object on the wire, byte for byte as its author wrote it.
@@ -79,8 +79,9 @@ _CHECKED: dict[str, msgspec.json.Decoder[object]] = {
     "compaction_summary": msgspec.json.Decoder(_CheckedCompaction),
 }
 _REFERENCE = "item_reference"
-#: Items that stand for the history before them. Codex calls them by the second name too.
-COMPACTIONS = frozenset({"compaction", "compaction_summary"})
+#: The type of an item that stands for the history before it; Codex reads the second name of it, too.
+COMPACTION = "compaction"
+COMPACTIONS = frozenset({COMPACTION, "compaction_summary"})
 #: The last item of an input that asks for nothing but the compaction of all before it.
 TRIGGER = "compaction_trigger"
 _ABOUT_HISTORY = COMPACTIONS | {TRIGGER}
@@ -140,7 +141,7 @@ class Input(msgspec.Struct, frozen=True):
     is not among the items: the history that the request continues must have it. `references` are the items that stand
     for others; `resolve_references` puts those in their place. `keys` are those of the items that may be in the history
     already: all that have an id or a `call_id`, or that a model makes. The input is `compacted` if an item stands for
-    all before it; `triggers` has the places of the items that ask for a compaction.
+    all before it; it `triggers` a compaction if its last item asks for one.
     """
 
     items: tuple[Item, ...] = ()
@@ -149,7 +150,7 @@ class Input(msgspec.Struct, frozen=True):
     references: tuple[ItemReference, ...] = ()
     keys: tuple[ItemKey, ...] = ()
     compacted: bool = False
-    triggers: tuple[int, ...] = ()
+    triggers: bool = False
 
     @property
     def answered(self) -> frozenset[str]:
@@ -202,7 +203,7 @@ class _InputBuilder:
             tuple(references),
             tuple(self.keys),
             self.compacted,
-            tuple(self.triggers),
+            bool(self.triggers),
         )
 
 
@@ -229,6 +230,8 @@ def parse_input(raw: bytes | msgspec.Raw, limits: RequestLimits = DEFAULT_LIMITS
             builder.items.append(data)
         else:
             builder.add(head, data, index)
+    if builder.triggers and builder.triggers != [len(value) - 1]:
+        return misplaced_trigger(builder.triggers[0])
     return builder.build(references)
 
 
@@ -257,6 +260,13 @@ def resolve_references(given: Input, found: Mapping[str, Item]) -> Input:
             resolved = found[ident]
         builder.add(_heads.decode(resolved), resolved, index)
     return builder.build()
+
+
+def with_trigger(given: Input) -> Input:
+    """Return an input that ends in an item that asks for the compaction of all before it."""
+    if given.triggers:
+        return given
+    return msgspec.structs.replace(given, items=(*given.items, encode_exactly({"type": TRIGGER})), triggers=True)
 
 
 def user_message(text: str) -> Item:

@@ -34,6 +34,7 @@ Code = Literal[
     "conversation_not_found",
     "conversation_locked",
     "item_not_found",
+    "invalid_encrypted_content",
     "route_not_found",
     "method_not_allowed",
     "upgrade_required",
@@ -236,6 +237,24 @@ def item_not_found(item_id: str, index: int) -> Problem:
         "stored (store: true). Send the item itself in place of the reference."
     )
     return Problem("item_not_found", message, f"input[{index}].id")
+
+
+def unreadable_compaction() -> Problem:
+    """A compaction item is of another tenant, of an unknown key or gateway, or was changed: all look the same."""
+    message = (
+        "A compaction item in the history cannot be read here: another gateway made it, or its key is gone, or it is "
+        "not yours, or it was changed. Send the items that it stands for, or begin a new conversation."
+    )
+    return Problem("invalid_encrypted_content", message, "input")
+
+
+def misplaced_trigger(index: int) -> Problem:
+    """What asks for the compaction of all before it has something behind it."""
+    field = f"input[{index}].type"
+    message = (
+        f"Invalid value for '{field}': a 'compaction_trigger' is the last item of 'input', and the only one of it."
+    )
+    return Problem("invalid_value", message, field)
 
 
 def references_too_large(limit_bytes: int) -> Problem:

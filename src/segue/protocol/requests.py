@@ -9,7 +9,7 @@ executor checks.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -23,8 +23,10 @@ from segue.protocol.codec import (
     encode_exactly,
     is_utf8,
     size_of,
+    unknown_fields,
     without_lone_surrogates,
 )
+from segue.protocol.compaction_field import CompactionRequest, compaction_of, read_context_management
 from segue.protocol.conversation_field import conversation_of, refuse_conversation
 from segue.protocol.ids import ConversationId
 from segue.protocol.items import Input, parse_input
@@ -131,6 +133,7 @@ class _CreateBody(msgspec.Struct, kw_only=True):
     background: bool | None = None
     generate: bool | None = None
     prompt_cache_options: Raw = _NULL
+    context_management: Raw = _NULL
     segue: _SegueOptions | None = None
     stream_id: Raw = _NULL
     conversation: Raw = _NULL
@@ -234,7 +237,8 @@ class Create(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     `native`, the upstream must speak that API; if nothing will continue the turn, its input need not be read at all.
     A client of another API, which keeps its own history, gets `encrypted` reasoning where there is any. Its upstream is
     not asked for it by an `include` of the settings, which it might refuse.
-    With `thread`, the response is a message of a thread, and that is kept with it.
+    With `thread`, the response is a message of a thread, and that is kept with it. With `compaction`, the history may
+    become a summary before the turn.
     """
 
     settings: Settings
@@ -252,6 +256,7 @@ class Create(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     native: NativeBody | None = None
     encrypted: bool = False
     thread: ThreadContext | None = None
+    compaction: CompactionRequest | None = None
     size_bytes: int = 0
 
     @property
@@ -426,7 +431,7 @@ def _create_of(body: _CreateBody, data: bytes | str, transport: Transport, limit
     generate = body.generate is not False and not _asks_to_prewarm(body)
     if not parsed.items and body.previous_response_id is None and conversation is None and generate:
         return missing("input")
-    extras = body.segue or _SegueOptions()
+    extras, compacts = body.segue or _SegueOptions(), parsed.triggers or body.context_management != _NULL
     return Create(
         settings=settings,
         input=parsed,
@@ -440,6 +445,7 @@ def _create_of(body: _CreateBody, data: bytes | str, transport: Transport, limit
         idempotency_key=extras.idempotency_key,
         epoch=extras.epoch,
         form=_form(extras.lean),
+        compaction=compaction_of(body.context_management, parsed) if compacts else None,
         size_bytes=size_of(data),
     )
 
@@ -498,6 +504,11 @@ def _asks_to_prewarm(body: _CreateBody) -> bool:
 def _extra(body: _CreateBody, data: bytes | str, values: dict[str, Any]) -> dict[str, Raw] | Problem:
     """Return the fields to keep as they came: options (taken out of `values`) and unknown fields."""
     extra: dict[str, Raw] = {}
+    if body.context_management != _NULL:
+        managed = read_context_management(body.context_management)
+        if isinstance(managed, Problem):
+            return managed
+        extra["context_management"] = managed
     for name in _OPTIONS:
         if name in values:
             given = values.pop(name).items()
@@ -508,22 +519,6 @@ def _extra(body: _CreateBody, data: bytes | str, values: dict[str, Any]) -> dict
         return extra
     unknown = unknown_fields(data, _CreateBody.__struct_fields__)
     return unknown if isinstance(unknown, Problem) else extra | unknown
-
-
-def unknown_fields(data: bytes | str, known: Collection[str]) -> dict[str, Raw] | Problem:
-    """Return the fields of a JSON object that are not `known` and not null, as they came; each is sound JSON."""
-    fields = decode(data, _objects)
-    if isinstance(fields, Problem):
-        return fields
-    unknown: dict[str, Raw] = {}
-    for name, raw in fields.items():
-        if name in known or raw == _NULL:
-            continue
-        value = decode_value(raw, name)
-        if isinstance(value, Problem):
-            return value
-        unknown[name] = raw.copy()
-    return unknown
 
 
 def _settings(body: _CreateBody, data: bytes | str) -> Settings | Problem:

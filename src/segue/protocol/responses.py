@@ -55,6 +55,19 @@ def usage(input_tokens: int, output_tokens: int, *, cached: int = 0, reasoning: 
     return Usage(input_tokens, _CachedTokens(cached, written), output_tokens, _ReasoningTokens(reasoning), total)
 
 
+def add_usage(one: Usage, other: Usage | None) -> Usage:
+    """Return what two requests have used together."""
+    if other is None:
+        return one
+    return usage(
+        one.input_tokens + other.input_tokens,
+        one.output_tokens + other.output_tokens,
+        cached=one.input_tokens_details.cached_tokens + other.input_tokens_details.cached_tokens,
+        reasoning=one.output_tokens_details.reasoning_tokens + other.output_tokens_details.reasoning_tokens,
+        written=one.input_tokens_details.cache_write_tokens + other.input_tokens_details.cache_write_tokens,
+    )
+
+
 class Failure(msgspec.Struct, frozen=True):
     """`response.error`: why a turn failed after it had begun."""
 

@@ -47,6 +47,9 @@ EXTRA_EVENTS: Final = {
         "ResponseReasoningTextDeltaEvent", "the document calls the event otherwise in which OpenAI's API shows thoughts"
     ),
     "response.reasoning_text.done": SdkModel("ResponseReasoningTextDoneEvent", "closes those deltas"),
+    "response.compaction.compacting": SdkModel(
+        "ResponseCompactionCompactingEvent", "the document has the item that it is about, and not the event"
+    ),
     "response.steer.failed": SdkModel("ResponseSteerFailedEvent", "the document knows nothing of steering"),
 }
 # The key is a schema of the union that lacks the shape, and the shape's `type`.

@@ -85,7 +85,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
 
     `slots` is how many slots the server has: each conversation is then pinned to one. `max_concurrent` must be no more.
     `rerun`: another upstream may run a turn again whose outcome here is not known. Nothing of a turn may be kept there
-    for the tenants of `zero_retention`.
+    for the tenants of `zero_retention`. `compacts`: it compacts histories itself.
     """
 
     name: str
@@ -102,6 +102,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     slots: int | None = None
     rerun: bool = False
     zero_retention: frozenset[str] = frozenset()
+    compacts: bool = False
 
 
 class UpstreamRuntime(msgspec.Struct, frozen=True):
@@ -157,6 +158,7 @@ class HttpUpstream:
     ) -> None:
         assert provider.slots is None or provider.max_concurrent <= provider.slots, "each turn needs a slot"
         self._provider = provider
+        self.compacts = provider.compacts
         self._dialect = dialect
         self.runtime = runtime
         """What it shares with the other upstreams of its gateway."""

@@ -155,6 +155,20 @@ def is_native(upstreams: Iterable[Upstream], dialect: str) -> bool:
 
 
 @runtime_checkable
+class CompactingItself(Protocol):
+    """An upstream that may be configured to compact histories itself, as its API has it."""
+
+    @property
+    def compacts(self) -> bool:
+        """Whether it is."""
+
+
+def compacts_itself(upstreams: Iterable[Upstream]) -> bool:
+    """Tell whether each of these upstreams compacts histories itself, so that the gateway must not."""
+    return all(isinstance(one, CompactingItself) and one.compacts for one in upstreams)
+
+
+@runtime_checkable
 class Forgetting(Protocol):
     """An upstream that keeps state of its responses, and drops that state when they are gone."""
 

@@ -25,6 +25,7 @@ NO_CONVERSATION = "/v1/conversations/conv_unknown"
 ROUTES = [
     ("POST", "/v1/responses", 400, 401),
     ("GET", "/v1/responses", 426, 401),
+    ("POST", "/v1/responses/compact", 400, 401),
     ("GET", NO_ID, 404, 401),
     ("DELETE", NO_ID, 404, 401),
     ("POST", f"{NO_ID}/cancel", 404, 401),
@@ -47,7 +48,7 @@ ROUTES = [
     ("GET", "/healthz", 200, 200),
     ("GET", "/readyz", 200, 403),
     ("GET", "/metrics", 200, 403),
-    ("GET", "/v1/responses/compact", 404, 404),
+    ("GET", "/v1/responses/compact", 405, 405),
     ("GET", "/elsewhere", 404, 404),
     ("PUT", "/v1/models", 405, 405),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from multidict import CIMultiDict
 
-from segue.gateway.api.client_api import is_from_anthropics_client, is_of_messages_api
+from segue.gateway.api.client_api import is_from_anthropics_client, is_of_messages_api, turn_at
 
 VERSION = {"Anthropic-Version": "2023-06-01"}
 
@@ -40,3 +40,10 @@ def test_who_is_a_client_of_anthropics(headers: dict[str, str], anthropics: bool
 )
 def test_what_is_of_the_messages_api(path: str, headers: dict[str, str], messages: bool) -> None:
     assert is_of_messages_api(path, CIMultiDict(headers)) is messages
+
+
+def test_what_has_a_model_write_costs_something() -> None:
+    """Asking for a summary does; looking at what there is does not."""
+    begun = [path for path in ("/v1/responses", "/v1/responses/compact", "/v1/models") if turn_at("POST", path)]
+    assert begun == ["/v1/responses", "/v1/responses/compact"]
+    assert turn_at("GET", "/v1/responses/compact") is None

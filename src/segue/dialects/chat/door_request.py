@@ -20,7 +20,7 @@ from segue.dialects.chat.door_items import read_messages, read_opening
 from segue.dialects.chat.reasoning_details import SEALED, without_sealed
 from segue.dialects.doors import DoorRequest, Speaks
 from segue.dialects.rules import OTHERS, Rule
-from segue.protocol.codec import decode, decode_value, encode, without_lone_surrogates
+from segue.protocol.codec import decode, decode_value, encode, unknown_fields, without_lone_surrogates
 from segue.protocol.items import join
 from segue.protocol.object_text import read_object
 from segue.protocol.problems import Problem, missing, thread_unsupported, unsupported
@@ -33,7 +33,6 @@ from segue.protocol.requests import (
     NativeBody,
     Penalty,
     Settings,
-    unknown_fields,
 )
 
 Json = dict[str, Any]

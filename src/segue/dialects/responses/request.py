@@ -265,6 +265,10 @@ RESPONSES_FIELDS: Mapping[str, Field] = {
     ),
     "metadata": ours("It stands in the response."),
     **{name: passed(name) for name in KNOWN_EXTRA},
+    "context_management": Field(
+        Rule("ours", 'The gateway compacts the history, or with `compaction = "upstream"` this server.'),
+        passed("context_management").write,
+    ),
     OTHERS: Field(Rule("carried", "Unless the upstream's `body` has it."), _pass_others),
 }
 
@@ -285,6 +289,7 @@ RESPONSES_ITEMS: Mapping[str, Rule] = {
         "Byte for byte; as a text of the user's, if its call has an output already. A call without one gets a note.",
     ),
     "name of a call": Rule("carried", "Another one replaces a name that no tool of this API can have."),
+    "compaction of this gateway": Rule("translated", "The summary, as a message of the user's."),
     "everything else": Rule("carried", "Byte for byte."),
 }
 

@@ -12,7 +12,8 @@ from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.admin.usage import UsageRoutes
 from segue.gateway.api.authentication import Handler, audited, keyed, private
-from segue.gateway.api.client_api import CHAT, MESSAGES, MODELS
+from segue.gateway.api.client_api import CHAT, COMPACTIONS, MESSAGES, MODELS
+from segue.gateway.api.compaction import CompactionRoutes
 from segue.gateway.api.conversations import ConversationRoutes
 from segue.gateway.api.doors import DoorRoutes
 from segue.gateway.api.messages import MessagesRoutes
@@ -31,7 +32,7 @@ from segue.gateway.tunnel.diagnostics import RouteDiagnostics
 from segue.gateway.tunnel.endpoint import SidecarSessions
 from segue.gateway.turns.erasure import Erasure
 
-#: `compact` is no id but an endpoint of the API that this gateway does not offer.
+#: `compact` is no id but an endpoint, which only takes a POST.
 _RESPONSE = "/v1/responses/{id:(?!compact$)[^/]+}"
 
 _CONVERSATION = "/v1/conversations/{id}"
@@ -133,6 +134,7 @@ def _model_routes(
         web.post("/v1/responses", with_key(responses.create)),
         web.get("/v1/responses", with_key(partial(serve_websocket, services)), allow_head=False),
         web.post("/v1/responses/input_tokens", with_key(responses.count_input)),
+        web.post(COMPACTIONS, with_key(CompactionRoutes(services, bodies).compact)),
         web.get(_RESPONSE, with_key(reads(responses.retrieve)), allow_head=False),
         web.delete(_RESPONSE, with_key(deletes(responses.delete))),
         web.post(f"{_RESPONSE}/cancel", with_key(cancels(responses.cancel))),

@@ -12,7 +12,9 @@ from segue.gateway.error_mapping import RESPONSES
 #: What is at this path, or below it, is of the Messages API.
 MESSAGES = "/v1/messages"
 CHAT = "/v1/chat/completions"
-_TURNS = frozenset({RESPONSES, MESSAGES, CHAT})
+#: Where a model writes the summary of a history.
+COMPACTIONS = f"{RESPONSES}/compact"
+_TURNS = frozenset({RESPONSES, COMPACTIONS, MESSAGES, CHAT})
 #: Both APIs have this path, and what is below it.
 MODELS = "/v1/models"
 

@@ -16,11 +16,12 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from segue.gateway.quotas.storage_quota import StorageQuota
+from segue.gateway.turns.compaction import Compactions
 from segue.gateway.turns.reference_resolver import ReferenceResolver
 from segue.history.cache import Slot, TurnCache
 from segue.history.chains import History, Turn
 from segue.history.conversations import ConversationHead, ConversationMove, ConversationStep, take_out
-from segue.history.records import ChainLink, restore
+from segue.history.records import ChainLink
 from segue.history.repeated_items import leave_out_repeats
 from segue.protocol.conversations import NewConversation
 from segue.protocol.ids import (
@@ -73,6 +74,7 @@ class Conversations:
         store: Store,
         cache: TurnCache,
         *,
+        compactions: Compactions,
         resolver: ReferenceResolver,
         storage_quota: StorageQuota,
         clock: Callable[[], float],
@@ -81,6 +83,7 @@ class Conversations:
     ) -> None:
         self._store = store
         self._cache = cache
+        self._compactions = compactions
         self._resolver = resolver
         self._storage_quota = storage_quota
         self._clock = clock
@@ -119,7 +122,7 @@ class Conversations:
         links = await self.links(tenant, conversation_id, param="conversation")
         if not links:
             return None
-        turn = restore(links, lambda ident: self._cache.peek_stored(tenant, ident))
+        turn = self._compactions.restore(tenant, links, lambda ident: self._cache.peek_stored(tenant, ident))
         if self._erasures(tenant) == erasures:
             self._cache.put_slot(tenant, slot, turn)
         return turn

@@ -62,6 +62,7 @@ from segue.upstreams.interface import (
     Streaming,
     Upstream,
     UpstreamRequest,
+    compacts_itself,
     is_native,
 )
 from segue.upstreams.router import Found, Router
@@ -113,11 +114,15 @@ class TurnSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResolvedCreate(msgspec.Struct, frozen=True):
-    """What a create names: what runs its model, and the history with the new input."""
+    """What a create names: what runs its model, and the history with the new input.
+
+    `shown` is what a model sees of the history: all of it, or what a compaction has left.
+    """
 
     found: Found
     history: History
     input: Input
+    shown: History
 
 
 class Executor:
@@ -141,6 +146,7 @@ class Executor:
         self.parents = parents
         self.eviction = eviction
         self.quotas = quotas
+        self.compactions = parents.compactions
         self.storage_quota = StorageQuota(quotas, store)
         self.retention_s = settings.retention_s
         self.clock = sources.clock
@@ -150,6 +156,7 @@ class Executor:
         self.conversations = Conversations(
             store,
             cache,
+            compactions=self.compactions,
             resolver=self.resolver,
             storage_quota=self.storage_quota,
             clock=sources.clock,
@@ -187,9 +194,7 @@ class Executor:
         if not isinstance(runs, Counting):
             raise Refused(not_counted(create.settings.model))
         response_id = new_response_id(self.entropy(ENTROPY_BYTES), _id_of(resolved.history.parent))
-        request = UpstreamRequest(
-            model, response_id, caller.tenant, resolved.history, create.settings, caller.credential
-        )
+        request = UpstreamRequest(model, response_id, caller.tenant, resolved.shown, create.settings, caller.credential)
         request = msgspec.structs.replace(request, native=create.native)
         self.upstream_use.begin(upstreams)
         try:
@@ -224,7 +229,10 @@ class Executor:
         if create.native is not None and not is_native(found.upstreams, create.native.dialect):
             message = "The model has another upstream since the request came. Send it again."
             raise Refused(Problem("server_overloaded", message))
-        return ResolvedCreate(found, history, new)
+        shown = history
+        if new.compacted or new.triggers or (parent is not None and parent.compacted is not None):
+            shown = self.compactions.show(caller.tenant, parent, new, upstreams=found.upstreams)
+        return ResolvedCreate(found, history, new, shown)
 
     def _find(self, create: Create, caller: Caller) -> Found:
         """Find what runs the model of a create. One that is not for the caller looks like none."""
@@ -278,7 +286,8 @@ class TurnRun:
     """One turn on its way.
 
     `response_id` is set when the turn begins, or before. `finished` is set when the terminal event is yielded.
-    `committing` is set while the record is written: then it is too late to cancel the turn.
+    `committing` is set while the record is written: then it is too late to cancel the turn. `history` is that of the
+    turn as it is stored, once the turn has begun.
     """
 
     def __init__(
@@ -287,6 +296,7 @@ class TurnRun:
         self._executor = executor
         self._create = create
         self._input = create.input  # with its references resolved, and without repeats, once the turn begins
+        self.history = History(None, ())
         self._caller = caller
         self._tenant = caller.principal.tenant
         self._begun_at = executor.monotonic()
@@ -328,7 +338,7 @@ class TurnRun:
             self.response_id = request.response_id
             echo = encode_echo(create.settings, store=create.store, background=create.background, thread=create.thread)
             sources = MessageFold() if create.thread is not None and create.native is not None else None
-            parent_id, shown = _id_of(request.history.parent), create.shows_encrypted
+            parent_id, shown = _id_of(self.history.parent), create.shows_encrypted
             stream = self._stream = TurnStream(
                 request.response_id,
                 parent_id,
@@ -383,15 +393,15 @@ class TurnRun:
         if create.store:
             await executor.storage_quota.check(self._tenant, executor.clock())
         resolved = await executor.resolve(create, caller)
-        self._input = resolved.input
-        parent = resolved.history.parent
+        self._input, self.history = resolved.input, resolved.history
+        parent, runs = resolved.history.parent, resolved.found.runs
         continued = _id_of(parent) or create.conversation
         response_id = self.response_id or new_response_id(executor.entropy(ENTROPY_BYTES), continued)
         request = UpstreamRequest(
             resolved.found.model,
             response_id,
             self._tenant,
-            resolved.history,
+            resolved.shown,
             create.settings,
             caller.credential,
             create.store,
@@ -399,9 +409,11 @@ class TurnRun:
             native=create.native,
             size_bytes=create.size_bytes,
         )
+        if create.compaction is not None and create.generate and not compacts_itself(resolved.found.upstreams):
+            request, runs = executor.compactions.prepare(request, runs, self.history, wanted=create.compaction)
         self._upstreams = resolved.found.upstreams
         executor.upstream_use.begin(self._upstreams)  # no await since they were found
-        return request, resolved.found.runs
+        return request, runs
 
     async def _settle(self, batches: AsyncGenerator[Batch, None] | None, outcome: Outcome) -> None:
         """Stop what still runs, and count the turn."""
@@ -420,10 +432,10 @@ class TurnRun:
     def _turn_of(self, request: UpstreamRequest, finished: Finished, sources: MessageFold | None) -> Turn:
         create = self._create
         native = None if create.native is None or sources is None else native_turn(create.native, sources)
-        return Turn(
+        turn = Turn(
             id=request.response_id,
-            parent=request.history.parent,
-            input=request.history.input,
+            parent=self.history.parent,
+            input=self.history.input,
             output=finished.output,
             calls=self._input.calls | calls_of(finished.output),
             answered=self._input.answered,
@@ -432,6 +444,9 @@ class TurnRun:
             native=native,
             thread=create.thread,
         )
+        if self._input.compacted or create.compaction is not None:
+            self._executor.compactions.stand_in(self._caller.tenant, turn)
+        return turn
 
     async def _commit(self, turn: Turn, stream: TurnStream, finished: Finished, echo: bytes) -> Finished:
         """Write the turn's record; a turn that could not be stored as promised has failed."""

@@ -12,11 +12,11 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from segue.gateway.admin.metrics import Metrics
+from segue.gateway.turns.compaction import Compactions
 from segue.gateway.turns.eviction import Eviction
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.history.cache import Slot, TurnCache
 from segue.history.chains import Turn, lineage
-from segue.history.records import restore
 from segue.protocol.ids import ResponseId, parse_response_id, response_of_message
 from segue.protocol.problems import Problem, Refused, previous_response_not_found
 from segue.stores.interface import Store, StoreError
@@ -25,7 +25,7 @@ _log = logging.getLogger("segue.gateway")
 
 
 class Parents:
-    """Finds parents in memory and in the store. `clock` gives unix seconds."""
+    """Finds parents in memory and in the store, with what a model sees of them. `clock` gives unix seconds."""
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class Parents:
         eviction: Eviction,
         grace: GracePeriod,
         metrics: Metrics,
+        compactions: Compactions,
         clock: Callable[[], float],
     ) -> None:
         self._cache = cache
@@ -42,6 +43,7 @@ class Parents:
         self._eviction = eviction
         self._grace = grace
         self._metrics = metrics
+        self.compactions = compactions
         self._clock = clock
         self._deletions = 0
 
@@ -122,7 +124,7 @@ class Parents:
             raise Refused(Problem("store_error", message)) from error
         if links is None:
             return None
-        turn = restore(links, lambda ident: self._cache.peek_stored(tenant, ident))
+        turn = self.compactions.restore(tenant, links, lambda ident: self._cache.peek_stored(tenant, ident))
         # In memory a chain may reach further up than in the store: a child of a deleted parent is stored as a root.
         read = zip(links, lineage(turn)[-len(links) :], strict=True)
         alive = [ancestor for link, ancestor in read if link.alive]
