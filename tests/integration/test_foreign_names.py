@@ -6,12 +6,13 @@ the same, and are answered with the same bytes.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import random
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import fmean, median
@@ -114,10 +115,11 @@ def _thread(name: str) -> Json:
 
 
 class Way:
-    """The lines of segue that run within a block, in order."""
+    """The lines of segue that run within a block, in order, but for those of tasks that a gateway always has."""
 
-    def __init__(self) -> None:
+    def __init__(self, others: Collection[asyncio.Task[Any]]) -> None:
         self.lines: list[tuple[str, int]] = []
+        self._others = others
 
     def __enter__(self) -> Self:
         self._before = sys.gettrace()
@@ -128,7 +130,8 @@ class Way:
         sys.settrace(self._before)
 
     def _enter(self, frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401 - a trace function
-        return self._step if frame.f_code.co_filename.startswith(SOURCES) else None
+        own = frame.f_code.co_filename.startswith(SOURCES) and asyncio.current_task() not in self._others
+        return self._step if own else None
 
     def _step(self, frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401 - as above
         if event == "line":
@@ -192,6 +195,20 @@ class Standing(NamedTuple):
     names: Names
     stranger: Stranger
     sessions: Mapping[str, aiohttp.ClientSession]
+    others: Collection[asyncio.Task[Any]]
+    """The tasks that have nothing to do with a request."""
+
+    async def same_way(self, ask: Callable[[str], Awaitable[tuple[object, ...]]], *names: str) -> tuple[object, ...]:
+        """Ask for each name, and return the answer: it must be one for all, and they must have taken one way."""
+        answers, ways = [], []
+        for name in names:
+            with Way(self.others) as way:
+                answers.append(await ask(name))
+            ways.append(way.lines)
+        assert [answer for answer in answers if answer != answers[0]] == []
+        assert len(ways[0]) > 50
+        assert all(way == ways[0] for way in ways)
+        return answers[0]
 
 
 @asynccontextmanager
@@ -203,6 +220,7 @@ async def standing(store: Store | str | None = None) -> AsyncIterator[Standing]:
         aiohttp.ClientSession(local.url, headers={"Authorization": f"Bearer {OWNER}"}) as owner,
         aiohttp.ClientSession(local.url, headers={"Authorization": f"Bearer {STRANGER}"}) as stranger,
     ):
+        others = asyncio.all_tasks()
 
         async def post(path: str, body: Json) -> Json:
             async with owner.post(path, json=body) as reply:
@@ -221,7 +239,7 @@ async def standing(store: Store | str | None = None) -> AsyncIterator[Standing]:
             held["id"],
             conversation["id"],
         )
-        yield Standing(names, Stranger(stranger, calls), {OWNER: owner, STRANGER: stranger})
+        yield Standing(names, Stranger(stranger, calls), {OWNER: owner, STRANGER: stranger}, others)
 
 
 def unknown(name: str) -> str:
@@ -230,54 +248,51 @@ def unknown(name: str) -> str:
     return f"{head}_{digits.translate(str.maketrans('0123456789abcdef', '123456789abcdef0'))}"
 
 
-async def same_way(ask: Callable[[str], Awaitable[tuple[object, ...]]], *names: str) -> tuple[object, ...]:
-    """Ask for each name, and return the answer: it must be one for all, and they must have taken one way."""
-    answers, ways = [], []
-    for name in names:
-        with Way() as way:
-            answers.append(await ask(name))
-        ways.append(way.lines)
-    assert [answer for answer in answers if answer != answers[0]] == []
-    assert len(ways[0]) > 50
-    assert all(way == ways[0] for way in ways)
-    return answers[0]
-
-
 async def test_a_name_of_anothers_takes_the_way_of_one_that_nobody_has() -> None:
     """Each is asked for before, since some lines run once for a connection."""
-    async with standing() as (names, stranger, _):
+    async with standing() as here:
+        stranger = here.stranger
         for kind, verb, ask in CASES:
-            name = getattr(names, kind)
+            name = getattr(here.names, kind)
             for known in (name, unknown(name)):
                 await stranger.ask(ask(known), known)
-            status, *_rest = await same_way(lambda known, ask=ask: stranger.ask(ask(known), known), name, unknown(name))  # type: ignore[misc]
+
+            async def asking(known: str, ask: Callable[[str], Asked] = ask) -> tuple[object, ...]:
+                return await stranger.ask(ask(known), known)
+
+            status, *_rest = await here.same_way(asking, name, unknown(name))
             assert status in {400, 404, 410}, (kind, verb)
 
 
 async def test_over_a_websocket_likewise() -> None:
-    async with standing() as (names, stranger, sessions), sessions[STRANGER].ws_connect("/v1/responses") as socket:
+    async with standing() as here, here.sessions[STRANGER].ws_connect("/v1/responses") as socket:
         for fields in ({}, {"store": False}):
-            for name in (names.response, names.durable, names.held):
+            for name in (here.names.response, here.names.durable, here.names.held):
 
                 async def ask(known: str, fields: Json = fields) -> tuple[object, ...]:
                     message = {"type": "response.create", **TURN, **fields, "previous_response_id": known}
-                    return await stranger.say(socket, message, known)
+                    return await here.stranger.say(socket, message, known)
 
                 await ask(name)
-                answer, _ = await same_way(ask, name, unknown(name), name)
+                answer, _ = await here.same_way(ask, name, unknown(name), name)
                 assert "previous_response_not_found" in str(answer)
 
 
 async def test_a_name_without_the_form_of_one_takes_another_way() -> None:
     """So a difference would be seen."""
-    async with standing() as (names, stranger, _):
+    async with standing() as here:
+
+        async def ask(name: str) -> tuple[object, ...]:
+            return await here.stranger.ask(RESPONSES["retrieve"](name), name)
+
         with pytest.raises(AssertionError):
-            await same_way(lambda name: stranger.ask(RESPONSES["retrieve"](name), name), names.response, "resp_0")
+            await here.same_way(ask, here.names.response, "resp_0")
 
 
 async def test_a_file_with_anothers_names_is_taken_in_like_any() -> None:
-    async with standing() as (names, stranger, sessions):
-        async with sessions[OWNER].get(f"/segue/conversations/{names.response}") as reply:
+    async with standing() as here:
+        names = here.names
+        async with here.sessions[OWNER].get(f"/segue/conversations/{names.response}") as reply:
             file = await reply.text()
         assert names.response in file
         others = [names.response]
@@ -287,10 +302,10 @@ async def test_a_file_with_anothers_names_is_taken_in_like_any() -> None:
 
         async def take_in(name: str) -> tuple[object, ...]:
             body = json.loads(file.replace(names.response[5:], name[5:]))
-            return await stranger.ask(Asked("POST", "/segue/conversations", body), name)
+            return await here.stranger.ask(Asked("POST", "/segue/conversations", body), name)
 
         await take_in(unheard.pop())
-        status, *_rest = await same_way(take_in, *unheard, foreign)
+        status, *_rest = await here.same_way(take_in, *unheard, foreign)
         assert status == 200
 
 
@@ -319,11 +334,11 @@ async def test_the_time_of_an_answer_tells_nothing(
     tmp_path: Path, kind: str, asks: Mapping[str, Callable[[str], Asked]]
 ) -> None:
     """From a file. What the machine does meanwhile differs each time; what the gateway does would not."""
-    async with standing(f"sqlite:///{tmp_path}/segue.db") as (names, stranger, _):
-        name = getattr(names, kind)
+    async with standing(f"sqlite:///{tmp_path}/segue.db") as here:
+        name = getattr(here.names, kind)
         known = (name, unknown(name), unknown(unknown(name)))
         for verb, ask in asks.items():
-            tried = [await relative_time(stranger, ask, known)]
+            tried = [await relative_time(here.stranger, ask, known)]
             while len(tried) < TRIES and abs(tried[-1] - 1) > NOISE:
-                tried.append(await relative_time(stranger, ask, known))
+                tried.append(await relative_time(here.stranger, ask, known))
             assert abs(tried[-1] - 1) <= NOISE, (verb, tried)
