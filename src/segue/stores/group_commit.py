@@ -40,6 +40,7 @@ class GroupCommitWriter:
         self._max_queued_bytes = max_queued_bytes
         self._queued_bytes = 0  # admitted and not yet committed
         self._admission = asyncio.Lock()
+        self._waiting = 0  # how many have the lock, or wait for it
         self._room = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[None] = self._loop.create_future()
@@ -74,11 +75,19 @@ class GroupCommitWriter:
 
     async def _admit(self, size: int) -> None:
         """Wait until the queue has room. An operation larger than the whole queue waits until the queue is empty."""
-        async with self._admission:
-            while self._queued_bytes and self._queued_bytes + size > self._max_queued_bytes:
-                self._room.clear()
-                await self._room.wait()
-            self._queued_bytes += size
+        if self._waiting or not self._has_room(size):
+            self._waiting += 1
+            try:
+                async with self._admission:
+                    while not self._has_room(size):
+                        self._room.clear()
+                        await self._room.wait()
+            finally:
+                self._waiting -= 1
+        self._queued_bytes += size
+
+    def _has_room(self, size: int) -> bool:
+        return not self._queued_bytes or self._queued_bytes + size <= self._max_queued_bytes
 
     def _resolve(self, outcomes: Sequence[_WriteOutcome]) -> None:
         """Give the callers of a group their results, on the event loop."""
@@ -119,7 +128,10 @@ class GroupCommitWriter:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            outcomes = [self._run_one(write) for write in group]
+            if len(group) == 1:  # what it has done is undone with the transaction
+                outcomes = [_WriteOutcome(group[0], group[0].operation(connection), None)]
+            else:
+                outcomes = [self._run_one(write) for write in group]
             connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - the callers get any error, and the thread must survive it
             with contextlib.suppress(sqlite3.Error):  # a failed commit may have ended the transaction
