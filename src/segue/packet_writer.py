@@ -60,7 +60,7 @@ class PacketSocket:
         self._socket = socket
         self._transport = transport
         self._masked = masked
-        transport.set_write_buffer_limits(high=MAX_PACKET_BYTES)
+        transport.set_write_buffer_limits(high=0)
 
     @property
     def closed(self) -> bool:
@@ -113,15 +113,29 @@ class PacketWriter:
         self._stirred = asyncio.Event()
         self._resting = False  # the task waits, and a call may write
         self._called = False
+        self._wanted = False  # something was to be sent since the last call
         self._fault: BaseException | None = None
         self._alarm: asyncio.Handle | None = None
         self._alarm_at = 0.0
 
     def wake(self) -> None:
         """Send what there is to send, as soon as the event loop comes to it."""
+        self._wanted = True
         if not self._called:
             self._called = True
-            self._loop.call_soon(self._go_on)
+            self._loop.call_soon(self._turn)
+
+    def write_now(self) -> None:
+        """Send what there is to send at once, the first time in a turn of the event loop.
+
+        What else comes in this turn travels together in the next one.
+        """
+        if self._called:
+            self._wanted = True
+            return
+        self._called = True
+        self._go_on()
+        self._loop.call_soon(self._turn)
 
     def note_received(self) -> None:
         """After the source has got a packet: send what is to be sent, if only to answer that, when it is due."""
@@ -156,9 +170,14 @@ class PacketWriter:
         if self._fault is not None:
             raise self._fault
 
+    def _turn(self) -> None:
+        self._called = False
+        if self._wanted:
+            self._go_on()
+
     def _go_on(self) -> None:
         """Write in place of the task, if it waits, and if that can be done at once."""
-        self._called = False
+        self._wanted = False
         if not self._resting:
             self._stirred.set()
             return

@@ -11,11 +11,13 @@ import select
 import socket
 import ssl
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 import aiohappyeyeballs
 import httpcore
+
+from segue.egress.network import PushingStream
 
 #: How much may lie here unread before reading pauses.
 _MAX_UNREAD_BYTES: Final = 256 * 1024
@@ -59,13 +61,18 @@ class _Wire(asyncio.Protocol):
     """What has come on a connection, and whether more can be written."""
 
     def __init__(self) -> None:
-        self.unread = bytearray()
+        self.unread = b""
+        self.heard_at = 0.0
+        """When something has come last, by the event loop."""
+        self.arrived: Callable[[], bool] | None = None
+        """What to call then; it returns False where the reader has to go on."""
         self.eof = False
         self.lost: Exception | None = None
         """Why the connection is gone; it is not, as long as this is None."""
         self.paused = False
         self.over_tls = False
         self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
         self._reading = True
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
@@ -75,9 +82,11 @@ class _Wire(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not descend from asyncio's
 
     def data_received(self, data: bytes) -> None:
-        """Keep what came."""
-        self.unread += data
-        _wake(self._reader)
+        """Keep what came, until somebody takes it."""
+        self.unread = self.unread + data if self.unread else data
+        self.heard_at = self._loop.time()
+        if self.arrived is None or not self.arrived():
+            _wake(self._reader)
         if len(self.unread) > _MAX_UNREAD_BYTES and self._reading and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()
@@ -105,8 +114,7 @@ class _Wire(asyncio.Protocol):
 
     def take(self, limit: int) -> bytes:
         """Return what came, at most so much, and make room for more."""
-        data = bytes(self.unread) if len(self.unread) <= limit else bytes(self.unread[:limit])
-        del self.unread[: len(data)]
+        data, self.unread = self.unread[:limit], self.unread[limit:]
         if not self._reading and self._transport is not None and not self._transport.is_closing():
             self._reading = True
             self._transport.resume_reading()
@@ -116,17 +124,17 @@ class _Wire(asyncio.Protocol):
         """Return what is done when something has come, or nothing more will; None: that is so now."""
         if self.unread or self.eof or self.lost:
             return None
-        self._reader = asyncio.get_running_loop().create_future()
+        self._reader = self._loop.create_future()
         return self._reader
 
     async def writable(self) -> None:
         """Wait until there is room."""
         if self.paused and self.lost is None:
-            self._writer = asyncio.get_running_loop().create_future()
+            self._writer = self._loop.create_future()
             await self._writer
 
 
-class _AsyncioStream(httpcore.AsyncNetworkStream):
+class _AsyncioStream(PushingStream):
     """One connection. One task reads and one writes."""
 
     def __init__(self, transport: asyncio.Transport, wire: _Wire) -> None:
@@ -139,20 +147,44 @@ class _AsyncioStream(httpcore.AsyncNetworkStream):
         Raises:
             httpcore.ReadError, httpcore.ReadTimeout: nothing will come, or nothing came.
         """
+        while (data := self.take(max_bytes)) is None:
+            await self.wait(timeout)
+        return data
+
+    def call_on_arrival(self, arrived: Callable[[], bool] | None) -> None:
+        """Call this as soon as bytes have come."""
+        self._wire.arrived = arrived
+
+    def take(self, max_bytes: int) -> bytes | None:
+        """Return what has come, without waiting.
+
+        Raises:
+            httpcore.ReadError: nothing will come.
+        """
         wire = self._wire
-        waiting = wire.readable()
-        if waiting is not None:
-            timer = None if timeout is None else waiting.get_loop().call_later(timeout, _time_out, waiting)
-            try:
-                await waiting
-            finally:
-                if timer is not None:
-                    timer.cancel()
         if wire.unread:
             return wire.take(max_bytes)
         if wire.eof:
             return b""
-        raise httpcore.ReadError("the connection is closed") from wire.lost
+        if wire.lost is not None:
+            raise httpcore.ReadError("the connection is closed") from wire.lost
+        return None
+
+    async def wait(self, silence_s: float | None = None) -> None:
+        """Return when there may be something to take.
+
+        Raises:
+            httpcore.ReadTimeout: nothing has come for so long.
+        """
+        waiting = self._wire.readable()
+        if waiting is None:
+            return
+        silence = None if silence_s is None else _Silence(self._wire, waiting, silence_s)
+        try:
+            await waiting
+        finally:
+            if silence is not None:
+                silence.timer.cancel()
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the interface is httpcore's
         """Write, and wait until there is room for more.
@@ -227,9 +259,23 @@ class _AsyncioStream(httpcore.AsyncNetworkStream):
         return found
 
 
-def _time_out(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_exception(httpcore.ReadTimeout("nothing came in time"))
+class _Silence:
+    """The timer of one wait: it ends it when nothing has come for so long, not even for somebody else than the waiter."""
+
+    def __init__(self, wire: _Wire, waiter: asyncio.Future[None], silence_s: float) -> None:
+        self._wire = wire
+        self._waiter = waiter
+        self._silence_s = silence_s
+        self.timer = waiter.get_loop().call_later(silence_s, self._look, wire.heard_at)
+
+    def _look(self, heard_at: float) -> None:
+        if self._waiter.done():
+            return
+        loop, again_at = self._waiter.get_loop(), self._wire.heard_at
+        if again_at == heard_at:
+            self._waiter.set_exception(httpcore.ReadTimeout("nothing came in time"))
+        else:
+            self.timer = loop.call_at(again_at + self._silence_s, self._look, again_at)
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -12,6 +12,7 @@ import base64
 import os
 import ssl
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -61,15 +62,27 @@ class Egress:
         self._pools: dict[object, ConnectionPool] = {}
 
     async def open(
-        self, resolved: Resolved, head: RequestHead, body: bytes | None, *, extra: Mapping[str, object] = _NOTHING
+        self,
+        resolved: Resolved,
+        head: RequestHead,
+        body: bytes | None,
+        *,
+        extra: Mapping[str, object] = _NOTHING,
+        pass_on: Callable[[StreamedReply], bool] | None = None,
     ) -> StreamedReply:
         """Send a request and return its answer as soon as its head is here. Close the answer, or read it to its end.
+
+        `pass_on` is called with the answer, perhaps before it is returned, whenever something has come of it. It may
+        `take` that, and returns False where who reads the answer has to go on.
 
         Raises:
             EgressError: there is no answer.
         """
         added = () if body is None else (Line(b"Content-Length", b"%d" % len(body)),)
-        answer, lease = await self._ask(resolved, head, added, body=body or b"", extra=extra)
+        early = None if pass_on is None else _EarlyReply(head.method, pass_on)
+        answer, lease = await self._ask(resolved, head, added, body=body or b"", extra=extra, early=early)
+        if early is not None and early.reply is not None:
+            return early.reply
         return StreamedReply(answer, lease=lease, method=head.method)
 
     async def connect(
@@ -125,13 +138,15 @@ class Egress:
         body: bytes = b"",
         kind: ExchangeKind = "http",
         extra: Mapping[str, object],
+        early: _EarlyReply | None = None,
     ) -> tuple[ReplyHead, Lease]:
         pool = self._pool(resolved.target, extra)
         lines = (Line(b"Host", pool.authority), *end_to_end(head.lines, kind), *added)
         request = _request(RequestHead(head.method, resolved.path, lines), kind, name=pool.name)
         lease = await self._lease(pool)
+        pass_on = None if early is None else partial(early.pass_on, lease)
         try:
-            return await lease.connection.ask(request, body), lease
+            return await lease.connection.ask(request, body, pass_on=pass_on), lease
         except NETWORK_ERRORS as error:
             await lease.aclose()
             raise egress_error(error, pool.name, sent=lease.connection.sent) from error
@@ -173,6 +188,21 @@ class Egress:
             return connect_in_process(own, extra)
 
         return ConnectionPool(connection, name="the gateway's own API", authority=b"localhost", limits=self._limits)
+
+
+class _EarlyReply:
+    """The answer, made as soon as its head is here, for who passes it on before the task that asked is woken."""
+
+    def __init__(self, method: bytes, pass_on: Callable[[StreamedReply], bool]) -> None:
+        self.reply: StreamedReply | None = None
+        self._method = method
+        self._pass_on = pass_on
+
+    def pass_on(self, lease: Lease, head: ReplyHead) -> bool:
+        """Have what has come passed on; False: who reads has to go on."""
+        if self.reply is None:
+            self.reply = StreamedReply(head, lease=lease, method=self._method)
+        return self._pass_on(self.reply)
 
 
 def _request(head: RequestHead, kind: ExchangeKind, *, name: str) -> OutboundRequest:

@@ -8,15 +8,18 @@ and when a connection is opened or kept (`pool`).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 import httpcore
 import msgspec
 
+from segue.egress.errors import NETWORK_ERRORS
+from segue.egress.network import PushingStream
 from segue.http.heads import ReplyHead
 from segue.http.message_content import MessageContent
-from segue.http.reply_rules import BadReply, ReceivedReply, read_reply_head, reply_head_end
+from segue.http.reply_rules import BadReply, read_reply_head, reply_head_end
 
 _READ_BYTES: Final = 64 * 1024
 #: A body is written in pieces, so that encrypting 64 MB does not block the event loop.
@@ -45,6 +48,7 @@ class HttpConnection:
         self.sent = False
         """A byte of the present request was, or may have been, written."""
         self._stream = stream
+        self._pushing = stream if isinstance(stream, PushingStream) else None
         self._silence_s = silence_s
         self._written = False
         """The present request was written to its end."""
@@ -52,17 +56,32 @@ class HttpConnection:
         self._timeout: asyncio.Timeout | None = None
         self._ahead = b""
         """What has come, and is not of the content."""
+        self._searched = 0
+        self._interim = 0
+        self._request: OutboundRequest | None = None
+        self._head: ReplyHead | None = None
+        """The head of the answer, once it is here."""
+        self._pass_on: Callable[[ReplyHead], bool] | None = None
         self._content: MessageContent | None = None
         self._persistent = False
 
-    async def ask(self, request: OutboundRequest, body: bytes = b"") -> ReplyHead:
+    async def ask(
+        self, request: OutboundRequest, body: bytes = b"", *, pass_on: Callable[[ReplyHead], bool] | None = None
+    ) -> ReplyHead:
         """Send a request and return the head of its answer, with all lines; skip interim answers.
+
+        `pass_on` is called with the head whenever something has come of the answer. It may `take` that, and returns
+        False where the task that reads has to go on.
 
         Raises:
             httpcore.RemoteProtocolError, httpcore.TimeoutException, httpcore.NetworkError: there is no answer.
         """
         self._content, self._persistent, self._written = None, False, False
+        self._request, self._head, self._interim, self._searched = request, None, 0, 0
         self.sent = True
+        if self._pushing is not None and pass_on is not None:
+            self._pass_on = pass_on
+            self._pushing.call_on_arrival(self._on_arrival)
         if len(body) > _SHORT_BYTES:
             self._writer = asyncio.get_running_loop().create_task(self._write_long(request.head, body))
         else:
@@ -71,24 +90,25 @@ class HttpConnection:
             ):  # the server may have refused the request and hung up: its answer is read below
                 await self._stream.write(request.head + body, self._silence_s)
                 self._written = True
-        for _ in range(_MOST_INTERIM + 1):
-            received = await self._read_head(request.method)
-            if received.head.status >= _FIRST_FINAL_STATUS:
-                self._content = MessageContent(received.framing)
-                self._content.feed(self._ahead)
-                self._ahead, self._persistent = b"", received.persistent
-                return received.head
-            if received.head.status == _SWITCHING_PROTOCOLS:
-                if not request.upgrades:
-                    raise httpcore.RemoteProtocolError("it switches to a protocol that nobody asked for")
-                return received.head
-        raise httpcore.RemoteProtocolError("more interim answers than anybody needs")
+        while (head := self._take_head()) is None:
+            await self._wait()
+        return head
 
     async def read(self) -> bytes:
         """Return what has come of the content, at most 64 KB, as soon as something has; `b""` at its end.
 
         Raises:
             httpcore.RemoteProtocolError, httpcore.TimeoutException, httpcore.NetworkError: the content is cut off.
+        """
+        while (piece := self.take()) is None:
+            await self._wait()
+        return piece
+
+    def take(self) -> bytes | None:
+        """Return what has come of the content, as `read` does; None: nothing has come yet.
+
+        Raises:
+            httpcore.RemoteProtocolError, httpcore.NetworkError: the content is cut off.
         """
         content = self._content
         assert content is not None, "ask() comes first"
@@ -97,11 +117,10 @@ class HttpConnection:
                 piece = content.read()
                 if piece or content.complete:
                     return piece
-                data = await self._receive()
-                if data:
-                    content.feed(data)
-                else:
-                    content.end()
+                data = None if self._pushing is None else self._pushing.take(_READ_BYTES)
+                if data is None:
+                    return None
+                self._add(data)
         except ValueError as error:
             raise httpcore.RemoteProtocolError(str(error)) from None
 
@@ -118,6 +137,7 @@ class HttpConnection:
 
     async def finish(self) -> bool:
         """After an answer: prepare the next request, or close. Return whether the connection can be used again."""
+        self._ignore_arrivals()
         content = self._content
         done = self._written and self._persistent and content is not None and content.complete
         if content is None or not done or content.rest:
@@ -127,26 +147,74 @@ class HttpConnection:
 
     async def aclose(self) -> None:
         """Close at once: unsent bytes are dropped, and a reader gets an error."""
+        self._ignore_arrivals()
         if self._writer is not None:
             self._writer.cancel()
         await self._stream.aclose()
 
-    async def _read_head(self, method: bytes) -> ReceivedReply:
-        """Return the next head, and take no byte behind it."""
-        searched = 0
-        while (end := reply_head_end(self._ahead, searched)) is None:
-            searched = len(self._ahead)
-            if searched > _HEAD_BYTES:
+    # --- what comes --------------------------------------------------------------------------------------------------
+
+    def _on_arrival(self) -> bool:
+        """Have what has come passed on before any task is woken; False: the task that reads has to go on.
+
+        It meets the same fault, if there is one.
+        """
+        try:
+            head = self._take_head()
+            return (head is None or self._pass_on is None or self._pass_on(head)) and self._timeout is None
+        except NETWORK_ERRORS:
+            return False
+
+    def _ignore_arrivals(self) -> None:
+        if self._pushing is not None and self._pass_on is not None:
+            self._pushing.call_on_arrival(None)
+            self._pass_on = None
+
+    def _take_head(self) -> ReplyHead | None:
+        """Return the head of the answer when it is here, and take no byte behind it; None: it has not come yet."""
+        while self._head is None:
+            end = reply_head_end(self._ahead, self._searched)
+            if end is not None:
+                self._take_one_head(end)
+                continue
+            self._searched = len(self._ahead)
+            if self._searched > _HEAD_BYTES:
                 raise httpcore.RemoteProtocolError("the head is too large")
-            data = await self._receive()
+            data = None if self._pushing is None else self._pushing.take(_READ_BYTES)
+            if data is None:
+                return None
+            self._add(data)
+        return self._head
+
+    def _take_one_head(self, end: int) -> None:
+        """Take a head: that of the answer, or one of an interim answer, which is skipped."""
+        assert self._request is not None, "it is what is answered"
+        received = read_reply_head(self._ahead[:end], self._request.method)
+        if isinstance(received, BadReply):
+            raise httpcore.RemoteProtocolError(received.reason)
+        if received.head.status >= _FIRST_FINAL_STATUS:
+            self._content = MessageContent(received.framing)
+            self._content.feed(self._ahead[end:])
+            self._head, self._ahead, self._persistent = received.head, b"", received.persistent
+            return
+        if received.head.status == _SWITCHING_PROTOCOLS:
+            if not self._request.upgrades:
+                raise httpcore.RemoteProtocolError("it switches to a protocol that nobody asked for")
+            self._head = received.head
+        elif self._interim == _MOST_INTERIM:
+            raise httpcore.RemoteProtocolError("more interim answers than anybody needs")
+        self._ahead, self._searched, self._interim = self._ahead[end:], 0, self._interim + 1
+
+    def _add(self, data: bytes) -> None:
+        """Add what has come next to the head or to the content; `b""`: its end."""
+        if self._content is None:
             if not data:
                 raise httpcore.ReadError("closed without an answer")
             self._ahead += data
-        head, self._ahead = self._ahead[:end], self._ahead[end:]
-        received = read_reply_head(head, method)
-        if isinstance(received, BadReply):
-            raise httpcore.RemoteProtocolError(received.reason)
-        return received
+        elif data:
+            self._content.feed(data)
+        else:
+            self._content.end()
 
     async def _write_long(self, begin: bytes, body: bytes) -> None:
         """Write a long request. If that fails, the reader of the answer gets an error."""
@@ -164,13 +232,25 @@ class HttpConnection:
             if self._timeout is not None and self._silence_s is not None:
                 self._timeout.reschedule(asyncio.get_running_loop().time() + self._silence_s)
 
-    async def _receive(self) -> bytes:
+    async def _wait(self) -> None:
+        """Return when something more has come."""
         if self._silence_s is None or self._writer is None:
-            return await self._stream.read(_READ_BYTES, self._silence_s)
+            await self._receive(self._silence_s)
+            return
         try:
             async with asyncio.timeout_at(None) as self._timeout:  # until the request is written
-                return await self._stream.read(_READ_BYTES)
+                await self._receive(None)
         except TimeoutError:
             raise httpcore.ReadTimeout("nothing came") from None
         finally:
             self._timeout = None
+
+    async def _receive(self, silence_s: float | None) -> None:
+        if self._pushing is not None:
+            await self._pushing.wait(silence_s)
+            return
+        data = await self._stream.read(_READ_BYTES, silence_s)
+        try:
+            self._add(data)
+        except ValueError as error:
+            raise httpcore.RemoteProtocolError(str(error)) from None

@@ -1,6 +1,6 @@
 """Opening a connection to a target: TCP directly to it, and TLS with its certificate verified.
 
-Not here: what is sent on it, and proxies.
+Also here: what a connection can do beyond httpcore's interface. Not here: what is sent on it, and proxies.
 """
 
 from __future__ import annotations
@@ -8,12 +8,37 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import httpcore
 
 from segue.http.routes import Target
+
+
+class PushingStream(httpcore.AsyncNetworkStream):
+    """A stream that can tell at once that something has come: no task has to be woken for it."""
+
+    @abstractmethod
+    def call_on_arrival(self, arrived: Callable[[], bool] | None) -> None:
+        """Call this, and not for the end, as soon as bytes have come; where it returns False, wake the reader too."""
+
+    @abstractmethod
+    def take(self, max_bytes: int) -> bytes | None:
+        """Return what has come; `b""`: the peer has ended; None: nothing has come yet.
+
+        Raises:
+            httpcore.ReadError: nothing will come.
+        """
+
+    @abstractmethod
+    async def wait(self, silence_s: float | None = None) -> None:
+        """Return when there may be something to take.
+
+        Raises:
+            httpcore.ReadTimeout: nothing has come for so long.
+        """
 
 
 def client_tls(cafile: Path | None = None) -> ssl.SSLContext:

@@ -63,6 +63,19 @@ class StreamedReply:
             await self.aclose()
         return piece
 
+    def take(self) -> bytes | None:
+        """Return what has come of the content, as `read` does; None: nothing has come yet, or only `read` decodes it.
+
+        Raises:
+            NETWORK_ERRORS: the content is cut off; `read` says more about it.
+        """
+        return None if self._closed or self._decoder is not None else self._lease.connection.take()
+
+    @property
+    def encoded(self) -> bool:
+        """Only `read` returns the content, since it has to be decoded."""
+        return self._decoder is not None
+
     async def aclose(self) -> None:
         """Release the answer. If it was not read to its end, close its connection, so that the target stops.
 
@@ -74,13 +87,12 @@ class StreamedReply:
 
     async def _next(self) -> bytes:
         while True:
-            if self._decoder is not None:
-                piece = self._decoder.read()
-                if piece:
-                    return piece
-            part = await self._lease.connection.read()
             if self._decoder is None:
-                return part
+                return await self._lease.connection.read()
+            piece = self._decoder.read()
+            if piece:
+                return piece
+            part = await self._lease.connection.read()
             if not part:
                 self._decoder.finish()
                 return b""

@@ -86,6 +86,12 @@ class ExchangeHost(Protocol):
     def wake(self) -> None:
         """Let the writer look again: there is something to send."""
 
+    def write_now(self) -> None:
+        """Let the writer send what there is in this call: somebody waits for it."""
+
+    def note_unflushed(self, exchange: ForwardedExchange) -> None:
+        """Note what `flush_later` does, and leave it to the caller to wake the writer."""
+
     def flush_later(self, exchange: ForwardedExchange) -> None:
         """Note that an exchange holds compressed bytes that its peer cannot read yet."""
 
@@ -111,6 +117,8 @@ class ForwardedExchange:
         self._has_room = asyncio.Event()
         self._encoder = StreamEncoder(self._window_log)
         self._prepared = False
+        self._begun = False
+        self._fold = DeferredFold()
         self._beginning = bytearray()
         self._body: Body | None = None
         self._base_id: bytes | None = None
@@ -266,33 +274,67 @@ class ForwardedExchange:
         self._session.wake()
 
     async def _forward(self, resolved: Resolved) -> None:
-        fold = DeferredFold(b"")
         preparation = asyncio.get_running_loop().call_later(_PREPARE_AFTER_S, self._prepare)
         try:
             async with aclosing(await self._open(resolved)) as reply:
                 self._resources.uploads.release(self)
                 self._body = None  # the provider has it, and it is a base as long as there is room
-                fold = DeferredFold(b"".join(values(reply.head.lines, b"content-type")[:1]))
-                await self._pass_on(reply, fold)
+                self._fold.content_type = b"".join(values(reply.head.lines, b"content-type")[:1])
+                await self._pass_on(reply)
             self._finish()
             await _let_writers_go_first()
         finally:
             preparation.cancel()
-            self._keep(fold)
+            self._keep()
 
     async def _open(self, resolved: Resolved) -> StreamedReply:
         body = None if self._body is None else self._body.sent
-        return await self._resources.egress.open(resolved, self._opened.head, body, extra=self._session.extra)
+        return await self._resources.egress.open(
+            resolved, self._opened.head, body, extra=self._session.extra, pass_on=self._pass_on_now
+        )
 
-    async def _pass_on(self, reply: StreamedReply, fold: DeferredFold | None = None) -> None:
-        self._begin(reply.head)
-        while chunk := await reply.read():
+    def _pass_on_now(self, reply: StreamedReply) -> bool:
+        """Pass on what has just come of the reply, before any task is woken; False: the task has to go on.
+
+        What the agent waits for goes first, in this call; what is kept of it is noted afterwards.
+        """
+        begins = not self._begun
+        if begins:
+            self._begin(reply.head)
+        passed: list[bytes] = []
+        try:
+            goes_on = self._pass_on_arrived(reply, passed)
+        finally:
+            self._session.write_now()
+            for chunk in passed:
+                self._note(chunk)
+        return goes_on and not begins
+
+    def _pass_on_arrived(self, reply: StreamedReply, passed: list[bytes]) -> bool:
+        """Send what has come, as far as there is room; False: there is something else to do than to wait for more."""
+        if reply.encoded or self._fold.due:
+            return False
+        while self._end.room(self.number) > 0:
+            chunk = reply.take()
+            if not chunk:
+                return chunk is None
+            self._end.send(self.number, self._encoder.feed(chunk))
+            self._session.note_unflushed(self)
+            passed.append(chunk)
+        return False
+
+    async def _pass_on(self, reply: StreamedReply) -> None:
+        if not self._begun:
+            self._begin(reply.head)
+            self._session.wake()
+        while True:
+            if self._fold.due:
+                await _let_writers_go_first()
+                self._fold.fold()
+            chunk = await reply.read()
+            if not chunk:
+                return
             await self._send(chunk)
-            if fold is not None:
-                fold.feed(chunk)
-                if fold.due:
-                    await _let_writers_go_first()
-                    fold.fold()
 
     async def _connect(self, resolved: Resolved) -> None:
         opened = await self._resources.egress.connect(resolved, self._opened.head, extra=self._session.extra)
@@ -302,6 +344,7 @@ class ForwardedExchange:
             self._finish()
             return
         self._begin(opened.head)
+        self._session.wake()
         upward = asyncio.create_task(self._upward(opened))
         try:
             closed = await self._downward(opened)
@@ -426,22 +469,28 @@ class ForwardedExchange:
             self._encoder.go_through_prefix()
 
     def _begin(self, head: ReplyHead) -> None:
-        """Send the head of the provider's reply."""
+        """Send the head of the provider's reply, when the writer is woken."""
+        self._begun = True
         self._prepare()
         self._end.reply(self.number, head)
-        self._session.wake()
 
     async def _send(self, data: bytes) -> None:
         """Send bytes of the reply, and wait until there is room for more."""
+        self._end.send(self.number, self._encoder.feed(data))
+        self._session.flush_later(self)
+        self._note(data)
+        while self._end.room(self.number) <= 0:
+            self._has_room.clear()
+            await self._has_room.wait()
+
+    def _note(self, data: bytes) -> None:
+        """Keep of what was sent what later replies and requests may build on."""
         if len(self._beginning) < REPLY_BASE_BYTES:
             self._beginning += data[: REPLY_BASE_BYTES - len(self._beginning)]
             if len(self._beginning) == REPLY_BASE_BYTES:
                 self._end.keep_reply(self.number, bytes(self._beginning))
-        self._end.send(self.number, self._encoder.feed(data))
-        self._session.flush_later(self)
-        while self._end.room(self.number) <= 0:
-            self._has_room.clear()
-            await self._has_room.wait()
+        if not self._for_websocket:
+            self._fold.feed(data)
 
     def _finish(self) -> None:
         self._end.send(self.number, self._encoder.finish())
@@ -471,10 +520,10 @@ class ForwardedExchange:
         self._end.finish(self.number)
         self._session.wake()
 
-    def _keep(self, fold: DeferredFold) -> None:
+    def _keep(self) -> None:
         """Keep what was sent and what came back, as far as it came, for the next request to be sent against."""
         if self._base_id is not None:
-            self._resources.bases.complete(self.tenant, self._base_id, fold.value)
+            self._resources.bases.complete(self.tenant, self._base_id, self._fold.value)
 
     def _add_base(self, base: Base | None) -> None:
         if base is not None:

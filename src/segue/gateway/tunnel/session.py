@@ -168,6 +168,15 @@ class SidecarSession:
         if self._writer is not None:
             self._writer.wake()
 
+    def write_now(self) -> None:
+        """Let the writer send what there is in this call: somebody waits for it."""
+        if self._writer is not None:
+            self._writer.write_now()
+
+    def note_unflushed(self, exchange: ForwardedExchange) -> None:
+        """Note what `flush_later` does, and leave it to the caller to wake the writer."""
+        self._unflushed.add(exchange)
+
     def flush_later(self, exchange: ForwardedExchange) -> None:
         """Note that an exchange holds compressed bytes that its peer cannot read yet."""
         self._unflushed.add(exchange)

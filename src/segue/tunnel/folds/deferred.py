@@ -15,10 +15,10 @@ BATCH_BYTES: Final = 16 * 1024
 
 
 class DeferredFold:
-    """A `Fold` of one reply that does its work later."""
+    """A `Fold` of one reply that does its work later. `content_type` has to be right when it does."""
 
-    def __init__(self, content_type: bytes) -> None:
-        self._content_type = content_type
+    def __init__(self, content_type: bytes = b"") -> None:
+        self.content_type = content_type
         self._fold: Fold | None = None
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
@@ -36,7 +36,7 @@ class DeferredFold:
     def fold(self) -> None:
         """Fold what waits."""
         if self._waiting:
-            self._fold = self._fold or Fold(self._content_type)
+            self._fold = self._fold or Fold(self.content_type)
             self._fold.feed(b"".join(self._waiting))
             self._waiting.clear()
             self._waiting_bytes = 0
