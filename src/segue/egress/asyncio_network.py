@@ -260,7 +260,7 @@ class _AsyncioStream(PushingStream):
 
 
 class _Silence:
-    """The timer of one wait: it ends it when nothing has come for so long, not even for somebody else than the waiter."""
+    """The timer of one wait, which ends it when nothing has come for so long, not for anybody."""
 
     def __init__(self, wire: _Wire, waiter: asyncio.Future[None], silence_s: float) -> None:
         self._wire = wire

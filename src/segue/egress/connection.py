@@ -17,7 +17,7 @@ import msgspec
 
 from segue.egress.errors import NETWORK_ERRORS
 from segue.egress.network import PushingStream
-from segue.http.heads import ReplyHead
+from segue.http.heads import Line, ReplyHead
 from segue.http.message_content import MessageContent
 from segue.http.reply_rules import BadReply, read_reply_head, reply_head_end
 
@@ -61,6 +61,8 @@ class HttpConnection:
         self._request: OutboundRequest | None = None
         self._head: ReplyHead | None = None
         """The head of the answer, once it is here."""
+        self.passed_on: tuple[Line, ...] | None = None
+        """The lines of the answer that are passed on, if it is a usual one with content in no coding."""
         self._pass_on: Callable[[ReplyHead], bool] | None = None
         self._content: MessageContent | None = None
         self._persistent = False
@@ -77,6 +79,7 @@ class HttpConnection:
             httpcore.RemoteProtocolError, httpcore.TimeoutException, httpcore.NetworkError: there is no answer.
         """
         self._content, self._persistent, self._written = None, False, False
+        self.passed_on = None
         self._request, self._head, self._interim, self._searched = request, None, 0, 0
         self.sent = True
         if self._pushing is not None and pass_on is not None:
@@ -173,6 +176,11 @@ class HttpConnection:
     def _take_head(self) -> ReplyHead | None:
         """Return the head of the answer when it is here, and take no byte behind it; None: it has not come yet."""
         while self._head is None:
+            if len(self._ahead) == self._searched:
+                data = None if self._pushing is None else self._pushing.take(_READ_BYTES)
+                if data is None:
+                    return None
+                self._add(data)
             end = reply_head_end(self._ahead, self._searched)
             if end is not None:
                 self._take_one_head(end)
@@ -180,10 +188,6 @@ class HttpConnection:
             self._searched = len(self._ahead)
             if self._searched > _HEAD_BYTES:
                 raise httpcore.RemoteProtocolError("the head is too large")
-            data = None if self._pushing is None else self._pushing.take(_READ_BYTES)
-            if data is None:
-                return None
-            self._add(data)
         return self._head
 
     def _take_one_head(self, end: int) -> None:
@@ -196,6 +200,7 @@ class HttpConnection:
             self._content = MessageContent(received.framing)
             self._content.feed(self._ahead[end:])
             self._head, self._ahead, self._persistent = received.head, b"", received.persistent
+            self.passed_on = received.passed_on
             return
         if received.head.status == _SWITCHING_PROTOCOLS:
             if not self._request.upgrades:

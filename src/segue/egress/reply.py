@@ -21,8 +21,9 @@ class StreamedReply:
     """
 
     def __init__(self, head: ReplyHead, *, lease: Lease, method: bytes, kind: ExchangeKind = "http") -> None:
-        self._decoder = decoder_for(head.lines) if has_content(method, head.status) else None
-        lines = reply_lines(head, method, kind)
+        passed_on = lease.connection.passed_on if kind == "http" else None
+        self._decoder = decoder_for(head.lines) if passed_on is None and has_content(method, head.status) else None
+        lines = reply_lines(head, method, kind) if passed_on is None else passed_on
         if self._decoder is not None:
             lines = tuple(line for line in lines if line.name.lower() != b"content-encoding")
         self.head = ReplyHead(head.status, head.reason, lines)

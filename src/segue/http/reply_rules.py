@@ -14,19 +14,26 @@ from typing import Final
 import msgspec
 
 from segue.http.field_syntax import TOKEN, VALUE
-from segue.http.heads import Line, ReplyHead, has_content
+from segue.http.heads import PER_HOP, Line, ReplyHead, has_content
 from segue.http.request_rules import Framing
 
 _END: Final = re.compile(rb"\n\r?\n")
 _STATUS_LINE: Final = re.compile(
     rb"HTTP/(?P<version>1\.[01]) (?P<status>[1-9][0-9]{2})(?: (?P<reason>[^\x00\n\x0b\x0c\r]*))?\r?\n"
 )
+#: A head as nearly all are: of HTTP/1.1, of a reply with content, with CR LF and without a folded line.
+_USUAL_HEAD: Final = re.compile(
+    rb"HTTP/1\.1 (?!204|304)([2-9][0-9]{2})(?: ([^\x00\n\x0b\x0c\r]*))?\r\n((?:%b:%b\r\n)*)\r\n" % (TOKEN, VALUE)
+)
+#: Lines that are not just passed on.
+_NOTED: Final = PER_HOP | {b"content-encoding"}
 _LINES: Final = re.compile(rb"(?:%b:%b\r?\n)*\r?\n" % (TOKEN, VALUE))
 #: A folded line goes on behind white space (RFC 9112, 5.2). A line of nothing but white space is folded too.
 _FOLD: Final = re.compile(rb"\r?\n[\t ]+")
 _LENGTH: Final = re.compile(rb"[0-9]{1,20}")
 _FRAMING_LINES: Final = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 _FIRST_FINAL_STATUS: Final = 200
+_KEEP_ALIVE: Final = b"keep-alive"
 
 NO_CONTENT: Final = Framing(0, chunked=False)
 CHUNKED: Final = Framing(None, chunked=True)
@@ -42,6 +49,8 @@ class ReceivedReply(msgspec.Struct, frozen=True):
     """Of the content; without a length and chunks it ends with the connection."""
     persistent: bool
     """The connection goes on after the content (RFC 9112, 9.3)."""
+    passed_on: tuple[Line, ...] | None = None
+    """The end-to-end lines of a reply with content in no coding, if it is a usual one; None: look yourself."""
 
 
 class BadReply(msgspec.Struct, frozen=True):
@@ -61,6 +70,43 @@ def reply_head_end(data: bytes, start: int = 0) -> int | None:
 
 def read_reply_head(data: bytes, method: bytes) -> ReceivedReply | BadReply:
     """Read a whole head, with its blank line, of a reply to a request with this method."""
+    usual = _USUAL_HEAD.fullmatch(data)
+    received = None if usual is None or method == b"HEAD" else _read_usual(usual)
+    return _read_any(data, method) if received is None else received
+
+
+def _read_usual(usual: re.Match[bytes]) -> ReceivedReply | None:
+    """Read a head in one pass; None: it is not so usual. The first event of a reply waits for this."""
+    status, reason, block = usual.groups(b"")
+    lines: list[Line] = []
+    passed_on: list[Line] = []
+    noted: dict[bytes, bytes] = {}
+    for text in block.split(b"\r\n"):
+        name, _, value = text.partition(b":")
+        line = tuple.__new__(Line, (name, value.strip(b" \t")))  # its own constructor is a call of Python
+        lines.append(line)
+        lowered = name.lower()
+        if lowered not in _NOTED:
+            passed_on.append(line)
+        elif lowered in noted:
+            return None
+        else:
+            noted[lowered] = line[1].lower()
+    del lines[-1], passed_on[-1]  # behind the last end of a line
+    coding, length = noted.get(b"transfer-encoding"), noted.get(b"content-length")
+    if b"content-encoding" in noted or noted.get(b"connection", _KEEP_ALIVE) != _KEEP_ALIVE:
+        return None
+    if length is None and coding == b"chunked":
+        framing = CHUNKED
+    elif coding is None and length is not None and _LENGTH.fullmatch(length):
+        framing = Framing(int(length), chunked=False)
+    else:
+        return None
+    head = ReplyHead(int(status), reason, tuple(lines))
+    return ReceivedReply(head, framing, persistent=True, passed_on=tuple(passed_on))
+
+
+def _read_any(data: bytes, method: bytes) -> ReceivedReply | BadReply:
     first = _STATUS_LINE.match(data)
     if first is None:
         return BadReply("the status line is none")

@@ -301,9 +301,9 @@ def _encode_resume(resume: ExchangeResume) -> bytes:
 
 
 def _encode_data(frame: Data) -> bytes:
-    flags = _FINAL * frame.final | _AGAIN * frame.again
-    head = bytes([_DATA]) + encode_varint(frame.exchange) + bytes([flags]) + encode_varint(frame.offset)
-    return head + _text(frame.payload)
+    flags, payload = _FINAL * frame.final | _AGAIN * frame.again, frame.payload
+    exchange, offset, size = encode_varint(frame.exchange), encode_varint(frame.offset), encode_varint(len(payload))
+    return b"%c%b%c%b%b%b" % (_DATA, exchange, flags, offset, size, payload)
 
 
 def _encode_head_piece(frame: Open | ReplyFrame) -> bytes:

@@ -29,6 +29,9 @@ _VALUE = 2
 _REPEAT = 3
 _FIRST_SLOT = 4
 _LITERAL_BYTE, _ONCE_BYTE, _VALUE_BYTE, _REPEAT_BYTE = (bytes((form,)) for form in range(_FIRST_SLOT))
+#: A reference to each slot, and the least byte with which a varint goes on.
+_SLOTS = tuple(encode_varint(slot + _FIRST_SLOT) for slot in range(MAX_LINES))
+_LONG_VARINT = 0x80
 #: A single line is shorter as a reference to its slot.
 _LEAST_REPEATED = 2
 
@@ -56,25 +59,57 @@ class HeaderTable:
         """Return the slot that holds this line."""
         return self._by_line.get(line)
 
-    def find_name(self, name: bytes) -> int | None:
-        """Return the slot of the latest line added with this name."""
-        return self._by_name.get(name)
+    def encode(self, lines: Sequence[bytes]) -> bytes:
+        """Encode the lines of a head; the receiver's table makes the same steps when it decodes them."""
+        encoded: list[bytes] = []
+        slot_of, note_use, latest = self._by_line.get, self._slots.move_to_end, self.latest
+        at, end = 0, len(lines)
+        same_end = min(end, len(latest))
+        while at < end:
+            same = at
+            while same < same_end and lines[same] == latest[same]:
+                same += 1
+            if same - at >= _LEAST_REPEATED:
+                encoded += (_REPEAT_BYTE, encode_varint(same - at))
+                self.use(lines[at:same])
+                at = same
+                continue
+            slot = slot_of(lines[at])
+            if slot is None:
+                encoded.append(self._encode_new(lines[at]))
+            else:
+                note_use(slot)
+                encoded.append(_SLOTS[slot])
+            at += 1
+        self.latest = tuple(lines)
+        return b"".join(encoded)
 
-    def get(self, slot: int) -> bytes | None:
-        """Return the line in a slot."""
-        return self._slots.get(slot)
-
-    def touch(self, slot: int) -> None:
-        """Note that a line was used."""
-        self._slots.move_to_end(slot)
-
-    def use(self, lines: Iterable[bytes]) -> None:
-        """Note that lines were used; skip those that are not in the table."""
-        slot_of, move_to_end = self._by_line.get, self._slots.move_to_end
-        for line in lines:
-            slot = slot_of(line)
-            if slot is not None:
-                move_to_end(slot)
+    def decode(self, data: bytes, at: int = 0) -> list[bytes] | None:
+        """Decode the lines of a head; None if it is none."""
+        lines: list[bytes] = []
+        size_bytes, end = 0, len(data)
+        held_in, note_use = self._slots.get, self._slots.move_to_end
+        while at < end:
+            form = data[at]
+            if _FIRST_SLOT <= form < _LONG_VARINT:
+                held = held_in(form - _FIRST_SLOT)
+                if held is None:
+                    return None
+                note_use(form - _FIRST_SLOT)
+                lines.append(held)
+                size_bytes += len(held) + 2
+                at += 1
+            else:
+                entry = self._decode_entry(data, at, len(lines))
+                if entry is None:
+                    return None
+                some, at = entry
+                size_bytes += sum(map(len, some)) + 2 * len(some)
+                lines += some
+            if len(lines) > MAX_HEAD_LINES + 1 or size_bytes > 2 * MAX_HEAD_BYTES:
+                return None  # references expand, so what they expand to is bounded too
+        self.latest = tuple(lines)
+        return lines
 
     def add(self, line: bytes) -> None:
         """Add a line at the lowest free slot, if it is not too long."""
@@ -88,6 +123,66 @@ class HeaderTable:
         self._by_name[_name(line)] = slot
         self._size_bytes += len(line)
 
+    def use(self, lines: Iterable[bytes]) -> None:
+        """Note that lines were used; skip those that are not in the table."""
+        slot_of, note_use = self._by_line.get, self._slots.move_to_end
+        for line in lines:
+            slot = slot_of(line)
+            if slot is not None:
+                note_use(slot)
+
+    def _encode_new(self, line: bytes) -> bytes:
+        """Encode a line that is not in the table."""
+        named = self._by_name.get(_name(line)) if b":" in line else None
+        if len(line) > MAX_LINE_BYTES:
+            return _ONCE_BYTE + encode_varint(len(line)) + line
+        if named is None:
+            encoded = _LITERAL_BYTE + encode_varint(len(line)) + line
+        else:
+            value = line[line.index(b":") + 1 :]
+            encoded = _VALUE_BYTE + encode_varint(named) + encode_varint(len(value)) + value
+        self.add(line)
+        return encoded
+
+    def _decode_entry(self, data: bytes, at: int, place: int) -> tuple[Sequence[bytes], int] | None:
+        """Read an entry and repeat the sender's steps in the table; return its lines and the offset of the next."""
+        read = read_varint(data, at)
+        if read is None:
+            return None
+        form, at = read
+        if form >= _FIRST_SLOT:
+            held = self._slots.get(form - _FIRST_SLOT)
+            if held is None:
+                return None
+            self._slots.move_to_end(form - _FIRST_SLOT)
+            return (held,), at
+        if form != _REPEAT:
+            return self._decode_line(data, at, form)
+        read = read_varint(data, at)
+        repeated = () if read is None else self.latest[place : place + min(read[0], MAX_HEAD_LINES + 1)]
+        if read is None or not repeated or len(repeated) != read[0]:
+            return None
+        self.use(repeated)
+        return repeated, read[1]
+
+    def _decode_line(self, data: bytes, at: int, form: int) -> tuple[Sequence[bytes], int] | None:
+        """Read a line that is not a reference."""
+        name = b""
+        if form == _VALUE:
+            read = read_varint(data, at)
+            named = None if read is None else self._slots.get(read[0])
+            if read is None or named is None:
+                return None
+            name, at = _name(named), read[1]
+        read = read_varint(data, at)
+        if read is None or read[0] > len(data) - read[1]:
+            return None
+        length, at = read
+        line = name + data[at : at + length]
+        if form != _ONCE:
+            self.add(line)
+        return (line,), at + length
+
     def _evict(self) -> None:
         slot, line = self._slots.popitem(last=False)
         del self._by_line[line]
@@ -100,14 +195,14 @@ class HeaderTable:
 def encode_request(head: RequestHead, kind: ExchangeKind, table: HeaderTable) -> bytes:
     """Encode a request's head against the sender's table."""
     first = head.method + b" " + head.target
-    return bytes([KINDS.index(kind)]) + _encode([first, *map(_join, head.lines)], table)
+    return bytes([KINDS.index(kind)]) + table.encode([first, *[b"%b:%b" % line for line in head.lines]])
 
 
 def decode_request(data: bytes, table: HeaderTable) -> tuple[RequestHead, ExchangeKind] | None:
     """Decode a request's head against the receiver's table; None if it is not one."""
     if not data or data[0] >= len(KINDS):
         return None
-    lines = _decode(data, 1, table)
+    lines = table.decode(data, 1)
     if not lines:
         return None
     method, _, target = lines[0].partition(b" ")
@@ -120,12 +215,12 @@ def decode_request(data: bytes, table: HeaderTable) -> tuple[RequestHead, Exchan
 def encode_reply(head: ReplyHead, table: HeaderTable) -> bytes:
     """Encode a response's head against the sender's table."""
     first = b"%d %b" % (head.status, head.reason)
-    return _encode([first, *map(_join, head.lines)], table)
+    return table.encode([first, *[b"%b:%b" % line for line in head.lines]])
 
 
 def decode_reply(data: bytes, table: HeaderTable) -> ReplyHead | None:
     """Decode a response's head against the receiver's table; None if it is not one."""
-    lines = _decode(data, 0, table)
+    lines = table.decode(data)
     if not lines:
         return None
     status, _, reason = lines[0].partition(b" ")
@@ -143,109 +238,10 @@ def fits(head: RequestHead | ReplyHead) -> bool:
     return size_bytes <= MAX_HEAD_BYTES and len(head.lines) <= MAX_HEAD_LINES
 
 
-def _encode(lines: Sequence[bytes], table: HeaderTable) -> bytes:
-    encoded: list[bytes] = []
-    latest = table.latest
-    at, end = 0, len(lines)
-    same_end = min(end, len(latest))
-    while at < end:
-        same = at
-        while same < same_end and lines[same] == latest[same]:
-            same += 1
-        if same - at >= _LEAST_REPEATED:
-            encoded += (_REPEAT_BYTE, encode_varint(same - at))
-            table.use(lines[at:same])
-            at = same
-        else:
-            encoded.append(_encode_line(lines[at], table))
-            at += 1
-    table.latest = tuple(lines)
-    return b"".join(encoded)
-
-
-def _encode_line(line: bytes, table: HeaderTable) -> bytes:
-    slot = table.find(line)
-    if slot is not None:
-        table.touch(slot)
-        return encode_varint(slot + _FIRST_SLOT)
-    named = table.find_name(_name(line)) if b":" in line else None
-    if len(line) > MAX_LINE_BYTES:
-        return _ONCE_BYTE + encode_varint(len(line)) + line
-    if named is None:
-        encoded = _LITERAL_BYTE + encode_varint(len(line)) + line
-    else:
-        value = line[line.index(b":") + 1 :]
-        encoded = _VALUE_BYTE + encode_varint(named) + encode_varint(len(value)) + value
-    table.add(line)
-    return encoded
-
-
-def _decode(data: bytes, at: int, table: HeaderTable) -> list[bytes] | None:
-    lines: list[bytes] = []
-    size_bytes = 0
-    while at < len(data):
-        entry = _decode_entry(data, at, table, len(lines))
-        if entry is None:
-            return None
-        some, at = entry
-        for line in some:
-            size_bytes += len(line) + 2
-        lines += some
-        if len(lines) > MAX_HEAD_LINES + 1 or size_bytes > 2 * MAX_HEAD_BYTES:
-            return None  # references expand, so what they expand to is bounded too
-    table.latest = tuple(lines)
-    return lines
-
-
-def _decode_entry(data: bytes, at: int, table: HeaderTable, place: int) -> tuple[Sequence[bytes], int] | None:
-    """Read one entry and repeat the sender's steps in the table; return its lines and the offset of the next entry."""
-    read = read_varint(data, at)
-    if read is None:
-        return None
-    form, at = read
-    if form >= _FIRST_SLOT:
-        held = table.get(form - _FIRST_SLOT)
-        if held is None:
-            return None
-        table.touch(form - _FIRST_SLOT)
-        return (held,), at
-    if form != _REPEAT:
-        return _decode_line(data, at, table, form)
-    read = read_varint(data, at)
-    repeated = () if read is None else table.latest[place : place + min(read[0], MAX_HEAD_LINES + 1)]
-    if read is None or not repeated or len(repeated) != read[0]:
-        return None
-    table.use(repeated)
-    return repeated, read[1]
-
-
-def _decode_line(data: bytes, at: int, table: HeaderTable, form: int) -> tuple[Sequence[bytes], int] | None:
-    """Read a line that is not a reference."""
-    name = b""
-    if form == _VALUE:
-        read = read_varint(data, at)
-        named = None if read is None else table.get(read[0])
-        if read is None or named is None:
-            return None
-        name, at = _name(named), read[1]
-    read = read_varint(data, at)
-    if read is None or read[0] > len(data) - read[1]:
-        return None
-    length, at = read
-    line = name + data[at : at + length]
-    if form != _ONCE:
-        table.add(line)
-    return (line,), at + length
-
-
 def _name(line: bytes) -> bytes:
     """Return the name of the field with its colon."""
     name, colon, _ = line.partition(b":")
     return name + colon
-
-
-def _join(line: Line) -> bytes:
-    return line.name + b":" + line.value
 
 
 def _split(lines: Sequence[bytes]) -> tuple[Line, ...] | None:

@@ -8,7 +8,7 @@ connection; streams outlive it (`streams`). Not here: what frames mean, and the 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -66,7 +66,7 @@ class _SentPacket(msgspec.Struct, frozen=True):
     total: int
     """The bytes of all packets up to this one."""
     at: float
-    delivered: tuple[Callable[[], None], ...]
+    delivered: Sequence[Callable[[], None]]
 
 
 class CongestionWindow:
@@ -209,23 +209,33 @@ class TunnelLink:
         """
         if not self._sent and now >= self._sent_at + IDLE_S:
             self._window.restart()
-        queued = self._take_control()
+        queued: list[QueuedFrame] = []
+        if self._control:
+            self._take_control(queued)
         if not self._control:  # or data could overtake the head of its exchange
             self._add_data(queued, take_data)
-        answers = self._answers(now, alone=not queued)
-        if not queued and not answers:
-            return None
         # Acknowledgements first: the exchanges that they end make room for those that the other frames open.
-        packet = encode_packet([*answers, *(frame.encoded for frame in queued)])
-        if queued:
-            self._sent_at = now
-            self._sent_total += len(packet)
-            delivered = tuple(frame.delivered for frame in queued if frame.delivered is not None)
-            self._sent.append(_SentPacket(self._sent_total, now, delivered))
+        encoded = self._answers(now, alone=not queued) if self._may_answer else []
+        if not queued:
+            return encode_packet(encoded) if encoded else None
+        delivered: list[Callable[[], None]] = []
+        for frame in queued:
+            encoded.append(frame.encoded)
+            if frame.delivered is not None:
+                delivered.append(frame.delivered)
+        packet = encode_packet(encoded)
+        self._sent_at = now
+        self._sent_total += len(packet)
+        self._sent.append(_SentPacket(self._sent_total, now, delivered))
         return packet
 
-    def _take_control(self) -> list[QueuedFrame]:
-        queued: list[QueuedFrame] = []
+    @property
+    def _may_answer(self) -> bool:
+        """There may be something that is not acknowledged itself: an ACK, a PONG, or a PING when it is time."""
+        has_nothing = self._received_total == self._acked_to_peer and self._pong_due is None
+        return not has_nothing or self._ping_every_s is not None
+
+    def _take_control(self, queued: list[QueuedFrame]) -> None:
         size = OVERHEAD_BYTES
         while self._control and size + len(self._control[0].encoded) <= MAX_PACKET_BYTES:
             frame = self._control.popleft()
@@ -234,12 +244,13 @@ class TunnelLink:
             self._control_bytes -= len(frame.encoded) + _QUEUED_OVERHEAD_BYTES
             if frame.taken is not None:
                 frame.taken()
-        return queued
 
     def _add_data(self, queued: list[QueuedFrame], take_data: Callable[[int], QueuedFrame | None]) -> None:
-        size = OVERHEAD_BYTES + (sum([len(frame.encoded) for frame in queued]) if queued else 0)
-        packet_bytes = min(MAX_PACKET_BYTES, self._window.size_bytes // PACKETS_PER_WINDOW)
-        if self._window.size_bytes - self.in_flight_bytes - size < packet_bytes:
+        size, window_bytes = OVERHEAD_BYTES, self._window.size_bytes
+        for before in queued:
+            size += len(before.encoded)
+        packet_bytes = min(MAX_PACKET_BYTES, window_bytes // PACKETS_PER_WINDOW)
+        if window_bytes - (self._sent_total - self._acked_total) - size < packet_bytes:
             self._was_full = True  # a whole packet or none: no silly windows (RFC 1122, 4.2.3.4)
             return
         while True:

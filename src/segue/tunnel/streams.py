@@ -82,7 +82,7 @@ class Outgoing:
         """There is a piece to take."""
         if self.done:
             return False
-        end = self.end
+        end = self._kept_from + len(self._kept)
         if self._next < end and self._next < self._limit:
             return True
         return self._finished and self._next == end and not self._ended_on_link
@@ -92,7 +92,7 @@ class Outgoing:
         if not self.sendable:
             return None
         start = self._next - self._kept_from
-        stop = start + min(limit, self._limit - self._next, self.end - self._next)
+        stop = min(start + limit, self._limit - self._kept_from, len(self._kept))
         data = bytes(self._kept[start:stop])
         piece = Piece(self._next, data, self._finished and stop == len(self._kept))
         self._next += len(data)
