@@ -59,6 +59,10 @@ class HeaderTable:
         """Return the slot that holds this line."""
         return self._by_line.get(line)
 
+    def get(self, slot: int) -> bytes | None:
+        """Return the line in a slot."""
+        return self._slots.get(slot)
+
     def encode(self, lines: Sequence[bytes]) -> bytes:
         """Encode the lines of a head; the receiver's table makes the same steps when it decodes them."""
         encoded: list[bytes] = []
