@@ -15,7 +15,7 @@ from typing import Final, Literal
 from wsproto.utilities import generate_accept_token
 
 from segue.http.error_replies import FailureCode, failure_reply
-from segue.http.head_writing import encode_reply_head
+from segue.http.head_writing import encode_reply_head, encode_usual_reply
 from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead, end_to_end, has_content, values
 from segue.http.websocket import WebSocketClose, WebSocketMessage
 from segue.sidecar.agent_transport import AgentGone, AgentTransport
@@ -74,9 +74,30 @@ class AgentRequest:
 
     # ------------------------------------------------------------------------------------------------------ any reply
 
+    @property
+    def has_room(self) -> bool:
+        """`write_now` may be called."""
+        return self._transport.has_room
+
+    def write_now(self, data: bytes) -> None:
+        """Write what `begin` and `framed` have returned, if there is room."""
+        self._transport.write_now(data)
+
+    async def write(self, data: bytes) -> None:
+        """Write what `begin` and `framed` have returned, and return when the socket has room."""
+        await self._transport.write(data)
+
     async def start(self, head: ReplyHead) -> None:
         """Send the head of the reply. A Content-Length among its lines frames the body; else chunks or the end do."""
+        await self._transport.write(self.begin(head))
+
+    def begin(self, head: ReplyHead) -> bytes:
+        """Return what `start` sends; it has to be sent next."""
         self._expect("waiting")
+        usual = self._usual_head(head)
+        if usual is not None:
+            self.stage, self._chunked = "started", True
+            return usual
         if head.status < _FIRST_FINAL_STATUS:
             raise ValueError(f"{head.status} is not the status of a reply")
         length = _length(head)
@@ -92,7 +113,13 @@ class AgentRequest:
             lines = (*lines, _CLOSE)
         data = _encoded(ReplyHead(head.status, head.reason, lines))
         self.stage = "started"
-        await self._transport.write(data)
+        return data
+
+    def _usual_head(self, head: ReplyHead) -> bytes | None:
+        """Return the head of a reply in chunks that is a usual one; None: look at it line by line."""
+        if self._version != b"1.1" or not self._persistent or self.head.method == b"HEAD":
+            return None
+        return encode_usual_reply(head, _CHUNKED)
 
     async def end(self) -> None:
         """Complete the reply."""
@@ -137,17 +164,22 @@ class AgentRequest:
         if isinstance(data, WebSocketMessage):
             await self._transport.write(self._accepted().encode(data))
             return
+        framed = self.framed(data)
+        if framed:
+            await self._transport.write(framed)
+
+    def framed(self, data: bytes) -> bytes:
+        """Return what `send` sends of a reply's body; it has to be sent next."""
         self._expect("started")
         if not self._sends_body or not data:
-            return
+            return b""
         if self._chunked:  # RFC 9112, 7.1
-            await self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-            return
+            return b"%x\r\n%b\r\n" % (len(data), data)
         if self._left is not None:
             if len(data) > self._left:
                 raise RuntimeError("the body is longer than its Content-Length")
             self._left -= len(data)
-        await self._transport.write(data)
+        return data
 
     # ----------------------------------------------------------------------------------------------------- a WebSocket
 

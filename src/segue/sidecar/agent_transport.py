@@ -130,6 +130,15 @@ class AgentTransport(asyncio.Protocol):
             if self.gone.is_set():
                 raise AgentGone
 
+    @property
+    def has_room(self) -> bool:
+        """`write_now` may be called: the agent is there, and the socket takes more."""
+        return self._room.is_set() and not self.gone.is_set() and not self.transport.is_closing()
+
+    def write_now(self, data: bytes) -> None:
+        """Send in one write; see `has_room` before."""
+        self.transport.write(data)
+
     def reset(self) -> None:
         """Cut the connection so that the agent sees an error (RST), not an end."""
         connection = None if self.transport.is_closing() else self.connection

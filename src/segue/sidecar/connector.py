@@ -12,6 +12,7 @@ import socket as sockets
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
@@ -23,6 +24,7 @@ from aiohttp.tracing import Trace
 
 from segue.http.error_replies import FailureCode
 from segue.packet_writer import PacketSocket
+from segue.sidecar.packet_protocol import PacketProtocol
 from segue.sidecar.proxy import Proxy
 from segue.sidecar.tls_sessions import ClientIdentity
 from segue.sidecar.upgrade_answer import UpgradeReply, explain, read_answer
@@ -95,6 +97,7 @@ class _Acceptance(NamedTuple):
     """An upgrade that was accepted."""
 
     transport: asyncio.Transport
+    protocol: ResponseHandler
     answer: UpgradeReply
     took_hello: bool
 
@@ -108,13 +111,24 @@ class TunnelSocket(PacketSocket):
         self.took_hello = accepted.took_hello
         """The gateway has taken the link's first packet from the upgrade request."""
         self._client = socket
+        self._protocol = accepted.protocol
+        self._received = 0
 
     async def receive(self) -> bytes | None:
         """Return the next packet; None when there will be none."""
         message = await self._client.receive()
         if message.type is aiohttp.WSMsgType.TEXT:
             await self._client.close(code=aiohttp.WSCloseCode.UNSUPPORTED_DATA, message=b"a packet is a binary message")
-        return message.data if message.type is aiohttp.WSMsgType.BINARY else None
+        if message.type is not aiohttp.WSMsgType.BINARY:
+            return None
+        self._received += 1
+        return message.data
+
+    def hand_over(self, take: Callable[[bytes], object] | None) -> None:
+        """Give each packet to this as soon as it comes, instead of to `receive`, if none waits there; None: to that."""
+        frames = self._protocol.frames if isinstance(self._protocol, PacketProtocol) else None
+        if frames is not None and (take is None or frames.queued == self._received):
+            frames.take = take
 
     async def send(self, packet: bytes) -> None:
         """Send a packet; returns when the socket has room. `ConnectionError`: it is closed."""
@@ -168,6 +182,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, context: ssl.SSLContext, introduce: Introduce, resolver: AbstractResolver | None) -> None:
         super().__init__(ssl=context, force_close=True, resolver=resolver)
+        self._factory = partial(PacketProtocol, loop=self._loop)
         self._introduce = introduce
 
     async def _create_connection(
@@ -184,6 +199,7 @@ class _OpenSocketConnector(aiohttp.UnixConnector):
 
     def __init__(self, through: sockets.socket, introduce: Introduce) -> None:
         super().__init__("", force_close=True)
+        self._factory = partial(PacketProtocol, loop=self._loop)
         self._through = through
         self._introduce = introduce
 
@@ -287,24 +303,28 @@ def _upgrade_check(accepted: list[_Acceptance], *, has_key: bool) -> aiohttp.Cli
     async def check(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         response = await handler(request)
         try:
-            taken, answer = await _accepted(response, has_key=has_key)
+            connection, answer = await _accepted(response, has_key=has_key)
         except BaseException:
             response.close()
             raise
-        accepted.append(_Acceptance(taken, answer, bool(answer.epoch) and HELLO_HEADER in request.headers))
+        took_hello = bool(answer.epoch) and HELLO_HEADER in request.headers
+        accepted.append(_Acceptance(*connection, answer, took_hello))
         return response
 
     return check
 
 
-async def _accepted(response: aiohttp.ClientResponse, *, has_key: bool) -> tuple[asyncio.Transport, UpgradeReply]:
-    """Return the transport of an accepted upgrade; raise what any other answer means."""
+async def _accepted(
+    response: aiohttp.ClientResponse, *, has_key: bool
+) -> tuple[tuple[asyncio.Transport, ResponseHandler], UpgradeReply]:
+    """Return the connection of an accepted upgrade; raise what any other answer means."""
     if response.status == _SWITCHING_PROTOCOLS:
         connection = response.connection
         transport = None if connection is None else connection.transport
-        if transport is None:
+        protocol = None if connection is None else connection.protocol
+        if transport is None or protocol is None:
             raise GatewayUnreachableError("the connection is gone already")
-        return transport, _answer_of(response)
+        return (transport, protocol), _answer_of(response)
     answer = _answer_of(response, await _refusal_body(response))
     read = read_answer(answer.status, answer.body)
     if read.verdict is None:

@@ -36,6 +36,8 @@ _log = logging.getLogger("segue.sidecar")
 
 _SWITCHING_PROTOCOLS = 101
 _MAX_PATH_LENGTH = 200
+#: A provider thinks for longer than this, and the request has left by then.
+_PREPARE_AFTER_S = 0.002
 #: How long a request waits for one attempt to get a link, if the link has been away for too long to be waited for.
 _ATTEMPT_S = 2.0
 
@@ -208,6 +210,8 @@ class RequestHandler:
     ) -> Outcome:
         """Bring the reply to the agent. If the agent hangs up because of the link, the exchange becomes an orphan."""
         writer = ResponseWriter(request, exchange, self._stats)
+        exchange.pass_on = writer.pass_on
+        preparation = asyncio.get_running_loop().call_later(_PREPARE_AFTER_S, _prepare, writer, exchange)
         size = _size(request)  # while the provider thinks
         orphaned = False
         try:
@@ -228,6 +232,8 @@ class RequestHandler:
             request.abort()
             return "parked"
         finally:
+            preparation.cancel()
+            exchange.pass_on = _nobody_waits
             record.reply_bytes = writer.sent_bytes
             if not orphaned:
                 exchange.session.cancel(exchange)
@@ -293,6 +299,14 @@ class RequestHandler:
                 error,
             )
         )
+
+
+def _prepare(writer: ResponseWriter, exchange: AgentExchange) -> None:
+    writer.prepare(exchange.session.reply_base(exchange))
+
+
+def _nobody_waits() -> bool:
+    return False
 
 
 def _size(request: AgentRequest) -> int:

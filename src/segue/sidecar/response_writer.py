@@ -77,10 +77,19 @@ class ResponseWriter:
         self._exchange = exchange
         self._stats = stats
         self._window_log = SOCKET_WINDOW_LOG if request.kind == "websocket" else REPLY_WINDOW_LOG
-        self._decoder = StreamDecoder(self._window_log)
+        self._prefix = b""
+        self._decoder: StreamDecoder | None = None
         self._beginning = bytearray()
-        self._fold: DeferredFold | None = None
+        self._fold = DeferredFold()
+        self._begun = False
         self._position = 0
+        self._busy = False
+        """The task writes, and may wait for room."""
+        self._unread = False
+        """More can be expanded than was."""
+        self._broken = False
+        """It cannot be expanded."""
+        self._fault: Exception | None = None
         self._counted_bytes = 0
         self.sent_bytes = 0
         """How much of the body the agent was sent."""
@@ -88,29 +97,64 @@ class ResponseWriter:
     @property
     def folded(self) -> bytes:
         """The fold of what the agent was sent."""
-        return b"" if self._fold is None else self._fold.value
+        return self._fold.value
+
+    def prepare(self, prefix: bytes) -> None:
+        """Make the decoder of a reply that may build on this, while the provider thinks."""
+        if self._decoder is None:
+            self._prefix = prefix
+            self._decoder = StreamDecoder(self._window_log, prefix=prefix)
+
+    def pass_on(self) -> bool:
+        """Write what has come, in the call that got it; False: the task has to go on."""
+        head = self._exchange.head
+        if head is None or self._busy or self._fault or self._fold.due or not self._request.has_room:
+            return False
+        try:
+            return self._pass_on(head)
+        except Exception as fault:  # noqa: BLE001 - the task raises it: it ends this request, and not the link
+            self._fault = fault
+            return False
+
+    def _pass_on(self, head: ReplyHead) -> bool:
+        begins = not self._begun
+        data = self._begin(head) if begins else b""
+        piece = self._expand()
+        if piece:
+            data += self._request.framed(piece)
+        if data:
+            self._request.write_now(data)
+        if begins:
+            self._count(reply_bytes(head))
+        self._note(piece)
+        if not self._unread:
+            self._note_read()
+        return not (begins or self._unread or self._broken or self._fold.due)
 
     async def write(self, head: ReplyHead) -> Outcome:
         """Send head and body until the reply ends, in good order or not."""
         request, exchange = self._request, self._exchange
-        if exchange.prefix:
-            self._decoder = StreamDecoder(self._window_log, prefix=exchange.prefix)
-        self._fold = fold = DeferredFold(b"".join(values(head.lines, b"content-type")[:1]))
+        self._fold.content_type = b"".join(values(head.lines, b"content-type")[:1])
         with _woken_when_gone(request, exchange.changed):
-            self._count(reply_bytes(head))
-            await request.start(head)
+            if not self._begun:
+                await self._write(self._begin(head))
+                self._count(reply_bytes(head))
             while True:
-                data = exchange.log.read(self._position)
-                if data:
-                    if not await self._write_data(data):
-                        request.abort()
-                        return "cut"
-                    if fold.due:
-                        await _let_the_loop_write()
-                        fold.fold()
+                if self._fault is not None:
+                    raise self._fault
+                if self._unread or exchange.log.end > self._position:
+                    await self._write_data()
+                if self._broken:
+                    request.abort()
+                    return "cut"
+                if self._fold.due:
+                    await _let_the_loop_write()
+                    self._fold.fold()
+                elif exchange.log.end > self._position:
+                    pass
                 elif exchange.ending is None:
                     await _wait_for_change(request, exchange)
-                elif isinstance(exchange.ending, ReplyEnded) and (self._decoder.eof or not self._position):
+                elif isinstance(exchange.ending, ReplyEnded) and (self._decoded_all or not self._position):
                     exchange.session.keep_reply(exchange, bytes(self._beginning))
                     await request.end()
                     await _let_the_loop_write()
@@ -128,22 +172,63 @@ class ResponseWriter:
         self._stats.agent_bytes_out += size
         self._counted_bytes += size
 
-    async def _write_data(self, data: bytes) -> bool:
-        """Expand bytes of the reply and write them, as fast as the agent reads; False if they cannot be expanded."""
-        self._decoder.feed(data)
-        while piece := self._decoder.read(PIECE_BYTES):
-            if isinstance(piece, StreamError):
-                return False
-            await self._request.send(piece)
-            self._count(len(piece))
-            self.sent_bytes += len(piece)
+    def _begin(self, head: ReplyHead) -> bytes:
+        """Begin the reply; return its head as the agent gets it."""
+        data = self._request.begin(head)
+        self._begun = True
+        if self._decoder is None or self._exchange.prefix != self._prefix:
+            self._decoder = StreamDecoder(self._window_log, prefix=self._exchange.prefix)
+        return data
+
+    @property
+    def _decoded_all(self) -> bool:
+        return self._decoder is not None and self._decoder.eof
+
+    def _expand(self) -> bytes:
+        """Return the next piece of what has come; `_unread` tells whether there may be more."""
+        assert self._decoder is not None, "the reply has begun"
+        data = self._exchange.log.read(self._position)
+        if data:
+            self._decoder.feed(data)
+            self._position += len(data)
+        piece = self._decoder.read(PIECE_BYTES)
+        if isinstance(piece, StreamError):
+            self._broken, self._unread = True, False
+            return b""
+        self._unread = len(piece) == PIECE_BYTES
+        return piece
+
+    async def _write_data(self) -> None:
+        """Expand bytes of the reply and write them, as fast as the agent reads."""
+        while True:
+            piece = self._expand()
+            if piece:
+                await self._write(self._request.framed(piece))
+                self._note(piece)
+            if not self._unread:
+                break
+        self._note_read()
+
+    async def _write(self, data: bytes) -> None:
+        self._busy = True
+        try:
+            await self._request.write(data)
+        finally:
+            self._busy = False
+
+    def _note(self, piece: bytes) -> None:
+        """Count what was written, and keep what later requests and replies may build on."""
+        self._count(len(piece))
+        self.sent_bytes += len(piece)
+        if len(self._beginning) < REPLY_BASE_BYTES:
             self._beginning += piece[: REPLY_BASE_BYTES - len(self._beginning)]
-            assert self._fold is not None, "write() made it"
+        if piece:
             self._fold.feed(piece)
-        self._position += len(data)
+
+    def _note_read(self) -> None:
+        """Let the gateway send more."""
         self._exchange.session.consume_to(self._exchange, self._position)
         self._exchange.log.release(self._position)
-        return True
 
 
 async def _let_the_loop_write() -> None:

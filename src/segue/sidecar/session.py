@@ -15,8 +15,9 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from itertools import count
 from typing import TypeAlias, assert_never
 
@@ -38,13 +39,13 @@ from segue.sidecar.gateway_addresses import GatewayAddresses
 from segue.sidecar.link_search import GOOD_S, LinkSearch
 from segue.sidecar.link_status import LinkState, LinkStatus, LinkTimeouts, LinkUnavailable
 from segue.sidecar.link_successor import SuccessorFinder
+from segue.sidecar.packet_intake import PacketIntake
 from segue.sidecar.patience_timers import PatienceTimers
 from segue.sidecar.reply_log import ReplyLog
 from segue.sidecar.stats import Stats
 from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.events import (
     BaseMissed,
-    ClientEvent,
     ExchangeReset,
     GoneAway,
     LinkFailed,
@@ -99,13 +100,20 @@ class AgentExchange:
         self.consumed = 0
         """Up to this offset the reply has gone on, so that more may come."""
         self.changed = asyncio.Event()
-        """Set whenever `head`, `log` or `ending` has changed."""
+        """Set whenever `head`, `log` or `ending` has changed, unless `pass_on` has seen to it."""
+        self.pass_on: Callable[[], bool] = lambda: False
+        """Passes on what has come of the reply, before any task is woken; False: a task has to."""
         self.writable = asyncio.Event()
         """Set when there is room again for what the agent sends, and at the end."""
         self.upload_wanted = asyncio.Event()
         """Set when the gateway wants the body without a base, and at the end."""
         self.answered = asyncio.Event()
         """Set when the gateway has answered the message of a WebSocket that asked, and at the end."""
+
+    def tell_change(self) -> None:
+        """Have what has come passed on, or wake who waits for it."""
+        if not self.pass_on():
+            self.changed.set()
 
     def end(self, ending: Ending) -> None:
         """Record how it ended, and wake all who wait here."""
@@ -145,6 +153,8 @@ class GatewaySession:
         self._loop = asyncio.get_running_loop()
         self._tunnel = TunnelClient()
         self._exchanges: dict[int, AgentExchange] = {}
+        self._changed: dict[AgentExchange, None] = {}
+        """Those that got something of the present packet."""
         self._rejected: list[AgentExchange] = []
         self._status = LinkStatus(timeouts, self._loop.time(), was_up=was_up)
         self._search = LinkSearch()
@@ -264,7 +274,8 @@ class GatewaySession:
         if offset > exchange.consumed:
             self._tunnel.consume(exchange.handle, offset - exchange.consumed)
             exchange.consumed = offset
-            self._stir()
+            if self._tunnel.has_to_send:
+                self._stir()
 
     def send(self, exchange: AgentExchange, data: bytes, *, asks: bool = False) -> None:
         """Send bytes of a WebSocket's messages. `asks`: they end with one that needs a base; `answered` tells more."""
@@ -289,6 +300,10 @@ class GatewaySession:
     def keep_reply(self, exchange: AgentExchange, beginning: bytes) -> None:
         """Let later replies build on this one: `beginning` is the whole, or `REPLY_BASE_BYTES` of it."""
         self._tunnel.keep_reply(exchange.handle, beginning)
+
+    def reply_base(self, exchange: AgentExchange) -> bytes:
+        """Return what the reply may build on; empty if that is not known yet, or nothing."""
+        return self._tunnel.reply_base(exchange.handle)
 
     def orphan(self, exchange: AgentExchange) -> None:
         """Go on without an agent, as long as a later one can be given the reply from its beginning."""
@@ -447,7 +462,7 @@ class GatewaySession:
         writer.add_done_callback(lambda _: self._end_without_writer(socket))
         try:
             async with self._successors.watching(gateway, socket.abort):
-                reason = await self._read(socket, gateway)
+                reason = await PacketIntake(socket, partial(self._take, gateway)).run()
         except asyncio.CancelledError:
             await self._farewell.say(socket)
             raise
@@ -474,23 +489,26 @@ class GatewaySession:
         if not self._farewell.under_way:
             socket.abort()
 
-    async def _read(self, socket: TunnelSocket, gateway: str) -> str | None:
-        """Receive packets until the link is over; return what is wrong with it, if that is known."""
-        while True:
-            packet = await socket.receive()
-            if packet is None:
-                return None
-            self._stats.tunnel_bytes_down += frame_bytes(len(packet), masked=False)
-            for event in self._tunnel.receive(packet, self._loop.time()):
-                if isinstance(event, LinkFailed):
-                    _log.warning("action=link gateway=%s failed: %s", gateway, event.reason)
-                    await socket.close(event.reason)
-                    return event.reason
-                self._apply(event, gateway)
-            if self._writer is not None and not self._leaving:
-                self._writer.note_received()
+    def _take(self, gateway: str, packet: bytes) -> str | None:
+        """Take a packet; return what is wrong with the link, if something is."""
+        failed: LinkFailed | None = None
+        for event in self._tunnel.receive(packet, self._loop.time()):
+            if isinstance(event, LinkFailed):
+                failed = event
             else:
-                self._stir()
+                self._apply(event, gateway)
+        changed, self._changed = self._changed, {}
+        for exchange in changed:  # what agents wait for comes before all that is to be done for the link
+            exchange.tell_change()
+        if failed is not None:
+            _log.warning("action=link gateway=%s failed: %s", gateway, failed.reason)
+            return failed.reason
+        self._stats.tunnel_bytes_down += frame_bytes(len(packet), masked=False)
+        if self._writer is not None and not self._leaving:
+            self._writer.note_received()
+        else:
+            self._stir()
+        return None
 
     async def _write(self, writer: PacketWriter, socket: TunnelSocket) -> None:
         """Send packets until the link is over, or until the session is, and then say goodbye."""
@@ -513,10 +531,8 @@ class GatewaySession:
 
     # --- events ------------------------------------------------------------------------------------------------------
 
-    def _apply(self, event: ClientEvent, gateway: str) -> None:
+    def _apply(self, event: Welcomed | GoneAway | _ExchangeEvent, gateway: str) -> None:
         match event:
-            case LinkFailed():
-                raise AssertionError("the reader handles it")
             case Welcomed():
                 self._note_welcome(event, gateway)
             case GoneAway():
@@ -539,7 +555,7 @@ class GatewaySession:
                 self._note_upload(exchange, event)
             case ReplyStarted(head=head, prefix=prefix):
                 exchange.head, exchange.prefix = head, prefix
-                exchange.changed.set()
+                self._changed[exchange] = None
             case ReplyData(data=data):
                 self._add_reply_data(exchange, data)
             case ExchangeReset(code="not_forwarded") if not exchange.reopened:
@@ -567,7 +583,7 @@ class GatewaySession:
 
     def _add_reply_data(self, exchange: AgentExchange, data: bytes) -> None:
         exchange.log.write(data)
-        exchange.changed.set()
+        self._changed[exchange] = None
         if not exchange.orphaned:
             return
         if exchange.log.replayable:

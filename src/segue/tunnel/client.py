@@ -206,6 +206,11 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
         if exchange is not None:
             self._consume(exchange, size)
 
+    def reply_base(self, handle: int) -> bytes:
+        """Return what the reply may build on; empty if that is not known yet, or nothing."""
+        exchange = self._handles.get(handle)
+        return b"" if exchange is None else exchange.reply_base
+
     def keep_reply(self, handle: int, beginning: bytes) -> None:
         """Let later replies of its kind build on a reply: `beginning` is the whole, or `REPLY_BASE_BYTES` of it."""
         running, ended = self._handles.get(handle), self._ended.pop(handle, None)
