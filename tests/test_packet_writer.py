@@ -235,9 +235,29 @@ def test_a_packet_is_one_binary_message(masked: bool) -> None:
     socket = PacketSocket(cast("aiohttp.ClientWebSocketResponse[bool]", Opened()), pipe, masked=masked)
     socket.write(b"x" * MAX_PACKET_BYTES)
     assert bytes(pipe.written[:2]) == (b"\x82\xfe" if masked else b"\x82\x7e")
-    assert pipe.marks == [MAX_PACKET_BYTES]
+    assert pipe.marks == [0]  # a packet is written in the call
     assert (socket.has_room, socket.closed) == (False, False)
     socket.abort()
     assert socket.closed
     with pytest.raises(ConnectionResetError):
         socket.write(b"y")
+
+
+async def test_what_is_waited_for_leaves_in_the_call_and_what_comes_with_it_in_the_next_turn() -> None:
+    source, wire = Source(), Wire()
+    writer = PacketWriter(source, wire)
+    task = await resting(writer)
+    source.packets.append(b"first")
+    writer.write_now()
+    assert wire.sent == [b"first"]
+    source.packets.append(b"with it")
+    writer.write_now()
+    assert wire.sent == [b"first"]
+    await asyncio.sleep(0)
+    assert wire.sent == [b"first", b"with it"]
+    await asyncio.sleep(0)
+    source.packets.append(b"later")
+    writer.write_now()
+    assert wire.sent == [b"first", b"with it", b"later"]
+    task.cancel()
+    await asyncio.wait([task])

@@ -60,7 +60,7 @@ class PacketSocket:
         self._socket = socket
         self._transport = transport
         self._masked = masked
-        transport.set_write_buffer_limits(high=0)
+        transport.set_write_buffer_limits(high=0)  # uvloop writes in the call what is over the mark, all else later
 
     @property
     def closed(self) -> bool:

@@ -15,6 +15,7 @@ import trustme
 import uvloop
 
 from segue.egress.asyncio_network import AsyncioNetwork
+from segue.egress.network import PushingStream
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -168,3 +169,61 @@ async def test_a_handshake_that_fails_or_takes_too_long_is_no_connection() -> No
     async with served(silent) as port, connected(port) as stream:
         with pytest.raises(httpcore.ConnectTimeout):
             await stream.start_tls(ssl.create_default_context(), "localhost", 0.05)
+
+
+async def test_what_comes_is_told_at_once_and_the_reader_woken_only_if_it_is_to_go_on() -> None:
+    gates = [asyncio.Event() for _ in range(3)]
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for number, gate in enumerate(gates):
+            await gate.wait()
+            writer.write(b"%d" % number)
+
+    async with served(speak) as port, connected(port) as stream:
+        assert isinstance(stream, PushingStream)
+        taken, told = list[bytes | None](), asyncio.Event()
+
+        def arrived() -> bool:
+            taken.append(stream.take(100))
+            told.set()
+            return len(taken) < 3
+
+        stream.call_on_arrival(arrived)
+        assert stream.take(100) is None
+        waiting = asyncio.ensure_future(stream.wait(60.0))
+        for gate in gates:
+            assert not waiting.done()
+            gate.set()
+            await told.wait()
+            told.clear()
+        await waiting
+        stream.call_on_arrival(None)
+        assert await stream.read(100) == b""
+        await stream.wait()  # the end is there already
+        assert taken == [b"0", b"1", b"2"]
+
+
+async def test_a_stream_that_is_passed_on_without_its_reader_is_not_silent() -> None:
+    async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not ended.is_set():
+            writer.write(b"x")
+            await asyncio.sleep(0.01)
+        await silent.wait()
+
+    ended, silent = asyncio.Event(), asyncio.Event()
+    async with served(trickle) as port, connected(port) as stream:
+        assert isinstance(stream, PushingStream)
+        loop, taken = asyncio.get_running_loop(), list[float]()
+
+        def arrived() -> bool:
+            stream.take(100)
+            taken.append(loop.time())
+            if len(taken) == 20:
+                ended.set()
+            return True
+
+        stream.call_on_arrival(arrived)
+        with pytest.raises(httpcore.ReadTimeout):
+            await stream.wait(0.1)
+        assert loop.time() >= taken[-1] + 0.1
+        silent.set()

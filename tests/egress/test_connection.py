@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import httpcore
 import pytest
 
 from segue.egress.connection import HttpConnection, OutboundRequest
+from segue.egress.network import PushingStream
 from segue.http.head_writing import encode_request_head
 from segue.http.heads import Line, ReplyHead, RequestHead
 
@@ -240,3 +241,101 @@ async def test_closing_stops_the_writer_of_a_long_body() -> None:
     assert stream.closed
     with pytest.raises(httpcore.ReadError):
         await asked
+
+
+class PushedNetwork(PushingStream):
+    """A stream that tells what a test brings."""
+
+    def __init__(self) -> None:
+        self.arrived: Callable[[], bool] | None = None
+        self.came = asyncio.Event()
+        self.unread = list[bytes]()
+        self.lost = False
+
+    def bring(self, data: bytes) -> bool:
+        """Let bytes come; return whether a reader has to go on."""
+        self.unread.append(data)
+        woken = not data or self.arrived is None or not self.arrived()
+        if woken:
+            self.came.set()
+        return woken
+
+    def call_on_arrival(self, arrived: Callable[[], bool] | None) -> None:
+        self.arrived = arrived
+
+    def take(self, max_bytes: int) -> bytes | None:
+        if self.unread:
+            return self.unread.pop(0)
+        if self.lost:
+            raise httpcore.ReadError("lost")
+        return None
+
+    async def wait(self, silence_s: float | None = None) -> None:
+        await self.came.wait()
+        self.came.clear()
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the interface is httpcore's
+        pass
+
+    async def aclose(self) -> None:
+        self.lost = True
+        self.came.set()
+
+
+async def asking(
+    stream: PushedNetwork, pass_on: Callable[[ReplyHead], bool]
+) -> tuple[HttpConnection, asyncio.Task[ReplyHead]]:
+    connection = HttpConnection(stream, silence_s=None)
+    task = asyncio.create_task(connection.ask(request(b"GET", b"/", HOST), pass_on=pass_on))
+    await asyncio.sleep(0)
+    return connection, task
+
+
+async def test_what_comes_is_passed_on_before_the_task_is_woken() -> None:
+    stream, heads, passed = PushedNetwork(), list[int](), list[bytes | None]()
+
+    def pass_on(head: ReplyHead) -> bool:
+        heads.append(head.status)
+        passed.append(connection.take())
+        return len(heads) != 1
+
+    connection, task = await asking(stream, pass_on)
+    assert not stream.bring(b"HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 200 OK\r\nContent-Le")
+    assert stream.bring(b"ngth: 6\r\n\r\nab")
+    assert (heads, passed) == ([200], [b"ab"])
+    assert (await task).status == 200
+    assert not stream.bring(b"cd")
+    assert not stream.bring(b"ef")
+    assert passed == [b"ab", b"cd", b"ef"]
+    assert (connection.take(), await connection.read()) == (b"", b"")
+    assert await connection.finish()
+    assert stream.arrived is None
+
+
+@pytest.mark.parametrize(
+    ("come", "error"),
+    [
+        ([b"HTTP/2\r\n\r\n"], httpcore.RemoteProtocolError),
+        ([b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nab", b""], httpcore.RemoteProtocolError),
+        ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabcd"], httpcore.RemoteProtocolError),
+    ],
+)
+async def test_the_task_meets_every_fault_that_passing_on_has_met(come: list[bytes], error: type[Exception]) -> None:
+    stream = PushedNetwork()
+
+    def pass_on(head: ReplyHead) -> bool:
+        while connection.take():
+            pass
+        return True
+
+    connection, task = await asking(stream, pass_on)
+    assert [stream.bring(data) for data in come][-1]
+
+    async def read() -> None:
+        await task
+        await connection.read()
+
+    with pytest.raises(error):
+        await read()
+    await connection.aclose()
+    assert stream.arrived is None

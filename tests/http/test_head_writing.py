@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.http.head_writing import encode_reply_head, encode_request_head
-from segue.http.heads import Line, ReplyHead, RequestHead
+from segue.http.head_writing import encode_reply_head, encode_request_head, encode_usual_reply
+from segue.http.heads import PER_HOP, Line, ReplyHead, RequestHead
 from tests.strategies import examples
 
 NAMES = st.sampled_from([b"X-A", b"x-a", b"Set-Cookie", b"!#$%&'*+-.^_`|~0", b"", b"X A", b"X:", b"X\r\nY", b"\xe9"])
@@ -78,3 +78,23 @@ def test_a_line_that_would_be_read_otherwise_is_not_written(line: Line) -> None:
 @pytest.mark.parametrize(("method", "target"), [(b"G T", b"/"), (b"GET", b"/ HTTP/1.1\r\nX: y\r\n"), (b"GET", b"")])
 def test_a_request_line_that_is_none_is_not_written(method: bytes, target: bytes) -> None:
     assert encode_request_head(RequestHead(method, target, ())) is None
+
+
+@settings(max_examples=examples(200))
+@given(
+    st.sampled_from([101, 200, 204, 304, 529, 999]),
+    st.sampled_from([b"", b"OK", b"Not\xe9 \t so", b"a\r\nX: b", b"\x00"]),
+    st.lists(st.builds(Line, NAMES | st.sampled_from([b"Connection", b"content-length"]), VALUES), max_size=3).map(
+        tuple
+    ),
+)
+def test_a_usual_reply_is_written_as_any_other(status: int, reason: bytes, lines: tuple[Line, ...]) -> None:
+    chunked = Line(b"Transfer-Encoding", b"chunked")
+    head = ReplyHead(status, reason, lines)
+    usual = encode_usual_reply(head, chunked)
+    if usual is not None:
+        assert usual == encode_reply_head(ReplyHead(status, reason, (*lines, chunked)))
+        assert status in {200, 529, 999}
+        assert not {line.name.lower() for line in lines} & PER_HOP
+    elif status in {200, 529, 999} and not {line.name.lower() for line in lines} & PER_HOP and b"\x00\r" not in reason:
+        assert encode_reply_head(head) is None or reason in {b"a\r\nX: b", b"\x00"}

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.http.heads import Line, ReplyHead
+from segue.http.content_decoding import decoder_for
+from segue.http.heads import Line, ReplyHead, has_content, reply_lines
 from segue.http.message_content import MessageContent
 from segue.http.reply_rules import (
     CHUNKED,
@@ -212,3 +213,28 @@ def test_the_end_of_a_head_is_found_in_pieces() -> None:
     data = b"HTTP/1.1 200 OK\r\n\r\nmore"
     assert [reply_head_end(data[:end], end - 1) for end in (17, 18, 19, 23)] == [None, None, 19, None]
     assert reply_head_end(data, 17) == 19
+
+
+@settings(max_examples=examples(300))
+@given(heads(), METHODS)
+def test_what_a_usual_head_passes_on_is_what_any_other_would(data: bytes, method: bytes) -> None:
+    found = read_reply_head(data, method)
+    if isinstance(found, BadReply) or found.passed_on is None:
+        return
+    assert found.persistent
+    assert has_content(method, found.head.status)
+    assert found.passed_on == reply_lines(found.head, method)
+    assert decoder_for(found.head.lines) is None
+
+
+def test_the_heads_of_providers_are_usual_ones() -> None:
+    lines = b"Date: today\r\nX-A:  1 \r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n"
+    passed_on = (Line(b"Date", b"today"), Line(b"X-A", b"1"), Line(b"Content-Type", b"text/event-stream"))
+    for more in (b"", b"Connection: Keep-Alive\r\n", b"Keep-Alive: timeout=5\r\n"):
+        found = read_reply_head(b"HTTP/1.1 200 OK\r\n" + lines + more + b"\r\n", b"POST")
+        assert isinstance(found, ReceivedReply)
+        assert (found.passed_on, found.framing, found.persistent) == (passed_on, CHUNKED, True)
+    for other in (b"Content-Encoding: gzip\r\n", b"Connection: close\r\n", b"Content-Length: 3\r\n", b"Date: x\n"):
+        found = read_reply_head(b"HTTP/1.1 200 OK\r\n" + lines + other + b"\r\n", b"POST")
+        assert isinstance(found, ReceivedReply)
+        assert found.passed_on is None

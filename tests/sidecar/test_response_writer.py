@@ -10,12 +10,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from segue.http.error_replies import FailureCode
-from segue.http.heads import ReplyHead
+from segue.http.heads import Line, ReplyHead
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone
+from segue.sidecar.arriving_reply import Ending
 from segue.sidecar.link_status import LinkUnavailable
 from segue.sidecar.response_writer import ResponseWriter, failure_of, is_repeatable, wait_for_head
-from segue.sidecar.session import AgentExchange, Ending
+from segue.sidecar.session import AgentExchange
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
 from segue.tunnel.events import ExchangeReset, OutcomeUnknown, ReplyEnded
 from segue.tunnel.folds.fold import Fold
@@ -127,6 +128,98 @@ async def test_a_reply_that_is_not_whole_is_cut(why: str) -> None:
             way.exchange.end(endings.get(why, ReplyEnded(handle)))
         assert await way.outcome() == "cut"
         assert not (await way.agent.rest()).endswith(b"0\r\n\r\n")
+
+
+def push(exchange: AgentExchange, head: ReplyHead | None, data: bytes) -> bool:
+    """Let parts of a reply come back as `receive` does; return whether they were passed on in this call."""
+    exchange.head = head or exchange.head
+    exchange.log.write(data)
+    exchange.changed.clear()
+    exchange.tell_change()
+    return not exchange.changed.is_set()
+
+
+@asynccontextmanager
+async def waiting(head: ReplyHead = STREAM, *, request: bytes = GET) -> AsyncIterator[Writing]:
+    """An agent whose request waits for its reply, which is passed on as soon as it comes."""
+    exchange, writings = scripted_exchange(), list[Writing]()
+
+    async def handler(request: AgentRequest) -> None:
+        writing = writings[0]
+        writing.writer = ResponseWriter(request, exchange, writing.stats)
+        exchange.pass_on = writing.writer.pass_on
+        begun.set()
+        try:
+            assert await wait_for_head(request, exchange) == head
+            writing.result.set_result(await writing.writer.write(head))
+        except (AgentGone, ValueError) as error:
+            writing.result.set_exception(error)
+            raise AgentGone from error
+
+    begun = asyncio.Event()
+    async with listening(handler) as listener:
+        agent = await listener.connect()
+        writings.append(Writing(agent, exchange))
+        await agent.send(request)
+        await begun.wait()
+        yield writings[0]
+
+
+async def test_what_comes_is_written_in_the_call_and_the_task_goes_on_with_the_rest() -> None:
+    prefix = b"data: number\n\n" * 10
+    encoder = StreamEncoder(REPLY_WINDOW_LOG, prefix=prefix)
+    async with waiting(request=GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")) as way:
+        exchange, writer = way.exchange, way.writer
+        assert writer is not None
+        assert not push(exchange, None, b"")  # nothing has come
+        writer.prepare(prefix)
+        exchange.prefix = prefix
+        assert not push(exchange, STREAM, encoder.feed(b"data: 0\n\n") + encoder.flush())  # the task begins too
+        assert (writer.sent_bytes, exchange.consumed) == (9, exchange.log.end)
+        await asyncio.sleep(0)
+        assert push(exchange, None, encoder.feed(b"data: 1\n\n") + encoder.flush())
+        assert writer.sent_bytes == 18
+        assert not push(exchange, None, encoder.feed(b"x" * 300_000) + encoder.flush())  # more than one piece
+        assert writer.sent_bytes == 18 + 64 * 1024
+        push(exchange, None, encoder.feed(b"end") + encoder.flush())
+        push(exchange, None, encoder.finish())
+        exchange.end(ReplyEnded(exchange.handle))
+        sent = await way.agent.rest()
+        assert sent.endswith(b"3\r\nend\r\n0\r\n\r\n")
+        assert b"9\r\ndata: 0\n\n\r\n9\r\ndata: 1\n\n\r\n" in sent
+        assert await way.outcome() == "completed"
+        assert way.stats.agent_bytes_out == reply_bytes(STREAM) + writer.sent_bytes == reply_bytes(STREAM) + 300_021
+
+
+async def test_what_cannot_be_expanded_is_cut_by_the_task() -> None:
+    async with waiting() as way:
+        assert not push(way.exchange, STREAM, b"these bytes are no zstd frame")
+        assert await way.outcome() == "cut"
+
+
+async def test_a_head_that_cannot_be_sent_is_a_fault_of_its_request_alone() -> None:
+    head = ReplyHead(200, b"OK", (Line(b"X", b"a\r\nY: b"),))
+    async with waiting(head) as way:
+        assert not push(way.exchange, head, compressed(b"x"))
+        with pytest.raises(ValueError, match="cannot be sent"):
+            await way.outcome()
+
+
+async def test_nothing_is_written_for_an_agent_that_does_not_read_or_has_gone() -> None:
+    async with waiting() as way:
+        push(way.exchange, STREAM, b"")
+        encoder, filler = StreamEncoder(REPLY_WINDOW_LOG), random.Random(1)
+        await asyncio.sleep(0)
+        while push(way.exchange, None, encoder.feed(filler.randbytes(50_000)) + encoder.flush()):
+            pass
+        assert way.writer is not None
+        sent = way.writer.sent_bytes
+        assert not push(way.exchange, None, encoder.feed(b"more") + encoder.flush())
+        assert way.writer.sent_bytes == sent
+        way.agent.reset()
+        with pytest.raises(AgentGone):
+            await way.outcome()
+        assert not push(way.exchange, None, encoder.feed(b"more") + encoder.flush())
 
 
 async def test_an_agent_that_hangs_up_ends_the_writing_at_once() -> None:

@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
+from segue.sidecar.arriving_reply import Ending
 from segue.sidecar.connector import ConnectorSettings
 from segue.sidecar.dialer import Dialer
-from segue.sidecar.session import AgentExchange, Ending, GatewaySession
+from segue.sidecar.session import AgentExchange, GatewaySession
 from segue.sidecar.session_pool import SessionPool
 from segue.sidecar.stats import Stats
 from segue.tunnel.client import TunnelRequest

@@ -15,9 +15,10 @@ from segue.http.heads import ReplyHead
 from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose, WebSocketMessage
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone
+from segue.sidecar.arriving_reply import Ending
 from segue.sidecar.base_cache import BaseCache
 from segue.sidecar.body_encoder import BodyEncoder
-from segue.sidecar.session import AgentExchange, Ending
+from segue.sidecar.session import AgentExchange
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
 from segue.sidecar.websocket_relay import WebSocketRelay
 from segue.tunnel.client import TunnelRequest

@@ -122,7 +122,8 @@ class TunnelSocket(PacketSocket):
         if message.type is not aiohttp.WSMsgType.BINARY:
             return None
         self._received += 1
-        return message.data
+        packet: bytes = message.data
+        return packet
 
     def hand_over(self, take: Callable[[bytes], object] | None) -> None:
         """Give each packet to this as soon as it comes, instead of to `receive`, if none waits there; None: to that."""
@@ -177,12 +178,17 @@ async def only_link() -> LinkIntroduction:
     return LinkIntroduction(1, b"")
 
 
+def _protocol_factory(loop: asyncio.AbstractEventLoop) -> partial[ResponseHandler]:
+    protocol: type[ResponseHandler] = PacketProtocol
+    return partial(protocol, loop=loop)
+
+
 class _Connector(aiohttp.TCPConnector):
     """Connects, with TLS and through a proxy if need be, and asks then for the first packet of the link."""
 
     def __init__(self, context: ssl.SSLContext, introduce: Introduce, resolver: AbstractResolver | None) -> None:
         super().__init__(ssl=context, force_close=True, resolver=resolver)
-        self._factory = partial(PacketProtocol, loop=self._loop)
+        self._factory = _protocol_factory(self._loop)
         self._introduce = introduce
 
     async def _create_connection(
@@ -199,7 +205,7 @@ class _OpenSocketConnector(aiohttp.UnixConnector):
 
     def __init__(self, through: sockets.socket, introduce: Introduce) -> None:
         super().__init__("", force_close=True)
-        self._factory = partial(PacketProtocol, loop=self._loop)
+        self._factory = _protocol_factory(self._loop)
         self._through = through
         self._introduce = introduce
 

@@ -19,13 +19,14 @@ from segue.http.heads import ReplyHead
 from segue.http.request_rules import RequestRefusal
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone
+from segue.sidecar.arriving_reply import Ending
 from segue.sidecar.base_cache import BaseCache
 from segue.sidecar.body_encoder import BodyEncoder, EncodedBody
 from segue.sidecar.direct import DirectForwarder
 from segue.sidecar.link_status import LinkUnavailable
 from segue.sidecar.orphaned_exchanges import OrphanedExchanges, OrphanLimits
 from segue.sidecar.response_writer import ResponseWriter, failure_of, is_repeatable, wait_for_head
-from segue.sidecar.session import AgentExchange, Ending
+from segue.sidecar.session import AgentExchange
 from segue.sidecar.session_pool import SessionPool
 from segue.sidecar.stats import ExchangeSummary, Outcome, Stats, request_bytes
 from segue.sidecar.websocket_relay import WebSocketRelay
@@ -233,7 +234,7 @@ class RequestHandler:
             return "parked"
         finally:
             preparation.cancel()
-            exchange.pass_on = _nobody_waits
+            exchange.pass_on = None
             record.reply_bytes = writer.sent_bytes
             if not orphaned:
                 exchange.session.cancel(exchange)
@@ -303,10 +304,6 @@ class RequestHandler:
 
 def _prepare(writer: ResponseWriter, exchange: AgentExchange) -> None:
     writer.prepare(exchange.session.reply_base(exchange))
-
-
-def _nobody_waits() -> bool:
-    return False
 
 
 def _size(request: AgentRequest) -> int:

@@ -16,8 +16,9 @@ from segue.http.error_replies import FailureCode
 from segue.http.heads import ReplyHead, values
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone
+from segue.sidecar.arriving_reply import Ending
 from segue.sidecar.link_status import LinkUnavailable
-from segue.sidecar.session import AgentExchange, Ending
+from segue.sidecar.session import AgentExchange
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
 from segue.tunnel.events import ExchangeReset, OutcomeUnknown, ReplyEnded
 from segue.tunnel.folds.deferred import DeferredFold
@@ -195,7 +196,7 @@ class ResponseWriter:
         if isinstance(piece, StreamError):
             self._broken, self._unread = True, False
             return b""
-        self._unread = len(piece) == PIECE_BYTES
+        self._unread = self._decoder.has_more
         return piece
 
     async def _write_data(self) -> None:

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from itertools import count
@@ -23,9 +23,9 @@ from typing import TypeAlias, assert_never
 
 import msgspec
 
-from segue.http.heads import ReplyHead
 from segue.network_changes.watch import NetworkChange
 from segue.packet_writer import PacketWriter
+from segue.sidecar.arriving_reply import ArrivingReply, Ending
 from segue.sidecar.connector import (
     GatewayRefusedError,
     GatewayUnreachableError,
@@ -41,7 +41,6 @@ from segue.sidecar.link_status import LinkState, LinkStatus, LinkTimeouts, LinkU
 from segue.sidecar.link_successor import SuccessorFinder
 from segue.sidecar.packet_intake import PacketIntake
 from segue.sidecar.patience_timers import PatienceTimers
-from segue.sidecar.reply_log import ReplyLog
 from segue.sidecar.stats import Stats
 from segue.tunnel.client import TunnelClient, TunnelRequest
 from segue.tunnel.events import (
@@ -65,32 +64,24 @@ OWNER_ONLY_S = 3.0
 #: An agent that hangs up when its link has been silent for this long has probably hung up because of that.
 QUIET_S = 5.0
 
-#: How an exchange ended: in good order, or why not. `LinkUnavailable`: it was given up before it could be forwarded.
-Ending: TypeAlias = ReplyEnded | ExchangeReset | OutcomeUnknown | LinkUnavailable
-
 _ExchangeEvent: TypeAlias = (
     Writable | ReplyStarted | ReplyData | ReplyEnded | ExchangeReset | BaseMissed | UploadTaken | OutcomeUnknown
 )  # fmt: skip - one closed set
 
 
-class AgentExchange:
+class AgentExchange(ArrivingReply):
     """One exchange of an agent, as data: what it asks, what has come back so far, and how it ended.
 
     It outlives links, and for a while its agent. Only sessions write to it.
     """
 
     def __init__(self, session: GatewaySession, request: TunnelRequest, *, keep_bytes: int) -> None:
+        super().__init__(keep_bytes=keep_bytes)
         self.session = session
         """The session that carries it now, or carried it last."""
         self.handle = 0
         """Its name in that session."""
         self.request = request
-        self.head: ReplyHead | None = None
-        self.prefix = b""
-        """What the stream of the reply's body builds on."""
-        self.log = ReplyLog(keep_bytes)
-        """The reply's body, as it travelled."""
-        self.ending: Ending | None = None
         self.base_missed = False
         """The gateway did not have the base of the document, of a WebSocket that of the last one that asked."""
         self.orphaned = False
@@ -99,21 +90,12 @@ class AgentExchange:
         """A session could not have it forwarded, so that it was opened a second time."""
         self.consumed = 0
         """Up to this offset the reply has gone on, so that more may come."""
-        self.changed = asyncio.Event()
-        """Set whenever `head`, `log` or `ending` has changed, unless `pass_on` has seen to it."""
-        self.pass_on: Callable[[], bool] = lambda: False
-        """Passes on what has come of the reply, before any task is woken; False: a task has to."""
         self.writable = asyncio.Event()
         """Set when there is room again for what the agent sends, and at the end."""
         self.upload_wanted = asyncio.Event()
         """Set when the gateway wants the body without a base, and at the end."""
         self.answered = asyncio.Event()
         """Set when the gateway has answered the message of a WebSocket that asked, and at the end."""
-
-    def tell_change(self) -> None:
-        """Have what has come passed on, or wake who waits for it."""
-        if not self.pass_on():
-            self.changed.set()
 
     def end(self, ending: Ending) -> None:
         """Record how it ended, and wake all who wait here."""

@@ -108,6 +108,11 @@ class StreamDecoder:
         """The stream was read to its end."""
         return self._expander.eof and self._error is None
 
+    @property
+    def has_more(self) -> bool:
+        """`read` may return something without another `feed`."""
+        return bool(self._fed) or not (self._expander.needs_input or self._expander.eof)
+
     def feed(self, data: bytes) -> None:
         """Take compressed bytes, cut anywhere."""
         self._fed += data
