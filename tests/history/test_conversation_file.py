@@ -13,9 +13,18 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # t
 from msgspec.structs import replace
 
 from segue.history.chains import NativeTurn
-from segue.history.conversation_file import Imported, living, read_conversation, write_conversation
+from segue.history.conversation_file import (
+    Imported,
+    NamedConversation,
+    ReadFile,
+    items_behind,
+    living,
+    read_conversation,
+    write_conversation,
+)
 from segue.history.records import ChainLink, Record, encode_head
-from segue.protocol.ids import ResponseId
+from segue.protocol.ids import ConversationId, ResponseId
+from segue.protocol.items import Input
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits
 from segue.protocol.requests import Settings, json_text
@@ -68,7 +77,8 @@ RECORDS = [
 def read(data: bytes, limits: RequestLimits = DEFAULT_LIMITS) -> list[Record]:
     found = read_conversation(data, WHO, limits)
     assert not isinstance(found, Problem), found
-    return found
+    assert found.conversation is None
+    return list(found.turns)
 
 
 def test_a_conversation_comes_back_as_it_was() -> None:
@@ -100,6 +110,50 @@ def test_every_conversation_comes_back(turns: list[tuple[list[bytes], list[bytes
     ]
     assert [(one.input, one.output) for one in found] == [(one.input, one.output) for one in records]
     assert write_conversation(found, 0.0) == written
+
+
+NAMED = NamedConversation(
+    ConversationId("conv_" + "0" * 40), 1500.0, b'{"a":"b"}', Input((HELLO, CALL), frozenset({"c1"}))
+)
+
+
+def read_named(data: bytes) -> ReadFile:
+    found = read_conversation(data, WHO, DEFAULT_LIMITS)
+    assert isinstance(found, ReadFile), found
+    return found
+
+
+def test_a_named_conversation_comes_back_with_what_is_behind_its_last_turn() -> None:
+    """Its bytes too; it may have no turns at all."""
+    for records in (RECORDS, []):
+        written = write_conversation(records, 0.0, NAMED)
+        SCHEMA.validate(json.loads(written))
+        found = read_named(written)
+        assert found.conversation is not None
+        assert (found.conversation.id, found.conversation.metadata) == (NAMED.id, NAMED.metadata)
+        assert found.conversation.created_at == 1500
+        assert found.conversation.items.items == NAMED.items.items
+        assert [one.id for one in found.turns] == [one.id for one in records]
+        items = [item for one in records for item in (*one.input, *one.output)]
+        assert found.items() == [*items, HELLO, CALL]
+        assert json.loads(written)["version"] == 2
+    plain = read_conversation(write_conversation(RECORDS, 0.0), WHO, DEFAULT_LIMITS)
+    assert isinstance(plain, ReadFile)
+    assert len(plain.items()) == 6
+
+
+def test_a_named_conversation_has_the_bounds_of_a_request() -> None:
+    written = write_conversation(RECORDS, 0.0, NAMED)
+    assert isinstance(read_conversation(written, WHO, RequestLimits(7, 10_000)), Problem)
+    assert isinstance(read_conversation(written, WHO, RequestLimits(8, 10_000)), ReadFile)
+
+
+def test_what_is_behind_the_last_record_is_found() -> None:
+    first, second, third = RECORDS
+    links = [link(first), link(second, alive=False), link(third, alive=False)]
+    assert items_behind(links, {first.id: first}) == (*second.input, *second.output, *third.input)
+    assert items_behind(links, {third.id: third}) == ()
+    assert items_behind(links[:1], {}) == (*first.input, *first.output)
 
 
 def link(one: Record, *, alive: bool = True) -> ChainLink:
@@ -150,11 +204,22 @@ def echo(**changes: object) -> dict[str, Any]:
     return {**json.loads(ECHOES[0]), **changes}
 
 
+def named(**changes: object) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads(write_conversation(RECORDS, 0.0, NAMED))
+    return {**made, "conversation": {**made["conversation"], **changes}}
+
+
 @pytest.mark.parametrize(
     ("changed", "param"),
     [
         (file(format="other"), "format"),
-        (file(version=2), "version"),
+        (file(version=3), "version"),
+        (named(id="conv_1"), "conversation.id"),
+        (named(id="conv_" + "1" * 40), "conversation.id"),
+        (named(items="hi"), "conversation.items"),
+        (named(items=[{"type": "function_call_output", "call_id": "c9", "output": ""}]), "conversation.items"),
+        (named(metadata={"a": 1}), "conversation.metadata[...]"),
+        (file(turns=[turn(response=head(conversation={"id": "conv_1"}))]), "turns[0].response"),
         (file(version="1"), "version"),
         (file(turns=[]), "turns"),
         (file(turns=[turn(1)]), "turns[0].input"),
@@ -239,4 +304,4 @@ def test_nothing_in_a_file_is_stumbled_over(data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(written)))
     for text in (written, written[:cut], written[cut:]):
         found = read_conversation(text, WHO, DEFAULT_LIMITS)
-        assert isinstance(found, Problem) or write_conversation(found, 0.0)
+        assert isinstance(found, Problem) or write_conversation(found.turns, 0.0)

@@ -25,6 +25,7 @@ from segue.stores.interface import ParentGone, StoreError
 from segue.stores.sqlite import SqliteStore
 from segue.stores.sqlite_file import Trace
 from segue.testing.store_conformance import ALICE, BOB, NOW, link_of, sample_id, sample_record
+from segue.testing.store_samples import sample_conversation_id
 
 TURN_BYTES = 4096
 BUDGET_BYTES = 2 * TURN_BYTES + 1024
@@ -100,6 +101,20 @@ async def assert_whole(store: SqliteStore, name: str, gone: set[str]) -> None:
     assert await store.chain(ALICE, sample_id(name), NOW) == (None if name in gone else links)
 
 
+async def assert_conversations(store: SqliteStore, appended: set[str]) -> None:
+    """A conversation points at its last acknowledged turn, or at the one behind that: never between, never back."""
+    depths: dict[str, int] = {}
+    for name in appended:
+        chain, _, depth = name.rpartition("/")
+        if crash_writer().is_conversation(chain) and not depth.endswith("f"):
+            depths[chain] = max(int(depth), depths.get(chain, 0))
+    for chain, deepest in depths.items():
+        links = await store.conversation_chain(ALICE, sample_conversation_id(chain), NOW)
+        assert links is not None
+        assert len(links) - 1 in {deepest, deepest + 1}
+        assert [link.id for link in links] == [sample_id(f"{chain}/{n}") for n in range(len(links))]
+
+
 async def test_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     """Killed at any moment, again and again: what was acknowledged is there with its exact chain, and no more help
     than opening the file is needed."""
@@ -112,6 +127,7 @@ async def test_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
             gone = deleted | await unsaid_deletions(store, appended - deleted)
             for name in appended:
                 await assert_whole(store, name, gone)
+            await assert_conversations(store, appended)
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert connection.execute("PRAGMA foreign_key_check").fetchall() == []

@@ -29,7 +29,9 @@ def usage(
 
 
 def export(
-    response_id: Annotated[str, Parameter(help="The last response of the conversation: resp_…, or msg_… of a thread")],
+    response_id: Annotated[
+        str, Parameter(help="The last response: resp_…, or msg_… of a thread; or a conversation: conv_…")
+    ],
     /,
     *,
     as_: Annotated[

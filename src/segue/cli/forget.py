@@ -18,7 +18,7 @@ from segue.cli.loop import run
 from segue.cli.output_file import writing
 from segue.config import ConfigError
 from segue.config.moments import parse_past
-from segue.gateway.turns.erasure import ErasureReceipt, digest_ids
+from segue.gateway.turns.erasure import ErasureReceipt, digest_ids, erase_stored
 from segue.stores.interface import StoreError
 from segue.stores.store_url import file_of, open_store
 
@@ -73,7 +73,7 @@ async def _erase(url: str, tenant: str, before: float | None, *, with_ids: bool)
     try:
         store = await open_store(url)
         try:
-            ids = await store.erase(tenant, before)
+            erased = await erase_stored(store, tenant, before)
             left = await store.tenant_size(tenant)
         finally:
             await store.aclose()
@@ -84,9 +84,10 @@ async def _erase(url: str, tenant: str, before: float | None, *, with_ids: bool)
         before=before,
         begun_at=begun_at,
         ended_at=time.time(),
-        responses=len(ids),
-        ids_sha256=digest_ids(ids),
-        ids=sorted(ids) if with_ids else msgspec.UNSET,
+        responses=len(erased.ids),
+        conversations=erased.conversations,
+        ids_sha256=digest_ids(erased.ids),
+        ids=sorted(erased.ids) if with_ids else msgspec.UNSET,
         left=left,
     )
     return msgspec.json.encode(receipt)

@@ -3,8 +3,9 @@
 The file has the turns from the first to the last: of each its items, byte for byte, the head of its response object,
 and the number of its settings, of which each distinct value is there once. A turn of a message thread is there in the
 words of its API too, and what the thread keeps is part of its settings. A turn that was deleted and is still needed
-is part of the one behind it: its id is gone for good. What is read is checked as a request is. Not here: the format in
-words (docs/spec/conversation.md), and where turns are kept (`stores`).
+is part of the one behind it: its id is gone for good. The file of a conversation of the Conversations API names it, and
+has the items behind its last response. What is read is checked as a request is. Not here: the format in words
+(docs/spec/conversation.md), and where turns are kept (`stores`).
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from msgspec import Meta, Raw
 from segue.history.chains import NativeTurn
 from segue.history.records import ChainLink, Record, encode_head, join_natives
 from segue.protocol.codec import decode, decode_value, encode
-from segue.protocol.ids import ResponseId, chain_tag, parse_response_id
-from segue.protocol.items import Input, join, parse_input
+from segue.protocol.ids import ConversationId, ResponseId, chain_tag, parse_conversation_id, parse_response_id
+from segue.protocol.items import Input, Item, join, parse_input
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import RequestLimits, refuse_size
+from segue.protocol.requests import Metadata
 from segue.protocol.responses import ResponseObjectHead, parse_echo
 
 FORMAT = "segue.conversation"
 VERSION = 1
+#: The version of a file that names a conversation: a reader that does not know of it would lose what it has more.
+NAMED_VERSION = 2
 
 #: A warning of a dialect is a sentence.
 _MAX_WARNINGS = 1000
@@ -49,9 +53,41 @@ class _FileHead(msgspec.Struct):
     version: int
 
 
+class _FileConversation(msgspec.Struct):
+    id: str
+    created_at: int
+    metadata: Metadata
+    items: Raw
+
+
 class _File(msgspec.Struct):
     settings: list[Raw]
     turns: list[_FileTurn]
+    conversation: _FileConversation | None = None
+
+
+class NamedConversation(msgspec.Struct, frozen=True):
+    """The conversation of a file: `items` are those behind its last turn, `metadata` is a JSON object."""
+
+    id: ConversationId
+    created_at: float
+    metadata: bytes
+    items: Input
+
+
+class ReadFile(msgspec.Struct, frozen=True):
+    """What is in a file: the records of its turns, the parent before its child, and its conversation if it names one.
+
+    It has one or the other, or both.
+    """
+
+    turns: tuple[Record, ...]
+    conversation: NamedConversation | None = None
+
+    def items(self) -> list[Item]:
+        """Return all items, in their order."""
+        items = [item for turn in self.turns for item in (*turn.input, *turn.output)]
+        return items if self.conversation is None else [*items, *self.conversation.items.items]
 
 
 class Imported(msgspec.Struct, frozen=True):
@@ -93,8 +129,18 @@ def _with_dead(record: Record, dead: Sequence[ChainLink], parent_id: ResponseId 
     )
 
 
-def write_conversation(records: Sequence[Record], exported_at: float) -> bytes:
+def items_behind(links: Sequence[ChainLink], records: Mapping[ResponseId, Record]) -> tuple[Item, ...]:
+    """Return the items of a chain behind the last turn that has a record."""
+    places = [place for place, link in enumerate(links) if link.id in records]
+    behind = links[places[-1] + 1 :] if places else links
+    return tuple(item for link in behind for item in (*link.input, *link.output))
+
+
+def write_conversation(
+    records: Sequence[Record], exported_at: float, conversation: NamedConversation | None = None
+) -> bytes:
     """Write the file of a conversation, whose turns are the records from the first to the last."""
+    last = records[-1].id if conversation is None else conversation.id
     numbers: dict[bytes, int] = {}
     turns = []
     for record in records:
@@ -103,14 +149,21 @@ def write_conversation(records: Sequence[Record], exported_at: float) -> bytes:
         turns.append(b'{"response":%b,"settings":%d,"input":%b,"output":%b%b}' % fields)
     return b"".join(
         (
-            b'{"format":"%b","version":%d,' % (FORMAT.encode(), VERSION),
-            b'"exported_at":%d,"id":%b,"settings":[' % (exported_at, encode(records[-1].id)),
+            b'{"format":"%b","version":%d,' % (FORMAT.encode(), NAMED_VERSION if conversation else VERSION),
+            b'"exported_at":%d,"id":%b,' % (exported_at, encode(last)),
+            b"" if conversation is None else _write_named(conversation),
+            b'"settings":[',
             b",".join(numbers),
             b'],"turns":[\n',
             b",\n".join(turns),
             b"\n]}\n",
         )
     )
+
+
+def _write_named(conversation: NamedConversation) -> bytes:
+    fields = (encode(conversation.id), conversation.created_at, conversation.metadata, join(conversation.items.items))
+    return b'"conversation":{"id":%b,"created_at":%d,"metadata":%b,"items":%b},\n' % fields
 
 
 def _write_native(native: NativeTurn | None) -> bytes:
@@ -130,20 +183,20 @@ def _read_native(native: _FileNative | None, where: str) -> NativeTurn | Problem
     return value if isinstance(value, Problem) else NativeTurn(native.dialect, bytes(native.messages).strip()[1:-1])
 
 
-def read_conversation(data: bytes, importer: Imported, limits: RequestLimits) -> list[Record] | Problem:
-    """Read a file into records, the parent before its child; the file is whatever somebody sent."""
+def read_conversation(data: bytes, importer: Imported, limits: RequestLimits) -> ReadFile | Problem:
+    """Read a file; it is whatever somebody sent."""
     problem = refuse_size(data, limits)
     if problem is not None:
         return problem
     head = decode(data, _file_heads)
     if isinstance(head, Problem):
         return head
-    if head.version != VERSION:
-        return _invalid("version", f"this gateway reads version {VERSION} of the format")
+    if head.version not in {VERSION, NAMED_VERSION}:
+        return _invalid("version", f"this gateway reads versions {VERSION} and {NAMED_VERSION} of the format")
     file = decode(data, _files)
     if isinstance(file, Problem):
         return file
-    if not file.turns:
+    if not file.turns and file.conversation is None:
         return _invalid("turns", "there is none")
     return _FileReader(importer, limits).read(file)
 
@@ -159,7 +212,7 @@ class _FileReader:
         self._calls: set[str] = set()
         self._items = 0
 
-    def read(self, file: _File) -> list[Record] | Problem:
+    def read(self, file: _File) -> ReadFile | Problem:
         for number, raw in enumerate(file.settings):
             echo = parse_echo(raw, f"settings[{number}]")
             if isinstance(echo, Problem):
@@ -169,7 +222,26 @@ class _FileReader:
             problem = self._add(turn, f"turns[{number}]")
             if problem is not None:
                 return problem
-        return list(self._records.values())
+        named = None if file.conversation is None else self._named(file.conversation)
+        return named if isinstance(named, Problem) else ReadFile(tuple(self._records.values()), named)
+
+    def _named(self, named: _FileConversation) -> NamedConversation | Problem:
+        """Read the conversation that the turns belong to, and the items behind them."""
+        ident, tip = parse_conversation_id(named.id), next(reversed(self._records), None)
+        if ident is None or chain_tag(ident) != chain_tag(tip or ident):
+            return _invalid("conversation.id", "it must be the id of the conversation of this chain")
+        items = self._items_of(named.items, "conversation.items")
+        if isinstance(items, Problem):
+            return items
+        if self._has_orphan(items):
+            return _invalid("conversation.items", "it has the output of a tool call that was not made before")
+        if self._items + len(items.items) > self._limits.items:
+            return _invalid("conversation.items", f"a file may have {self._limits.items} items")
+        created_at = min(float(named.created_at), self._importer.now)
+        return NamedConversation(ident, created_at, encode(named.metadata), items)
+
+    def _has_orphan(self, given: Input) -> bool:
+        return any(call_id not in self._calls for call_id, _ in given.answers)
 
     def _add(self, turn: _FileTurn, where: str) -> Problem | None:
         """Add the record of the next turn, or say what is wrong with it."""
@@ -184,8 +256,7 @@ class _FileReader:
         self._items += len(given.items) + len(output.items)
         if self._items > self._limits.items:
             return _invalid(where, f"a file may have {self._limits.items} items")
-        orphan = next((call_id for call_id, _ in given.answers if call_id not in self._calls), None)
-        if orphan is not None:
+        if self._has_orphan(given):
             return _invalid(f"{where}.input", "it has the output of a tool call that was not made before")
         calls = given.calls | output.calls
         self._calls |= calls
@@ -200,7 +271,9 @@ class _FileReader:
         if head.status not in {"completed", "incomplete"} or head.error is not None:
             return _invalid(f"{where}.response.status", "only a turn that is completed or incomplete can be continued")
         previous = head.previous_response_id
-        if (previous is not None and parse_response_id(previous) is None) or head.object != "response":
+        named = head.conversation
+        foreign = named is not msgspec.UNSET and parse_conversation_id(named.id) is None
+        if (previous is not None and parse_response_id(previous) is None) or head.object != "response" or foreign:
             return _invalid(f"{where}.response", "it is not the head of a response object")
         if head.warnings and len(head.warnings) > _MAX_WARNINGS:
             return _invalid(f"{where}.response.warnings", "there are too many")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 
 from segue.config import Config, LimitsConfig
 from segue.gateway.services import Services
 from segue.gateway.turns.conversation_transfer import ConversationTransfer, ImportReport
+from segue.history.conversations import ConversationHead, ConversationStep
+from segue.history.records import ChainLink
+from segue.protocol.conversations import NewConversation
 from segue.protocol.ids import ResponseId
+from segue.protocol.items import Input, user_message
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.request_size import DEFAULT_LIMITS
-from tests.gateway.parts import TENANT, create, ident, parts, respond
+from segue.stores.memory import MemoryStore
+from tests.gateway.parts import TENANT, caller, create, ident, parts, respond
 
 
 def transfer(services: Services) -> ConversationTransfer:
@@ -23,6 +29,7 @@ def transfer(services: Services) -> ConversationTransfer:
         limits=DEFAULT_LIMITS,
         retention_s=100.0,
         clock=services.clock,
+        entropy=executor.entropy,
         erasures=executor.erasures,
     )
 
@@ -136,3 +143,63 @@ async def test_a_turn_is_written_as_a_request() -> None:
         written = await transfer(services).stateless_request(TENANT, made[2], "chat")
         said = [one["content"] for one in json.loads(bytes(written.body))["messages"] if one["role"] == "user"]
         assert said == ["turn 0", "turn 1", "turn 2"]
+
+
+async def test_a_conversation_of_the_api_is_there_after_an_import() -> None:
+    """With its name, its metadata, and what stands behind its last response; a repeat changes nothing."""
+    async with parts() as one, parts() as other:
+        conversations = one.executor.conversations
+        talk = (await conversations.create(TENANT, NewConversation(items("begun"), b'{"a":"b"}'))).id
+        made = ident(await respond(one, create("turn", conversation=talk)))
+        await conversations.add(TENANT, talk, items("behind"))
+        file = await transfer(one).export_conversation(TENANT, talk)
+        for imported in (1, 0):
+            report = await transfer(other).take_in("bob", file)
+            assert report == ImportReport(id=talk, turns=1, imported=imported)
+        head = await other.store.conversation("bob", talk)
+        assert head is not None
+        assert head.metadata == b'{"a":"b"}'
+        here, there = await conversations.links(TENANT, talk), await other.executor.conversations.links("bob", talk)
+        assert items_of(there) == items_of(here)
+        assert await other.store.record("bob", made, other.clock()) is not None
+        await respond(other, create("then", conversation=talk), caller(other, "bob"))
+        again = await transfer(one).export_conversation(TENANT, talk)
+        assert (await refusal(other, again, "bob")).param == "conversation.id"
+
+
+async def test_an_empty_conversation_can_be_moved_too() -> None:
+    async with parts() as one, parts() as other:
+        talk = (await one.executor.conversations.create(TENANT, NewConversation())).id
+        file = await transfer(one).export_conversation(TENANT, talk)
+        assert await transfer(other).take_in(TENANT, file) == ImportReport(id=talk, turns=0, imported=0)
+        assert await other.store.conversation_chain(TENANT, talk, other.clock()) == []
+        with pytest.raises(Refused) as caught:
+            await transfer(other).export_conversation("bob", talk)
+        assert caught.value.problem.code == "conversation_not_found"
+
+
+async def test_a_conversation_that_is_erased_while_it_comes_in_is_gone() -> None:
+    async with parts() as one, parts(store=_ErasingStore()) as other:
+        talk = (await one.executor.conversations.create(TENANT, NewConversation(items("x")))).id
+        file = await transfer(one).export_conversation(TENANT, talk)
+        assert isinstance(other.store, _ErasingStore)
+        other.store.services = other
+        assert (await refusal(other, file)).code == "store_error"
+        assert await other.store.conversation(TENANT, talk) is None
+        assert (await refusal(other, file)).code == "store_error"
+
+
+class _ErasingStore(MemoryStore):
+    services: Services
+
+    async def create_conversation(self, head: ConversationHead, step: ConversationStep | None = None) -> None:
+        await super().create_conversation(head, step)
+        self.services.executor.note_erasure(TENANT)
+
+
+def items(text: str) -> Input:
+    return Input((user_message(text),))
+
+
+def items_of(links: Sequence[ChainLink]) -> list[bytes]:
+    return [item for link in links for item in (*link.input, *link.output)]

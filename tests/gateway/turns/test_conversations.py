@@ -16,7 +16,7 @@ from segue.gateway.services import Services
 from segue.history.conversations import ConversationHead, ConversationMove, ConversationStep
 from segue.history.records import ChainLink, Record
 from segue.protocol.conversations import NewConversation
-from segue.protocol.ids import ConversationId, chain_tag
+from segue.protocol.ids import ConversationId, chain_tag, message_id
 from segue.protocol.items import Input, parse_input
 from segue.protocol.problems import Problem, Refused
 from segue.stores.interface import StoreError
@@ -77,6 +77,16 @@ async def test_a_turn_continues_what_its_conversation_holds_and_joins_it() -> No
         assert seen(model) == ["begun", "a", "one", "b", "two", "c"]
         assert "conversation" not in fork
         assert await texts_of(services, talk) == ["begun", "a", "one", "b", "two"]
+
+
+async def test_a_response_of_a_conversation_can_be_continued_as_a_thread() -> None:
+    """All that the conversation held then is the history of the message."""
+    async with parts() as services:
+        talk = await begin(services, "x")
+        made = ident(await respond(services, create("a", conversation=talk, instructions="Be brief.")))
+        anchor = await services.threads.find(TENANT, message_id(made))
+        assert (anchor.turn.id, anchor.turn.depth) == (made, 2)
+        assert bytes(anchor.context.system) == b'"Be brief."'
 
 
 async def test_a_turn_that_fails_or_is_refused_leaves_nothing() -> None:

@@ -11,6 +11,7 @@ import pytest
 from segue.gateway.services import Services
 from segue.gateway.turns.conversation_transfer import ConversationTransfer
 from segue.gateway.turns.erasure import Erasure, ErasureReceipt
+from segue.protocol.conversations import NewConversation
 from segue.protocol.problems import Refused
 from segue.protocol.request_size import DEFAULT_LIMITS
 from segue.stores.interface import StoreError, StoreSize
@@ -173,6 +174,7 @@ async def test_an_import_that_runs_meanwhile_leaves_nothing() -> None:
                 limits=DEFAULT_LIMITS,
                 retention_s=9.0,
                 clock=of.clock,
+                entropy=executor.entropy,
                 erasures=executor.erasures,
             )
 
@@ -203,3 +205,23 @@ async def test_one_erasure_runs_at_a_time() -> None:
         await store.reached.wait()
         store.gate.set()
         assert [(await task).responses for task in (first, second)] == [0, 0]
+
+
+async def test_conversations_go_and_are_counted() -> None:
+    """All, or with a time those that nobody has changed since: the others keep what they hold."""
+    clock = Clock()
+    async with parts(clock=clock) as services:
+        conversations = services.executor.conversations
+        old = (await conversations.create(TENANT, NewConversation())).id
+        used = (await conversations.create(TENANT, NewConversation())).id
+        await respond(services, create("a", conversation=old))
+        await respond(services, create("b", conversation=used))
+        clock.now += 10
+        await respond(services, create("c", conversation=used))
+        receipt = await erase(services, before=clock.now)
+        assert (receipt.responses, receipt.conversations, receipt.left.records) == (2, 1, 1)
+        assert await services.store.conversation(TENANT, old) is None
+        assert len(await conversations.links(TENANT, used)) == 2
+        receipt = await erase(services)
+        assert (receipt.responses, receipt.conversations) == (1, 1)
+        assert receipt.left == StoreSize(0, 0)

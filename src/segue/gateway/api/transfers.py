@@ -17,7 +17,7 @@ from segue.gateway.services import Services
 from segue.gateway.transport import send_whole
 from segue.gateway.turns.conversation_transfer import ConversationTransfer
 from segue.protocol.codec import encode
-from segue.protocol.ids import parse_response_id, response_of_message
+from segue.protocol.ids import parse_conversation_id, parse_response_id, response_of_message
 from segue.protocol.problems import Problem, Refused, response_not_found
 
 _JSON = "application/json"
@@ -39,6 +39,7 @@ class TransferRoutes:
             limits=services.requests.limits,
             retention_s=server.retention_s,
             clock=services.clock,
+            entropy=executor.entropy,
             erasures=executor.erasures,
         )
 
@@ -47,6 +48,10 @@ class TransferRoutes:
         services, principal, text = self._services, request[PRINCIPAL], request.match_info["id"]
         services.rules.check(principal)
         response_id, asked = parse_response_id(response_of_message(text)), request.query.get("as")
+        conversation_id = parse_conversation_id(text)
+        if conversation_id is not None and asked is None:
+            body = await self._transfer.export_conversation(principal.tenant, conversation_id)
+            return await send_whole(request, (body,), headers=_HEADERS)
         if response_id is None:
             raise Refused(response_not_found(text))
         if asked is None:
@@ -67,5 +72,13 @@ class TransferRoutes:
         file = await self._bodies.read(request, principal)
         with services.drain.turn_running():
             report = await self._transfer.take_in(principal.tenant, file)
-        services.audit.note("import", principal, peer=request.remote, response_id=report.id, status=200)
+        response_id, conversation_id = parse_response_id(report.id), parse_conversation_id(report.id)
+        services.audit.note(
+            "import",
+            principal,
+            peer=request.remote,
+            response_id=response_id,
+            conversation_id=conversation_id,
+            status=200,
+        )
         return web.Response(body=encode(report), content_type=_JSON, headers=_HEADERS)

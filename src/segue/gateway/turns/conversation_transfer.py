@@ -17,13 +17,22 @@ from segue.config import ProviderDialect
 from segue.gateway.quotas.storage_quota import StorageQuota
 from segue.gateway.request_parser import LARGE_BYTES
 from segue.gateway.turns.stateless_request import StatelessRequest, write_request
-from segue.history.conversation_file import Imported, living, read_conversation, write_conversation
+from segue.history.conversation_file import (
+    Imported,
+    NamedConversation,
+    ReadFile,
+    items_behind,
+    living,
+    read_conversation,
+    write_conversation,
+)
+from segue.history.conversations import ConversationHead, ConversationStep
 from segue.history.records import ChainLink, Record
-from segue.protocol.ids import ResponseId
-from segue.protocol.items import Item
-from segue.protocol.problems import Problem, Refused, response_not_found
+from segue.protocol.ids import ENTROPY_BYTES, ConversationId, ResponseId, new_response_id
+from segue.protocol.items import Input, Item
+from segue.protocol.problems import Problem, Refused, conversation_not_found, response_not_found
 from segue.protocol.request_size import RequestLimits
-from segue.stores.interface import IdTaken, Store
+from segue.stores.interface import IdTaken, ParentGone, Store
 from segue.upstreams.admission import AdmissionQueue
 
 _MOST_WAITING = 1024
@@ -32,7 +41,7 @@ _MOST_WAITING = 1024
 class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a file: the id to continue, how many turns it has, and how many of them were not here before."""
 
-    id: ResponseId
+    id: ResponseId | ConversationId
     object: str = "segue.conversation.imported"
     turns: int
     imported: int
@@ -41,7 +50,8 @@ class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
 class ConversationTransfer:
     """Exports and imports the conversations of one store.
 
-    `clock` gives unix seconds; the number that `erasures` gives changes when what a tenant has is erased.
+    `clock` gives unix seconds, `entropy(n)` draws n bytes. The number that `erasures` gives changes when what a tenant
+    has is erased.
     """
 
     def __init__(
@@ -52,6 +62,7 @@ class ConversationTransfer:
         limits: RequestLimits,
         retention_s: float,
         clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
         erasures: Callable[[str], int],
     ) -> None:
         self._store = store
@@ -59,6 +70,7 @@ class ConversationTransfer:
         self._limits = limits
         self._retention_s = retention_s
         self._clock = clock
+        self._entropy = entropy
         self._erasures = erasures
         # One at a time, for tenants in turn: a thread beside the event loop slows it too.
         self._queue = AdmissionQueue("transfers", limit=1, max_waiting=_MOST_WAITING, timeout_s=None)
@@ -68,6 +80,19 @@ class ConversationTransfer:
         records = await self._read(tenant, response_id)
         async with self._queue.permit(tenant):
             return await asyncio.to_thread(write_conversation, records, self._clock())
+
+    async def export_conversation(self, tenant: str, conversation_id: ConversationId) -> bytes:
+        """Return the file of a conversation of the Conversations API. Raises `Refused` if there is none."""
+        now = self._clock()
+        head = await self._store.conversation(tenant, conversation_id)
+        links = await self._store.conversation_chain(tenant, conversation_id, now)
+        if head is None or links is None:
+            raise Refused(conversation_not_found(conversation_id))
+        records = await self._records(tenant, links, now)
+        behind = Input(items_behind(links, records))
+        named = NamedConversation(conversation_id, head.created_at, head.metadata, behind)
+        async with self._queue.permit(tenant):
+            return await asyncio.to_thread(write_conversation, living(links, records), now, named)
 
     async def stateless_request(
         self, tenant: str, response_id: ResponseId, dialect: ProviderDialect
@@ -84,16 +109,49 @@ class ConversationTransfer:
         """Store the turns of a file that are not here yet. Raises `Refused`."""
         now, erasures = self._clock(), self._erasures(tenant)
         importer = Imported(tenant, now, now + self._retention_s)
-        records = await self._parse(file, importer)
-        if isinstance(records, Problem):
-            raise Refused(records)
+        found = await self._parse(file, importer)
+        if isinstance(found, Problem):
+            raise Refused(found)
+        records, named = found.turns, found.conversation
+        is_new = named is not None and await self._is_new(tenant, named.id, found.items())
         here = await self._count_here(tenant, records)
         for record in records[here:]:
             await self._storage_quota.check(tenant, now)
             await self._append(record, erasures)
-        return ImportReport(id=records[-1].id, turns=len(records), imported=len(records) - here)
+        if named is None:
+            return ImportReport(id=records[-1].id, turns=len(records), imported=len(records) - here)
+        if is_new:
+            await self._storage_quota.check(tenant, now)
+            await self._create(_head_of(tenant, found, named, now), named.items, erasures)
+        return ImportReport(id=named.id, turns=len(records), imported=len(records) - here)
 
-    async def _parse(self, file: bytes, importer: Imported) -> list[Record] | Problem:
+    async def _is_new(self, tenant: str, conversation_id: ConversationId, items: Sequence[Item]) -> bool:
+        """Tell whether a conversation is not here yet. Raises `Refused` if there is one that is not the same."""
+        links = await self._store.conversation_chain(tenant, conversation_id, self._clock())
+        if links is None:
+            return True
+        if _items(links) != items:
+            raise Refused(_another("conversation.id", "a conversation"))
+        return False
+
+    async def _create(self, head: ConversationHead, behind: Input, erasures: int) -> None:
+        """Store a conversation, unless what its tenant has was erased since the import began."""
+        step = None
+        if behind.items:
+            step_id = new_response_id(self._entropy(ENTROPY_BYTES), head.id)
+            step = ConversationStep(id=step_id, parent_id=head.turn_id, input=behind.items, calls=behind.calls)
+        if self._erasures(head.tenant) == erasures:
+            try:
+                await self._store.create_conversation(head, step)
+            except (IdTaken, ParentGone):
+                raise Refused(_another("conversation.id", "a conversation")) from None
+            if self._erasures(head.tenant) == erasures:
+                self._storage_quota.note_added(head.tenant, 0 if step is None else step.size_bytes)
+                return
+            await self._store.delete_conversation(head.tenant, head.id)
+        raise Refused(_ERASED)
+
+    async def _parse(self, file: bytes, importer: Imported) -> ReadFile | Problem:
         if len(file) < LARGE_BYTES:
             return read_conversation(file, importer, self._limits)
         async with self._queue.permit(importer.tenant):
@@ -111,9 +169,7 @@ class ConversationTransfer:
                 self._storage_quota.note_stored(tenant, record.size_bytes)
                 return
             await self._store.delete(tenant, record.id, self._clock())
-        raise Refused(
-            Problem("store_error", "What belongs to this tenant was erased meanwhile. Nothing is left of it.")
-        )
+        raise Refused(_ERASED)
 
     async def _read(self, tenant: str, response_id: ResponseId) -> list[Record]:
         """Return the records of a conversation, those of living turns only."""
@@ -121,14 +177,19 @@ class ConversationTransfer:
         links = await self._store.chain(tenant, response_id, now)
         if links is None:
             raise Refused(response_not_found(response_id))
+        records = await self._records(tenant, links, now)
+        if response_id not in records:  # it was deleted just now
+            raise Refused(response_not_found(response_id))
+        return living(links, records)
+
+    async def _records(self, tenant: str, links: Sequence[ChainLink], now: float) -> dict[ResponseId, Record]:
+        """Return the records of the living turns of a chain."""
         records: dict[ResponseId, Record] = {}
         for link in links:
             record = await self._store.record(tenant, link.id, now) if link.alive else None
             if record is not None:
                 records[link.id] = record
-        if response_id not in records:  # it was deleted just now
-            raise Refused(response_not_found(response_id))
-        return living(links, records)
+        return records
 
     async def _count_here(self, tenant: str, records: Sequence[Record]) -> int:
         """Return how many of the first turns are stored here. Raises `Refused` if they are not the same."""
@@ -137,11 +198,28 @@ class ConversationTransfer:
             if links is None:
                 continue
             if _items(links) != _items(records[:count]):
-                field = f"turns[{count - 1}].response.id"
-                message = f"Invalid value for '{field}': there is a response with this id here, and it is another one."
-                raise Refused(Problem("invalid_value", message, field))
+                raise Refused(_another(f"turns[{count - 1}].response.id", "a response"))
             return count
         return 0
+
+
+_ERASED = Problem("store_error", "What belongs to this tenant was erased meanwhile. Nothing is left of it.")
+
+
+def _head_of(tenant: str, found: ReadFile, named: NamedConversation, now: float) -> ConversationHead:
+    return ConversationHead(
+        tenant=tenant,
+        id=named.id,
+        created_at=named.created_at,
+        changed_at=now,
+        metadata=named.metadata,
+        turn_id=found.turns[-1].id if found.turns else None,
+    )
+
+
+def _another(field: str, what: str) -> Problem:
+    message = f"Invalid value for '{field}': there is {what} with this id here, and it is another one."
+    return Problem("invalid_value", message, field)
 
 
 def _taken(response_id: ResponseId) -> Problem:

@@ -2,7 +2,7 @@
 
 A turn that runs meanwhile may continue what is erased, and would store it again with its own record. So no turn that
 began before the end of an erasure is stored or can be continued: its client is told (`TurnRun`). With a time `before`,
-only stored responses that are older are erased, and nothing else changes: what younger ones need of their items stays
+only what is stored and older is erased, and nothing else changes: what younger ones need of their items stays
 until those are gone, as after any deletion. Not here: who may erase what (`api.tenants`), and how a store erases.
 """
 
@@ -18,7 +18,7 @@ from segue.gateway.turns.background import BackgroundResponses
 from segue.gateway.turns.executor import Executor
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.protocol.ids import ResponseId
-from segue.stores.interface import StoreSize
+from segue.stores.interface import Store, StoreSize
 
 
 class ErasedMemory(msgspec.Struct, frozen=True):
@@ -27,6 +27,22 @@ class ErasedMemory(msgspec.Struct, frozen=True):
     turns: int = 0
     event_logs: int = 0
     bases: int = 0
+
+
+class ErasedStored(msgspec.Struct, frozen=True):
+    """What was erased from a store: the ids of responses, and how many conversations."""
+
+    ids: list[ResponseId]
+    conversations: int
+
+
+async def erase_stored(store: Store, tenant: str, before: float | None) -> ErasedStored:
+    """Erase conversations that were last changed before a time, and responses that were made before it, or all.
+
+    Conversations first, since they keep the items of responses.
+    """
+    conversations = await store.erase_conversations(tenant, before)
+    return ErasedStored(await store.erase(tenant, before), conversations)
 
 
 class ErasureReceipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +58,7 @@ class ErasureReceipt(msgspec.Struct, frozen=True, kw_only=True):
     begun_at: float
     ended_at: float
     responses: int
+    conversations: int = 0
     ids_sha256: str
     ids: Sequence[ResponseId] | msgspec.UnsetType = msgspec.UNSET
     memory: ErasedMemory = ErasedMemory()
@@ -79,11 +96,11 @@ class Erasure:
         async with self._one:
             begun_at = executor.clock()
             if before is None:
-                ids, memory = await self._erase_all(tenant)
+                erased, memory = await self._erase_all(tenant)
             else:
-                ids, memory = await executor.store.erase(tenant, before), ErasedMemory()
+                erased, memory = await erase_stored(executor.store, tenant, before), ErasedMemory()
                 executor.parents.note_deletion()
-                executor.eviction.forget(tenant, ids)
+                executor.eviction.forget(tenant, erased.ids)
             executor.storage_quota.forget(tenant)
             left = await executor.store.tenant_size(tenant)
         return ErasureReceipt(
@@ -91,22 +108,23 @@ class Erasure:
             before=before,
             begun_at=begun_at,
             ended_at=executor.clock(),
-            responses=len(ids),
-            ids_sha256=digest_ids(ids),
-            ids=sorted(ids) if with_ids else msgspec.UNSET,
+            responses=len(erased.ids),
+            conversations=erased.conversations,
+            ids_sha256=digest_ids(erased.ids),
+            ids=sorted(erased.ids) if with_ids else msgspec.UNSET,
             memory=memory,
             left=left,
         )
 
-    async def _erase_all(self, tenant: str) -> tuple[list[ResponseId], ErasedMemory]:
+    async def _erase_all(self, tenant: str) -> tuple[ErasedStored, ErasedMemory]:
         executor = self._executor
         executor.note_erasure(tenant)  # what runs now is not stored any more
         try:
             logs = await self._background.forget_tenant(tenant)
-            ids = await executor.store.erase(tenant, None)
+            erased = await erase_stored(executor.store, tenant, None)
         finally:
             executor.note_erasure(tenant)  # and neither is what began meanwhile, and may continue what was there
             turns = executor.eviction.forget_tenant(tenant)
             self._grace.drop_tenant(tenant)
-        executor.eviction.forget(tenant, ids)
-        return ids, ErasedMemory(turns, logs, self._drop_bases(tenant))
+        executor.eviction.forget(tenant, erased.ids)
+        return erased, ErasedMemory(turns, logs, self._drop_bases(tenant))
