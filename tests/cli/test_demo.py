@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.bench.arms.conversation import MeasuredTurn
+from segue.bench.arms.conversation import MeasuredTurn, Question
 from segue.cli import demo
 from segue.cli.demo import run_demo
 from segue.testing.tiny_model import write_tiny_model
@@ -56,13 +56,16 @@ def test_the_screen_shows_both_ways_with_their_sums_and_what_is_being_written() 
                 input_tokens=1, output_tokens=1, reply="",
             )
         )  # fmt: skip
-    screen.status, screen.writing = "resent: turn 3 of 6", "Once upon"
+    screen.begin("resent", [Question("Why?"), Question("How?"), Question("When?")], 2)
+    screen.writing += "Once upon"
     shown = io.StringIO()
     terminal_of(file=shown, width=100).print(screen)
     lines = [" ".join(line.split()) for line in shown.getvalue().splitlines()]
     for line in ("1 1,000 1,099 0.25 0.50", "2 2,500 2,599 0.25 0.50", "sum 3,500 3,698 0.50 1.00"):
         assert line in lines
-    assert lines[-2:] == ["resent: turn 3 of 6", "Once upon"]
+    assert lines[-2:] == ["resent: turn 3 of 3 When?", "Once upon"]
+    screen.begin("resent", [Question("Why?")], 1)
+    assert (screen.status, screen.writing) == ("", "")
 
 
 def test_without_a_name_the_model_in_the_box_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,7 +240,7 @@ def render(report: BenchReport, console: Console) -> None:
         table.add_column(head, justify="right", no_wrap=True)
     cited = [row for row in ROWS if row.source is not None]
     for row in ROWS:
-        number = f" \\[{cited.index(row) + 1}]" if row in cited else ""
+        number = f" [{cited.index(row) + 1}]" if row in cited else ""
         lasts = row.lasts or _tried(settings["lasts"].get(row.arm), row)
         arm = arms.get(row.arm or "")
         cells = ("", "", "", "", "") if arm is None or not arm.turns else _cells(arm)

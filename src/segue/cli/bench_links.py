@@ -34,7 +34,7 @@ def run_bench_links(*, json_file: Path | None) -> int:
         sources = "".join(f"[{CITED_AS[name]}]" for name in link.sources)
         loss = f"{100 * link.loss:g} %" if link.loss else ""
         cells = (f"{link.rtt_ms:g}", f"{link.down_mbit_s:g}", f"{link.up_mbit_s:g}", loss, *_times(link), sources)
-        table.add_row(link.name, *(cell.replace("[", "\\[") for cell in cells))
+        table.add_row(link.name, *cells)
     console.print(table)
     console.print(
         "\nTimes are those of an idle connection with TCP's slow start, without loss, until the last byte arrives.\n",

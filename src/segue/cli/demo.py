@@ -1,16 +1,15 @@
 """`segue demo`: holds one real conversation twice, and shows the figures of every turn as it ends.
 
-The gateway runs in this process with the model in the box, or a GGUF file of yours. The conversation is about this
-project's README. First the client resends it in full over HTTP, then it continues it over WebSocket. A forwarder
-between client and gateway counts the bytes on the wire. If no local model can run, the demo prints why, and the
-scripted model answers.
+The gateway runs in this process with the model in the box, or a GGUF file of yours. The conversation is about a text
+that is always the same, so that figures can be compared. First the client resends it in full over HTTP, then it
+continues it over WebSocket. A forwarder between client and gateway counts the bytes on the wire. If no local model can
+run, the demo prints why, and the scripted model answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from importlib import metadata
 from pathlib import Path
 
 from rich import box
@@ -44,16 +43,38 @@ from segue.upstreams.scripted import MODEL as SCRIPTED
 
 #: Replies are short, because the demo is about continuation, not about how fast a machine generates.
 MAX_OUTPUT_TOKENS = 48
-#: How much of the README the first question carries: about 600 tokens.
-README_CHARACTERS = 2300
 
-_INSTRUCTIONS = "You answer questions about a software project in one short sentence."
+_INSTRUCTIONS = "You answer questions about a text in one short sentence."
+#: What the first question carries: about 500 tokens. Whoever changes it changes every figure of the demo.
+_ABOUT = """\
+The night train from Lisbon
+
+An engineer is on a night train and asks a coding agent to mend a test. The agent works in a loop. It sends the model
+the task, and the model asks for a file. The agent reads the file, and sends the model the task, the question and the
+file. The model asks for another file. The agent sends the task, both questions and both files. After forty rounds the
+agent has sent the first file forty times. Nothing in the first thirty-nine copies was wrong. The model's server
+simply forgets everything between two requests, so the client has to remember for both.
+
+On a fast line nobody notices. On the train the line has a round trip of most of a second, and carries a hundred
+kilobits a second. The requests grow with every round. The first takes a moment, the tenth takes a quarter of a minute,
+and the thirtieth does not arrive: the train enters a tunnel, the connection is gone, and the agent begins that
+request again from its first byte.
+
+The cure is old. Two people who talk do not repeat the whole conversation before each sentence. They remember it, and
+say what is new. A server that keeps the conversation under a name lets the client do the same: the name of what was
+said before, and the new sentence. The request of the fortieth round is then as small as that of the first. If the
+line is cut, there is little to send again.
+
+It has a price. Whoever remembers can forget, so the memory must be on a disk before the answer is called complete.
+Two clients may continue the same sentence in two ways, and both must be right. And a name that is not known must be
+refused, because an answer without the history looks like an answer, and is none. The engineer wants none of this to
+be her concern. She wants the test to pass before the train reaches Madrid."""
 _QUESTIONS = (
-    "What is this project called, and what does it do?",
-    "Why do agents send the same conversation again and again?",
-    "What does the gateway keep, so that a client need not resend it?",
-    "Name one thing a client sends in a continued turn.",
-    "Who would want to use this?",
+    "What is this text about?",
+    "Why does the agent send the same file again and again?",
+    "What does a server have to keep, so that a client need not send it again?",
+    "Name one thing that a client sends in the fortieth round.",
+    "What has to be on a disk, and when?",
     "Sum up what you told me in one sentence.",
 )
 
@@ -66,6 +87,13 @@ class DemoScreen:
         self.turns: dict[str, list[MeasuredTurn]] = {name: [] for name in names}
         self.writing = ""
         self.status = ""
+
+    def begin(self, name: str, questions: Sequence[Question], index: int) -> None:
+        """Show which question is asked now, before anything of the reply is there; none after the last."""
+        self.writing = ""
+        self.status = (
+            f"{name}: turn {index + 1} of {len(questions)}  {questions[index].text}" if questions[index:] else ""
+        )
 
     def __rich__(self) -> Group:
         return Group(*self.tables(), Text(self.status, style="bold"), Text(self.writing, style="italic"))
@@ -126,15 +154,14 @@ async def _hold(
 ) -> AsyncIterator[MeasuredTurn]:
     """Hold the conversation through a forwarder that counts the bytes on the wire."""
 
-    def on_text(index: int, delta: str) -> None:
-        status = f"{name}: turn {index + 1} of {len(plan.questions)}  {plan.questions[index].text}"
-        shown.writing = delta if shown.status != status else shown.writing + delta
-        shown.status = status
+    def on_text(delta: str) -> None:
+        shown.writing += delta
 
     async with metered(*address_of(url)) as meter, opened(meter.url) as transport:
+        shown.begin(name, plan.questions, 0)
         async for turn in hold(plan, transport, meter, on_text):
             yield turn
-    shown.status = shown.writing = ""
+            shown.begin(name, plan.questions, len(shown.turns[name]))
 
 
 def choose_model(console: Console, model: Path | None) -> tuple[str, Config]:
@@ -152,14 +179,9 @@ def choose_model(console: Console, model: Path | None) -> tuple[str, Config]:
 
 def _plan(model: str) -> ConversationPlan:
     first, *others = _QUESTIONS
-    about = f"{_readme()}\n\n---\n\n"
+    about = f"{_ABOUT}\n\n---\n\n"
     questions = (Question(first, about), *(Question(text) for text in others))
     return ConversationPlan(model, _INSTRUCTIONS, questions, MAX_OUTPUT_TOKENS)
-
-
-def _readme() -> str:
-    """Return the beginning of this project's README; an installed package has it as its description."""
-    return str(metadata.metadata("segue").json["description"])[:README_CHARACTERS]
 
 
 def _cells(turn: MeasuredTurn) -> list[str]:

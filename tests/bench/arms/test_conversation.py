@@ -35,7 +35,7 @@ Opened = Callable[[str], AbstractAsyncContextManager[ConversationTransport]]
 
 
 async def held(
-    opened: Opened, model: ScriptedUpstream, on_text: Callable[[int, str], None] = lambda _, __: None
+    opened: Opened, model: ScriptedUpstream, on_text: Callable[[str], None] = lambda _: None
 ) -> list[MeasuredTurn]:
     """Hold the conversation through a meter."""
     async with (
@@ -49,11 +49,11 @@ async def held(
 @pytest.mark.parametrize("opened", TRANSPORTS)
 async def test_the_model_sees_the_same_conversation_whatever_is_sent(opened: Opened) -> None:
     model = ScriptedUpstream([say("First ", "answer."), say("Second."), ScriptedTurn((Say(("Third",)), Truncate()))])
-    texts: list[tuple[int, str]] = []
-    turns = await held(opened, model, lambda index, delta: texts.append((index, delta)))
+    texts: list[str] = []
+    turns = await held(opened, model, texts.append)
     model.assert_done()
     assert [turn.reply for turn in turns] == ["First answer.", "Second.", "Third"]
-    assert texts == [(0, "First "), (0, "answer."), (1, "Second."), (2, "Third")]
+    assert texts == ["First ", "answer.", "Second.", "Third"]
     said = [[item for item in request.history.items() if b'"user"' in item] for request in model.requests]
     assert [len(items) for items in said] == [1, 2, 3]
     assert b"About this. One?" in said[-1][0]
@@ -80,7 +80,7 @@ async def test_a_turn_without_text_has_its_first_token_at_its_end() -> None:
         metered(*address_of(url)) as meter,
         resending(meter.url) as transport,
     ):
-        turn = await anext(hold(PLAN, transport, meter, lambda _, __: None))
+        turn = await anext(hold(PLAN, transport, meter, lambda _: None))
     assert (turn.reply, turn.ttft_s) == ("", turn.time_s)
 
 

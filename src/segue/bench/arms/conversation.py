@@ -132,7 +132,7 @@ async def continuing(url: str) -> AsyncIterator[ConversationTransport]:
 
 
 async def hold(
-    plan: ConversationPlan, transport: ConversationTransport, meter: Meter, on_text: Callable[[int, str], None]
+    plan: ConversationPlan, transport: ConversationTransport, meter: Meter, on_text: Callable[[str], None]
 ) -> AsyncIterator[MeasuredTurn]:
     """Hold the conversation and yield each turn when it ends; `on_text` receives the text as it streams."""
     body = {
@@ -142,17 +142,16 @@ async def hold(
         "temperature": 0,
         "store": False,
     }
-    for index, question in enumerate(plan.questions):
-        yield await _one_turn(body, question, index, transport, meter, on_text)
+    for question in plan.questions:
+        yield await _one_turn(body, question, transport, meter, on_text)
 
 
 async def _one_turn(
     body: dict[str, Any],
     question: Question,
-    index: int,
     transport: ConversationTransport,
     meter: Meter,
-    on_text: Callable[[int, str], None],
+    on_text: Callable[[str], None],
 ) -> MeasuredTurn:
     up, down, begun = meter.up_bytes, meter.down_bytes, time.perf_counter()
     first: float | None = None
@@ -164,7 +163,7 @@ async def _one_turn(
         if event["type"] == "response.output_text.delta":
             first = time.perf_counter() if first is None else first
             texts.append(event["delta"])
-            on_text(index, event["delta"])
+            on_text(event["delta"])
     ended = time.perf_counter()
     if last.get("type") not in {"response.completed", "response.incomplete"}:
         raise ConversationError(json.dumps(last))
