@@ -203,6 +203,8 @@ class ThreadService:
         conversation["messages"] = [*before, *body["messages"]]
         marks = json.dumps(conversation).count('"cache_control"') + ("cache_control" in body)
         self._require(marks <= MARKS, f"{marks} marks in one prompt")
+        if anchor is None and body.get("thread", {}).get("type") == "continue" and not _is_paired(body["messages"]):
+            raise Refusal("plain 400")  # the field is ignored: this server has not seen the call
         self._require(_is_paired(conversation["messages"]), "a call and its result are not together")
         self._require(bool(conversation["messages"]), "there are no messages")
         return conversation

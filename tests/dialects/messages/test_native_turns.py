@@ -40,6 +40,20 @@ def test_a_turn_is_its_new_messages_and_the_reply_as_it_came() -> None:
     assert b'{"a": 1.0}' in kept.messages
 
 
+def test_marks_of_the_cache_are_for_one_request() -> None:
+    """Else a thread has more of them than a request may have. All other bytes stay."""
+    mark = b'"cache_control" : {"type":"ephemeral"}'
+    given = b'{"role":"user","content":[{%b, "type":"text","text":"a\\u00e9", "n":1.0},{"type":"tool_result","content":'
+    given = (
+        given % mark
+        + b'[{"type":"text","text":"\\"cache_control\\"",%b}],%b}, 7]},{"role":"user","content":"c"},8'
+        % (*(mark, mark),)
+    )
+    kept = b'{"role":"user","content":[{"type":"text","text":"a\\u00e9", "n":1.0},{"type":"tool_result","content":'
+    kept += b'[{"type":"text","text":"\\"cache_control\\""}]},7]},{"role":"user","content":"c"},8'
+    assert native_turn(native(given), fold()).messages == kept
+
+
 def test_a_turn_may_have_no_messages_or_no_reply() -> None:
     assert native_turn(native(b""), fold(START)).messages == b""
     assert native_turn(native(b"{}"), fold()).messages == b"{}"

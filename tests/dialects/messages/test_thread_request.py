@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.dialects.incremental import render_history, render_turn
+from segue.dialects.incremental import render_history
 from segue.dialects.messages.request import MessagesDialect
 from segue.dialects.messages.thread_reply import ContinuableReply, digest_of_blocks
 from segue.dialects.messages.thread_request import THREAD, HeldReply, ThreadedDialect, ThreadRequest
@@ -48,9 +48,14 @@ def body_of(written: ThreadRequest) -> Json:
 
 
 def reply_of(turn: Turn, cache: RenderCache) -> tuple[bytes, ...]:
-    """What the upstream has said in a turn, block by block, if it said just what the turn says."""
-    asked = render_history(History(turn.parent, turn.input), DIALECT, DIALECT.view(cache))[-1].state.open.said
-    return render_turn(turn, DIALECT, DIALECT.view(cache)).state.open.said[len(asked) :]
+    """What the upstream has said in a turn, block by block, if it said what the turn says; nothing if no model can."""
+    asked = render_history(History(turn.parent, turn.input), DIALECT, DIALECT.view(cache))[-1].state
+    renderer = DIALECT.renderer(asked)
+    for item in turn.output:
+        renderer.add(item)
+    answered = renderer.finish()
+    own = answered.closed in (b"", b"" if asked.open.said else b"".join(asked.open.messages()))
+    return answered.state.open.said[len(asked.open.said) :] if own else ()
 
 
 def hold(written: ThreadRequest, turn: Turn, cache: RenderCache) -> HeldReply | None:
