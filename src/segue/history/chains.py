@@ -196,8 +196,6 @@ class History:
         It looks at the newest turn first, and rarely needs to look further; it looks at no turn twice, however many
         answers there are.
         """
-        if not answers:
-            return None
         wanted = {call_id for call_id, _ in answers}
         turn = self.parent
         while turn is not None and wanted:

@@ -428,7 +428,7 @@ def _create_of(body: _CreateBody, data: bytes | str, transport: Transport, limit
     if not isinstance(parsed, Input):
         return parsed
     conversation = None if body.conversation == _NULL else conversation_of(body.conversation)
-    generate = body.generate is not False and not _asks_to_prewarm(body)
+    generate = body.generate is not False and (body.prompt_cache_options == _NULL or not _asks_to_prewarm(body))
     if not parsed.items and body.previous_response_id is None and conversation is None and generate:
         return missing("input")
     extras, compacts = body.segue or _SegueOptions(), parsed.triggers or body.context_management != _NULL
@@ -497,8 +497,7 @@ def _read_known(data: bytes | str) -> _KnownCreateBody | None:
 
 def _asks_to_prewarm(body: _CreateBody) -> bool:
     """Return whether the cache options, which were checked, ask for a turn without output."""
-    options = body.prompt_cache_options
-    return options != _NULL and bool(_cache_options.decode(options).prewarm)
+    return bool(_cache_options.decode(body.prompt_cache_options).prewarm)
 
 
 def _extra(body: _CreateBody, data: bytes | str, values: dict[str, Any]) -> dict[str, Raw] | Problem:

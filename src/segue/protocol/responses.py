@@ -146,7 +146,7 @@ def encode_echo(
         _SettingsEcho(
             model=settings.model,
             instructions=_NULL,
-            tools=[_echo_tool(tool) for tool in settings.tools],
+            tools=list(map(_echo_tool, settings.tools)),
             tool_choice=settings.tool_choice,
             truncation=settings.truncation,
             parallel_tool_calls=settings.parallel_tool_calls,
@@ -297,6 +297,8 @@ def _echo_tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def _echo_text(text: dict[str, Any]) -> dict[str, Any]:
+    if not text:
+        return {"format": {"type": "text"}}
     kept = {name: value for name, value in text.items() if value is not None}  # optional enums refuse null
     form = {"type": "text", **(kept.get("format") or {})}
     if form.get("type") == "json_schema":

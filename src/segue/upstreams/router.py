@@ -69,6 +69,10 @@ class ModelRule:
         """Say whether the rule applies to a model."""
         return self._matches(model) is not None
 
+    def runs(self, model: str, tenant: str) -> bool:
+        """Say whether the rule applies to a model that a tenant asks for."""
+        return self._matches(model) is not None and (self._serves is None or self._serves(tenant) is not None)
+
     def is_for(self, tenant: str) -> bool:
         """Say whether the rule applies to a tenant."""
         return self._serves is None or self._serves(tenant) is not None
@@ -110,7 +114,7 @@ class Router:
     def find(self, model: str, tenant: str) -> Found | None:
         """Return what runs a model for a tenant."""
         for number, rule in enumerate(self._rules):
-            if rule.is_match(model) and rule.is_for(tenant):
+            if rule.runs(model, tenant):
                 if rule.sharing.group is not None:
                     return self._find_group(number, rule.sharing.group, model, tenant)
                 return Found(rule.upstream, rule.model_as or model, (rule.upstream,))
@@ -121,7 +125,7 @@ class Router:
         others = [
             number
             for number, rule in enumerate(self._rules[first + 1 :], first + 1)
-            if rule.sharing.group == group and rule.is_match(model) and rule.is_for(tenant)
+            if rule.sharing.group == group and rule.runs(model, tenant)
         ]
         rule = self._rules[first]
         if not others:

@@ -49,8 +49,9 @@ class ResponseRoutes:
         """Run a turn, and answer with its events or with the response that it ends in."""
         services, principal = self._services, request[PRINCIPAL]
         create = await self._read_create(request, principal)
-        if not isinstance(create, Problem):
-            create = _with_key(create, request.headers.get("Idempotency-Key"))
+        key = request.headers.get("Idempotency-Key")
+        if key is not None and not isinstance(create, Problem):
+            create = _with_key(create, key)
         if services.drain.draining and (isinstance(create, Problem) or create.idempotency_key is None):
             raise Refused(takes_no_turn())  # a repeat may have its answer: `background` knows
         if isinstance(create, Problem):
@@ -179,9 +180,9 @@ def asks_for_encrypted(request: web.Request) -> bool:
     return ENCRYPTED_REASONING in {*request.query.getall("include", ()), *request.query.getall("include[]", ())}
 
 
-def _with_key(create: Create, key: str | None) -> Create:
+def _with_key(create: Create, key: str) -> Create:
     """Take the idempotency key of the header, unless the body has one."""
-    if key is None or create.idempotency_key is not None:
+    if create.idempotency_key is not None:
         return create
     if not 1 <= len(key) <= 255 or not key.isprintable():  # noqa: PLR2004 - as in the body
         message = "Invalid value for the header 'Idempotency-Key': 1 to 255 printable characters."

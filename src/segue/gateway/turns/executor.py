@@ -221,7 +221,7 @@ class Executor:
         if not isinstance(new, Input):
             raise Refused(new)
         history = History(parent, new.items)
-        orphan = history.find_orphan(new.answers)
+        orphan = history.find_orphan(new.answers) if new.answers else None
         if orphan is not None:
             raise Refused(tool_call_not_found(*orphan))
         if wanted is not None or create.conversation is not None or given.references:
