@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from segue.bench.dialects import growth_of, kilobytes
 from segue.bench.reports.report import Arm, BenchReport, Figure, MachineInfo, TurnFigures
 from tools.result_files import read_result
 
@@ -144,14 +145,14 @@ def dialects() -> str:
     report = read_result("dialects.json")
     values = {figure.name: figure for figure in report.figures}
     rows = []
+    depths = report.settings["depths"]
     for name in _dialect_names(report):
-        for depth in report.settings["depths"]:
+        for depth in depths:
             cpu = values[f"CPU per turn: {name}, depth {depth}"]
             body = values[f"body sent to the provider: {name}, depth {depth}"]
-            per_byte = values[f"CPU per byte of history: {name}"]
-            last = _measured(per_byte) if depth == report.settings["depths"][-1] else ""
-            rows.append([name, str(depth), _measured(body), _measured(cpu), _spread(cpu), last])
-    heads = ["upstream", "depth", "body", "CPU per turn", "spread", "CPU per byte of history"]
+            last = growth_of(values, name, depths) if depth == depths[-1] else ""
+            rows.append([name, str(depth), kilobytes(body), _measured(cpu), _spread(cpu), last])
+    heads = ["upstream", "depth", "body", "CPU per turn", "spread", "grows by"]
     return "\n".join([_row(heads), "| --- | ---: | ---: | ---: | ---: | ---: |", *map(_row, rows), "",
                       "`segue bench dialects`.", _at(report)])  # fmt: skip
 
@@ -180,8 +181,9 @@ def _first_token(turn: TurnFigures) -> str:
 
 def _dialect_names(report: BenchReport) -> list[str]:
     """Return the upstreams that were measured, in their order."""
-    head = "CPU per byte of history: "
-    return [figure.name.removeprefix(head) for figure in report.figures if figure.name.startswith(head)]
+    head, tail = "CPU per turn: ", f", depth {report.settings['depths'][0]}"
+    named = [figure.name for figure in report.figures if figure.name.startswith(head) and figure.name.endswith(tail)]
+    return [name[len(head) : -len(tail)] for name in named if " / " not in name]
 
 
 def _measured(figure: Figure) -> str:

@@ -1,16 +1,18 @@
-"""Benchmark: what it costs to send a whole history to a provider, per dialect and depth of the chain.
+"""Benchmark: what it costs to go on with a conversation at a provider, per dialect and depth of the chain.
 
-The client sends only what is new, but a stateless provider needs everything in every turn. So the bytes per turn grow
-with the chain, and so does the CPU time of the gateway; it should only pay for copying them, because it caches what it
-has rendered once. The benchmark compares, in one process, the gateway's three dialects and an upstream that joins the
-history and sends it untranslated. The figure to look at is nanoseconds of CPU per additional byte of history. Answers
-are scripted and providers are on loopback, so the figures say nothing about a provider or a network.
+The client sends only what is new. A stateless provider needs everything in every turn: the bytes per turn grow with the
+chain, and so does the CPU time of the gateway, which should only pay for copying them, because it caches what it has
+rendered once. The figure to look at is nanoseconds of CPU per additional byte of history. A provider that holds what it
+was sent, as message threads of Anthropic and the WebSocket mode of OpenAI do, is sent what is new: at every depth, both
+the bytes and the time should be those of the first turn. An upstream that joins the history and sends it untranslated
+is measured beside them. Answers are scripted and providers are on loopback, so the figures say nothing about a provider
+or a network.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from rich.console import Console
@@ -19,7 +21,7 @@ from rich.table import Table
 
 from segue.bench.arms.child import Child, launched
 from segue.bench.arms.providers import AnsweringProvider, answering
-from segue.bench.arms.server import BARE_HISTORY, PROVIDED, ServerSpec
+from segue.bench.arms.server import BARE_HISTORY, CONTINUED, PROVIDED, ServerSpec
 from segue.bench.gateway import make_create, words
 from segue.bench.meters.cpu_affinity import place
 from segue.bench.meters.websocket_client import connect
@@ -27,6 +29,7 @@ from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures, ar
 from segue.terminal import terminal
 
 _KB = 1000
+_WHOLE_FROM = 100
 
 
 class DialectBenchSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +58,14 @@ class _DialectCase(msgspec.Struct, frozen=True):
         return f"{_NAMES[self.model]}, depth {self.depth}"
 
 
-_NAMES: dict[str, str] = {**{name: name for name in PROVIDED}, BARE_HISTORY: "untranslated"}
+#: The models, and what they are called. Those of providers that hold what they were sent come last.
+_NAMES: dict[str, str] = {
+    **{name: name for name in PROVIDED},
+    BARE_HISTORY: "untranslated",
+    **{name: name for name in CONTINUED},
+}
+#: How much more a turn may cost at the end of a chain than at its beginning where only what is new is sent.
+_MOST_GROWTH = 1.3
 
 
 class _DialectSamples(msgspec.Struct):
@@ -78,7 +88,14 @@ async def measure(
     with place() as cores, Progress(console=shown, transient=True, disable=console is None) as progress:
         async with answering(text) as provider:
             spec = ServerSpec(
-                kind="gateway", deltas=1, delta_bytes=24, stamps=1, pace_s=0.0, core=cores.server, provider=provider.url
+                kind="gateway",
+                deltas=1,
+                delta_bytes=24,
+                stamps=1,
+                pace_s=0.0,
+                core=cores.server,
+                provider=provider.url,
+                socket_provider=provider.socket_url,
             )
             task = progress.add_task("CPU per turn", total=chosen.rounds * len(_NAMES))
             mixed = random.Random(1)
@@ -135,9 +152,40 @@ def _figures(chosen: DialectBenchSettings, measured: dict[_DialectCase, _Dialect
             figures.append(figure(f"CPU per turn: {name}, depth {depth}", [ns / 1e6 for ns in cell.cpu_ns], "ms"))
             sizes = [size / _KB for size in cell.body_bytes]
             figures.append(figure(f"body sent to the provider: {name}, depth {depth}", sizes, "KB"))
-        slopes = _slopes(measured[_DialectCase(model, first)], measured[_DialectCase(model, last)])
-        figures.append(figure(f"CPU per byte of history: {name}", slopes, "ns"))
+        ends = measured[_DialectCase(model, first)], measured[_DialectCase(model, last)]
+        if model in CONTINUED:
+            figures += _growths(name, *ends, depths=(first, last))
+        else:
+            figures.append(figure(f"CPU per byte of history: {name}", _slopes(*ends), "ns"))
     return figures
+
+
+def _growths(
+    name: str, shallow: _DialectSamples, deep: _DialectSamples, *, depths: tuple[int, int]
+) -> Sequence[Figure]:
+    """Return how much more CPU time, and how many more bytes, a turn takes at the end of the chain, per round."""
+    beside = f"{name}, depth {depths[1]} / depth {depths[0]}"
+    cpu = [more / less for less, more in zip(shallow.cpu_ns, deep.cpu_ns, strict=True)]
+    sent = [more / less for less, more in zip(shallow.body_bytes, deep.body_bytes, strict=True)]
+    return (
+        figure(f"CPU per turn: {beside}", cpu, "x", budget=_MOST_GROWTH),
+        figure(f"body sent to the provider: {beside}", sent, "x", budget=_MOST_GROWTH),
+    )
+
+
+def growth_of(values: Mapping[str, Figure], name: str, depths: Sequence[int]) -> str:
+    """Say by how much CPU time grows: for a byte of history where that is sent, else from the first turn on."""
+    per_byte = values.get(f"CPU per byte of history: {name}")
+    if per_byte is not None:
+        return "" if per_byte.value is None else f"{per_byte.value:.3g} ns a byte"
+    grown = values[f"CPU per turn: {name}, depth {depths[-1]} / depth {depths[0]}"]
+    return f"{grown.value:.3g} x in all"
+
+
+def kilobytes(size: Figure) -> str:
+    """Return the size of a body, with a digit more if it is small."""
+    assert size.value is not None, "each body was counted"
+    return f"{size.value:,.0f} KB" if size.value >= _WHOLE_FROM else f"{size.value:.1f} KB"
 
 
 def _slopes(shallow: _DialectSamples, deep: _DialectSamples) -> list[float]:
@@ -147,20 +195,21 @@ def _slopes(shallow: _DialectSamples, deep: _DialectSamples) -> list[float]:
 
 
 def render(report: BenchReport, console: Console) -> None:
-    """Show a line for each dialect and depth, and the cost of a byte of history."""
+    """Show a line for each dialect and depth, and by how much the cost grows."""
     values = {one.name: one for one in report.figures}
     depths: Sequence[int] = report.settings["depths"]
-    table = Table(title="Sending the whole history", title_justify="left")
-    for head in ("upstream", "depth", "body", "CPU per turn", "spread", "CPU per byte of history"):
-        table.add_column(head, justify="left" if head == "upstream" else "right")
+    table = Table(title="Going on with a conversation", title_justify="left", box=None, pad_edge=False)
+    for head in ("upstream", "depth", "body", "CPU per turn", "spread", "grows by"):
+        table.add_column(head, justify="left" if head == "upstream" else "right", no_wrap=True)
     for name in _NAMES.values():
-        per_byte = values[f"CPU per byte of history: {name}"]
+        if f"CPU per turn: {name}, depth {depths[-1]}" not in values:
+            continue  # an older report
         for depth in depths:
             cpu = values[f"CPU per turn: {name}, depth {depth}"]
             body = values[f"body sent to the provider: {name}, depth {depth}"]
-            last = f"{per_byte.value:.3g} ns" if depth == depths[-1] and per_byte.value is not None else ""
+            last = growth_of(values, name, depths) if depth == depths[-1] else ""
             spread = f"{cpu.low:.3g} - {cpu.high:.3g}"
-            table.add_row(name, str(depth), f"{body.value:,.0f} KB", f"{cpu.value:.3g} ms", spread, last)
+            table.add_row(name, str(depth), kilobytes(body), f"{cpu.value:.3g} ms", spread, last)
     console.print(table)
     machine = report.machine
     console.print(

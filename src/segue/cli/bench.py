@@ -24,7 +24,7 @@ def run_bench_tunnel(*, quick: bool, files: ReportFiles) -> int:
 
 
 def run_bench_dialects(*, quick: bool, files: ReportFiles) -> int:
-    """Measure what it costs to send a whole history to a provider."""
+    """Measure what it costs to go on with a conversation at a provider."""
     console = terminal()
     show(run(dialects.measure(quick=quick, console=progress_console())), dialects.render, console, files=files)
     return 0

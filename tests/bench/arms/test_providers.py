@@ -7,14 +7,14 @@ import json
 
 import pytest
 
-from segue.bench.arms.providers import BareUpstream, answer, answering
+from segue.bench.arms.providers import AnsweringProvider, BareUpstream, answering
 from segue.history.chains import History
 from segue.protocol.events import Ended
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
 from segue.protocol.items import user_message
 from segue.protocol.requests import Settings
 from segue.protocol.responses import usage
-from segue.testing.provider import Answer, provided
+from segue.testing.provider import Answer, SocketMessage, provided
 from segue.testing.replies import Api, Json
 from segue.upstreams.interface import UpstreamRequest
 
@@ -30,16 +30,39 @@ def text_of(api: Api, event: Json) -> str:
 
 @pytest.mark.parametrize("api", ["chat", "messages", "responses"])
 def test_the_answer_is_a_stream_with_the_text_and_its_length(api: Api) -> None:
-    head, _, stream = answer(api, "a certain text").partition(b"\r\n\r\n")
+    path = {"chat": b"/chat/completions", "messages": b"/messages", "responses": b"/responses"}[api]
+    head, _, stream = AnsweringProvider("a certain text").answer_to(path).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert f"content-length: {len(stream)}".encode() in head
     events = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith(b"data: {")]
     assert "".join(text_of(api, event) for event in events) == "a certain text"
 
 
+def message(**fields: object) -> SocketMessage:
+    return SocketMessage(
+        number=0, request=0, data=json.dumps({"type": "response.create", **fields}).encode(), text=True
+    )
+
+
+def test_a_conversation_goes_on_from_an_answer_that_there_was() -> None:
+    provider = AnsweringProvider("x")
+    events = [json.loads(data) for data in provider.answer_message(message()).messages]
+    name = events[-1]["response"]["id"]
+    assert events[0]["response"]["id"] == name == "msg_made_00000001"
+    named = provider.answer_message(message(previous_response_id=name))
+    assert json.loads(named.messages[-1])["response"]["id"] == "msg_made_00000002"
+    (lost,) = provider.answer_message(message(previous_response_id="msg_00000009")).messages
+    assert json.loads(lost)["error"]["code"] == "previous_response_not_found"
+    for previous, status in ((None, b"200"), (name, b"200"), ("msg_00000000", b"404"), ("msg_00000009", b"404")):
+        thread = {} if previous is None else {"previous_message_id": previous}
+        reply = provider.answer_to(b"/v1/messages", json.dumps({"thread": thread}).encode())
+        assert reply.split(b" ")[1] == status
+
+
 async def test_requests_are_counted_however_they_are_cut() -> None:
     head = b"POST /v1/%b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-    requests = [(head % (path, size), b"x" * size) for path, size in ((b"messages", 9), (b"chat/completions", 70_000))]
+    sizes = ((b"responses", 9), (b"chat/completions", 70_000))
+    requests = [(head % (path, size), b"x" * size) for path, size in sizes]
     async with answering("hello") as provider:
         host, _, port = provider.url.removeprefix("http://").removesuffix("/v1").partition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -48,8 +71,9 @@ async def test_requests_are_counted_however_they_are_cut() -> None:
                 writer.write(part)
                 await writer.drain()
                 await asyncio.sleep(0)
-            expected = provider.answer_to(first.split(b" ")[1])
-            assert await reader.readexactly(len(expected)) == expected
+            target = first.split(b" ")[1]
+            answered = await reader.readexactly(len(provider.answer_to(target)))
+            assert answered == provider.answer_to(target)
         assert (provider.requests, provider.received_bytes) == (2, 70_009)
         writer.close()
         await writer.wait_closed()

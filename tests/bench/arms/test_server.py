@@ -18,6 +18,7 @@ from segue.bench.arms.providers import answering
 from segue.bench.arms.server import (
     BARE_HISTORY,
     BURST,
+    CONTINUED,
     FRAMING_EVENTS,
     PACED,
     PROVIDED,
@@ -98,6 +99,23 @@ async def test_a_provider_gets_the_whole_history_in_every_dialect_and_untranslat
                 assert [later - earlier > 500 for earlier, later in pairwise(sizes)] == [True, True]
             socket.close()
     assert provider.requests == 3 * len((*PROVIDED, BARE_HISTORY))
+
+
+async def test_a_provider_that_holds_what_it_was_sent_gets_what_is_new() -> None:
+    async with answering("a reply") as provider:
+        spec = msgspec.structs.replace(SPEC, provider=provider.url, socket_provider=provider.socket_url)
+        async with serve_gateway(spec) as address:
+            for model in CONTINUED:
+                socket = await connect(*address)
+                before, sizes = None, []
+                for _ in range(4):
+                    received = provider.received_bytes
+                    done = await socket.turn(make_create(model, "x" * 500, before))
+                    before = done.response_id
+                    sizes.append(provider.received_bytes - received)
+                socket.close()
+                first, _, *later = sizes  # the second asks whether the provider holds anything
+                assert all(size < first + 200 for size in later)
 
 
 # ------------------------------------------------------------------------------------------------------- the process

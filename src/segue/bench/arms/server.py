@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 from aiohttp import WSMsgType, web
+from msgspec.structs import replace
 
 from segue.bench.arms.providers import BareUpstream
 from segue.config import Config, ProviderDialect, ServerConfig, UpstreamConfig
@@ -45,6 +46,9 @@ BURST, TICKED, PACED, STAMPED = "burst", "ticked", "paced", "stamped"
 #: With a provider there are more models: one for each of its dialects, and one that sends the history untranslated.
 PROVIDED: tuple[ProviderDialect, ...] = ("chat", "messages", "responses")
 BARE_HISTORY = "bare-history"
+#: The upstreams that hold what they were sent, so that a turn which continues another is sent what is new.
+THREADED, OVER_WEBSOCKET = "messages with threads", "responses over WebSocket"
+CONTINUED = (THREADED, OVER_WEBSOCKET)
 
 #: Where Linux says how much memory this process has.
 MEMORY_FILE = Path("/proc/self/statm")
@@ -58,7 +62,7 @@ FRAMING_EVENTS = 8
 
 class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to serve. `core` pins the process; `pace_s` is the time step of the paced models; `provider` is the base URL
-    of a provider that speaks all dialects.
+    of a provider that speaks all dialects, and `socket_provider` that of one that speaks Responses over WebSockets.
     """
 
     kind: Literal["gateway", "bare"]
@@ -69,6 +73,7 @@ class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
     pace_s: float
     core: int | None = None
     provider: str | None = None
+    socket_provider: str | None = None
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -142,13 +147,18 @@ def build_router(spec: ServerSpec) -> Router:
     rules.append(ModelRule(StampedUpstream(spec.stamps, spec.pace_s), (STAMPED,)))
     if spec.provider is not None:
         rules.append(ModelRule(BareUpstream(spec.provider, "x" * spec.delta_bytes), (BARE_HISTORY,)))
-        rules += provider_rules(spec.provider)
+        rules += provider_rules(spec.provider, spec.socket_provider)
     return Router(rules)
 
 
-def provider_rules(base_url: str) -> list[ModelRule]:
-    """Build an upstream for each dialect, as a configuration would."""
-    ups = [UpstreamConfig(name=name, dialect=name, models=[name], base_url=base_url) for name in PROVIDED]
+def provider_rules(base_url: str, socket_url: str | None = None) -> list[ModelRule]:
+    """Build an upstream for each dialect, and those that hold what they were sent, as a configuration would."""
+    plain = UpstreamConfig(name="", dialect="chat", models=[], base_url=base_url)
+    ups = [replace(plain, name=name, dialect=name, models=[name]) for name in PROVIDED]
+    ups.append(replace(plain, name="threads", dialect="messages", models=[THREADED], message_threads=True))
+    if socket_url is not None:
+        socket = {"dialect": "responses", "models": [OVER_WEBSOCKET], "base_url": socket_url, "transport": "websocket"}
+        ups.append(replace(plain, name="sockets", **socket))
     return list(build_configured(Config(upstream=ups)).rules)
 
 
