@@ -1,6 +1,7 @@
 """Everything that can happen to conversations, at random, against a real gateway and beside a naive model: creates,
-forks, failures, lost connections, resumes and deletions, over many lanes, connections and tenants. After every step
-each turn that ended must have seen exactly the history that the model says: no item lost, doubled or somebody else's.
+forks, compactions, failures, lost connections, resumes and deletions, over many lanes, connections and tenants. After
+every step each turn that ended must have seen exactly the history that the model says: no item lost, doubled or
+somebody else's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from segue.config import CompactionConfig
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Failure, usage
@@ -29,7 +31,7 @@ T = TypeVar("T")
 TENANTS = ("alice", "bob")
 LANES = ("", "a", "b", "c")
 #: How a turn goes, said in its own input; on a socket most are held, so that there is something to interrupt.
-WAYS = ("ok", "fail", "refuse", "cut")
+WAYS = ("ok", "fail", "refuse", "cut", "compact")
 HELD = ("hold", *WAYS, "hold", "hold", "hold")
 UNKNOWN = f"resp_{'0' * 40}"
 ENDS = ("response.completed", "response.failed", "response.incomplete", "error")
@@ -54,6 +56,8 @@ class Oracle:
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Play one turn."""
         texts = [_text(parse_json(item.decode())) for item in request.history.items()]
+        if texts[-1] == CompactionConfig().prompt:
+            texts.pop()
         name = texts[-1]
         assert name not in self.seen, f"the turn {name} was run twice"
         self.seen[name] = texts
@@ -70,7 +74,7 @@ class Oracle:
             ends["cut"] = Ended("incomplete", usage(1, 1), incomplete_reason="max_output_tokens")
             ended = True
             yield [
-                *writer.end_item("completed" if way in ("ok", "hold") else "incomplete"),
+                *writer.end_item("completed" if way in ("ok", "hold", "compact") else "incomplete"),
                 ends.get(way, Ended("completed", usage(1, 1))),
             ]
         finally:
@@ -79,8 +83,15 @@ class Oracle:
 
 
 def _text(item: Json) -> str:
-    content = item["content"]
+    """What a message says; of another item, its type."""
+    content = item.get("content", [{"text": item["type"]}] if "type" in item else "")
     return str(content if isinstance(content, str) else content[0]["text"])
+
+
+def _compacted(seen: list[str], name: str) -> list[str]:
+    """What a model sees of a history once a turn has compacted it: what users said, and the model's summary."""
+    users = [text for text in seen if text.partition("-")[0] in (*WAYS, "hold")]
+    return [*users, f"{CompactionConfig().lead}\n\nre:{name}"]
 
 
 class Turn:
@@ -102,6 +113,7 @@ class Turn:
         self.id = ""
         self.stored = False  # it can be found by its id
         self.history: list[str] = []  # itself included, with what it said
+        self.seen: list[str] = []  # what of it a model sees
 
     @property
     def way(self) -> str:
@@ -109,6 +121,8 @@ class Turn:
 
     def fields(self) -> Json:
         fields: Json = {"model": MODEL, "input": self.name, "store": self.store}
+        if self.way == "compact":
+            fields["input"] = [{"role": "user", "content": self.name}, {"type": "compaction_trigger"}]
         if self.kept:
             fields["segue"] = {"resume": True, "idempotency_key": self.name}
         if self.unknown or self.parent is not None:
@@ -215,15 +229,20 @@ class Conversations(RuleBasedStateMachine):
     def ended_well(self, turn: Turn, response: Json) -> None:
         """Check what a turn saw and said, and make it a parent."""
         before = [] if turn.parent is None else turn.parent.history
-        assert self.oracle.seen[turn.name] == [*before, turn.name]
+        seen = [*([] if turn.parent is None else turn.parent.seen), turn.name]
+        assert self.oracle.seen[turn.name] == seen
         assert response["previous_response_id"] == (None if turn.parent is None else turn.parent.id)
-        assert [_text(item) for item in response["output"]] == [f"re:{turn.name}"]
+        said = [turn.name, f"re:{turn.name}"]
+        if turn.way == "compact":
+            said = [turn.name, "compaction_trigger", "compaction"]
+        assert [_text(item) for item in response["output"]] == said[-1:]
         assert response["id"] not in {other.id for other in self.turns}
         turn.id = response["id"]
         turn.stored = turn.store
         turn.logged = turn.kept
         turn.parked = turn.kept and not turn.store
-        turn.history = [*before, turn.name, f"re:{turn.name}"]
+        turn.history = [*before, *said]
+        turn.seen = _compacted(seen, turn.name) if turn.way == "compact" else [*seen, said[-1]]
         self.turns.append(turn)
 
     async def settle(self, connection: Connection, name: str) -> None:

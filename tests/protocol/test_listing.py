@@ -266,6 +266,28 @@ def test_paging_through_a_list_shows_every_item_once(count: int, limit: int, ord
     assert seen == [f"i{number}" for number in (range(count) if order == "asc" else reversed(range(count)))]
 
 
+@given(
+    idents=st.lists(st.sampled_from([None, "a", "b", f"item_{UNIQUE}8001"]), max_size=12),
+    limit=st.integers(1, 5),
+    order=st.sampled_from(["asc", "desc"]),
+)
+@settings(max_examples=examples(300))
+def test_paging_comes_to_its_end_though_items_have_the_same_id(
+    idents: list[str | None], limit: int, order: Order
+) -> None:
+    """As an SDK pages: by the id of the last item that it got."""
+    items = tuple(json.dumps({"type": "x", "n": n, **({"id": i} if i else {})}).encode() for n, i in enumerate(idents))
+    seen: list[int] = []
+    after: str | None = None
+    for _ in range(len(items) + 1):
+        page = listed(paginate([ItemRun(items, ID)], Page(limit, order, after)))
+        seen += [item["n"] for item in page["data"]]
+        after = page["last_id"]
+        if not page["has_more"]:
+            break
+    assert seen == list(range(len(items)))[:: 1 if order == "asc" else -1]
+
+
 def test_reasoning_shows_what_is_encrypted_only_if_that_was_asked_for() -> None:
     reasoning = b'{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"x"}'
     other = b'{"type":"compaction","id":"c_1","encrypted_content":"y"}'

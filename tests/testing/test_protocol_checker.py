@@ -75,6 +75,13 @@ def test_items_may_overlap() -> None:
     run(frames)
 
 
+def test_a_compaction_may_be_in_sight() -> None:
+    """The document has no such event; it says nothing that a client needs."""
+    compacting = event("compaction.compacting", item_id="cmp_0", output_index=0)
+    frames = GOOD["compaction"]
+    assert run(numbered([*frames[:3], compacting, compacting, *frames[3:]])).response is not None
+
+
 def test_a_refused_turn_is_one_error() -> None:
     checker = run([WS_ERROR])
     assert checker.error == ERROR
@@ -225,6 +232,10 @@ OTHERS: dict[str, tuple[Frames, str]] = {
     "custom call without an id": (changed(CUSTOM_CALL, 2, "item.id", ...), "item.id: Field required"),
     "custom delta without an item": (changed(CUSTOM_CALL, 3, "item_id", ...), "item_id: Field required"),
     "custom tool without a name": (stream(tools=[{"type": "custom"}]), "tools[0].name: Field required"),
+    "compacting a message": (
+        with_frame(4, event("compaction.compacting", item_id="msg_0", output_index=0)),
+        "item_id: is 'message', expected 'compaction'",
+    ),
     "note out of order": (changed(NOTED, 6, "annotation_index", 1), "annotation_index: is 1, expected 0"),
     "note is null": (changed(NOTED, 6, "annotation", None), "annotation: is null"),
     "summary at a gap": (changed(THOUGHT, 3, "summary_index", 1), "summary_index: is 1, expected 0"),

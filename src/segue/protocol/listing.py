@@ -1,7 +1,9 @@
 """Lists items: one page of the input of a response, or of a conversation.
 
 Items are kept as their author wrote them. A listing completes them with the id, the status and the list content that
-the schema wants. It parses kept items, but never as part of a turn. Not here: how stored items are read (stores).
+the schema wants. It parses kept items, but never as part of a turn. A client pages through a list by the ids in it, and
+authors give one id to several items: in a list, the first of them has it, and the others have those that items without
+an id have. Not here: how stored items are read (stores).
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ class _PageQuery(msgspec.Struct):
 MAX_LIMIT = 100
 #: How many bytes of items a page may have, if they are more than one.
 PAGE_BYTES = 4 * 1024 * 1024
+#: More than any item's number is: added to one, it makes the number of none.
+_NEXT_NUMBER = 0x10000
 #: So many bytes are read and written within a millisecond or two.
 _FEW = 256 * 1024
 
@@ -90,12 +94,13 @@ def paginate(runs: Sequence[ItemRun], page: Page, *, encrypted: bool = False) ->
     next one then, as after any page. `encrypted_content` is shown if the client asked for it.
     """
     rest = _in_order(runs, page.order)
-    if page.after is not None and not any(_ident(one) == page.after for one in rest):
+    shown: set[str] = set()
+    if page.after is not None and not any(_ident(one, shown) == page.after for one in rest):
         return Problem("item_not_found", f"No item with id {quoted(page.after)} in this list.", "after")
     data: list[dict[str, Any]] = []
     size, more = 0, next(rest, None)
     while more is not None and len(data) < page.limit and (not data or size + len(more.item) <= PAGE_BYTES):
-        data.append(_complete(more, encrypted=encrypted))
+        data.append(_complete(more, shown, encrypted=encrypted))
         size += len(more.item)
         more = next(rest, None)
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
@@ -104,14 +109,15 @@ def paginate(runs: Sequence[ItemRun], page: Page, *, encrypted: bool = False) ->
 
 def list_all(runs: Sequence[ItemRun]) -> bytes:
     """Encode the list object of a few items, all of them, in their order."""
-    data = [_complete(one, encrypted=False) for one in _in_order(runs, "asc")]
+    shown: set[str] = set()
+    data = [_complete(one, shown, encrypted=False) for one in _in_order(runs, "asc")]
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return encode(_Listing(data, first, last, has_more=False))
 
 
 def show_item(run: ItemRun, place: int, *, encrypted: bool = False) -> bytes:
     """Encode one item of a turn as a list shows it."""
-    return encode(_complete(_Shown(run.items[place], run.response_id, run.first + place), encrypted=encrypted))
+    return encode(_complete(_Shown(run.items[place], run.response_id, run.first + place), set(), encrypted=encrypted))
 
 
 def is_small(runs: Sequence[ItemRun], page: Page) -> bool:
@@ -130,16 +136,24 @@ def _invalid(detail: str, param: str | None = None) -> Problem:
     return Problem("invalid_value", f"Invalid query parameter: {detail}", param)
 
 
-def _ident(one: _Shown) -> str:
+def _ident(one: _Shown, seen: set[str]) -> str:
+    """Return the id that an item has in a list, and add it to those `seen` there before."""
     key = key_of(one.item)
-    return key.id or derived_item_id(key.kind or "message", one.response_id, one.number)
+    return _unique(key.id, key.kind or "message", one, seen)
 
 
-def _complete(one: _Shown, *, encrypted: bool) -> dict[str, Any]:
+def _unique(given: str | None, kind: str, one: _Shown, seen: set[str]) -> str:
+    ident, number = given, one.number
+    while not ident or ident in seen:  # an author may have given an item the id that another one has by its place
+        ident, number = derived_item_id(kind, one.response_id, number), number + _NEXT_NUMBER
+    seen.add(ident)
+    return ident
+
+
+def _complete(one: _Shown, seen: set[str], *, encrypted: bool) -> dict[str, Any]:
     item: dict[str, Any] = msgspec.json.decode(one.item)
     kind = item.get("type") or "message"
-    ident = item.get("id") or derived_item_id(kind, one.response_id, one.number)
-    shown = {**item, "type": kind, "id": ident}
+    shown = {**item, "type": kind, "id": _unique(item.get("id"), kind, one, seen)}
     if kind == "reasoning" and not encrypted:
         shown.pop("encrypted_content", None)
     if kind in _WITH_STATUS:

@@ -249,6 +249,7 @@ class StreamChecker:
             **{f"response.{name}_part.added": self._on_part_added for name in ("content", "reasoning_summary")},
             **{f"response.{name}_part.done": self._on_part_done for name in ("content", "reasoning_summary")},
             "response.output_text.annotation.added": self._on_annotation,
+            "response.compaction.compacting": self._on_compacting,
             **dict.fromkeys(TERMINAL, self._on_terminal),
             **{f"{name}.delta": self._on_delta for name in _FAMILIES},
             **{f"{name}.done": self._on_text_done for name in _FAMILIES},
@@ -388,6 +389,10 @@ class StreamChecker:
                 self._expect(None not in parts, f"item.{group}", "is done before its parts are")
                 self._equal(f"item.{group}", parts, item.get(group, []))
         state.done = item
+
+    def _on_compacting(self, frame: Json) -> None:
+        item = self._open_item(frame, "item_id", frame["item_id"])
+        self._equal("item_id", "compaction", item.added["type"])
 
     # Parts and texts
 
