@@ -56,6 +56,16 @@ def test_check_config_says_how_conversations_are_kept_together(
     assert "with no key, models m, conversations named in X-Session-ID\n" in printed
 
 
+def test_check_config_says_what_is_reached_over_websockets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "segue.toml"
+    at = "dialect='responses'\ntransport='websocket'\nmodels=['m']\nbase_url='http://127.0.0.1:9/v1'\n"
+    file.write_text(f"[[upstream]]\nname='a'\n{at}\n[[upstream]]\nname='b'\n{at}key_env='PATH'\n")
+    assert run_check_config(file, as_json=False) == 0
+    printed = capsys.readouterr().out
+    assert "upstream a: responses over WebSockets at http://127.0.0.1:9/v1 with no key, models m\n" in printed
+    assert "upstream b: responses over WebSockets at http://127.0.0.1:9/v1 with the key in PATH, models m\n" in printed
+
+
 def test_what_users_wrote_is_printed_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An address with brackets keeps its host, and a name with them ends nothing."""
     file = tmp_path / "segue.toml"

@@ -103,10 +103,11 @@ def _where(up: UpstreamConfig) -> str:
     """Say where a provider is, and whose key is sent to it."""
     if up.base_url is None:
         return ""
+    over = " over WebSockets" if up.transport == "websocket" else ""
     if up.key_env is not None:
-        return f" at {up.base_url} with the key in {up.key_env}"
+        return f"{over} at {up.base_url} with the key in {up.key_env}"
     whose = "the client's own" if up.pass_key else "no"
-    return f" at {up.base_url} with {whose} key"
+    return f"{over} at {up.base_url} with {whose} key"
 
 
 def _family(up: UpstreamConfig) -> ProviderFamily | None:
