@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.protocol.codec import MAX_DEPTH
+from segue.protocol.codec import MAX_DEPTH, not_unicode
 from segue.protocol.items import (
     Input,
     ItemKey,
@@ -375,3 +375,20 @@ def test_a_list_of_items_is_split_and_joined_without_touching_them(values: list[
 def test_calls_of_a_finished_output_are_those_that_may_be_answered(made: list[bytes], expected: set[str]) -> None:
     """Hosted tools answer themselves: their calls have no call_id."""
     assert calls_of(made) == expected
+
+
+def test_a_long_text_becomes_the_message_that_a_short_one_becomes_and_holds_it_as_it_came() -> None:
+    """It is not decoded: that would hold up everything else for as long as it takes."""
+    for text in ("é" * 50_000, 'a"\\\n' * 30_000, "😀" * 20_000):
+        for raw in (json.dumps(text), json.dumps(text, ensure_ascii=False)):
+            parsed = parse_input(msgspec.Raw(raw.encode()))
+            assert isinstance(parsed, Input)
+            (item,) = parsed.items
+            assert raw.encode() in item
+            assert json.loads(item) == json.loads(user_message(text))
+            assert parsed.keys == ()
+
+
+@pytest.mark.parametrize("length", [10, 100_000])
+def test_a_text_that_is_no_utf_8_is_refused_however_long_it_is(length: int) -> None:
+    assert parse_input(msgspec.Raw(b'"' + b"x" * length + b'\xff"')) == not_unicode()

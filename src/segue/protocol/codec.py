@@ -46,6 +46,9 @@ UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 encode = msgspec.json.Encoder().encode
 
 _SLICE_BYTES = 256 * 1024
+#: So many bytes of a text are not decoded only to see that it is one: that is one call, during which nothing else runs.
+_LONG_TEXT = 64 * 1024
+_QUOTE = ord('"')
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 _NULL = msgspec.Raw(b"null")
@@ -62,7 +65,7 @@ def decode(data: bytes | str, decoder: msgspec.json.Decoder[T], where: str = "")
     except msgspec.DecodeError as error:
         return invalid_json(str(error))
     except UnicodeError:
-        return invalid_json("it holds text that is not valid Unicode")
+        return not_unicode()
     except RecursionError:
         return invalid_json(_TOO_DEEP)
 
@@ -107,6 +110,17 @@ def _lone_surrogates(data: bytes) -> Iterator[int]:
 def encode_exactly(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """Encode a value that is kept and may be large: of its buffer, `encode` leaves up to a third unused."""
     return bytes(memoryview(encode(value)))
+
+
+def not_unicode() -> Problem:
+    """Return why a document is refused of which a text is no Unicode."""
+    return invalid_json("it holds text that is not valid Unicode")
+
+
+def is_long_text(raw: msgspec.Raw) -> bool:
+    """Return whether a value is a long text. All but its UTF-8 was checked when it was skipped: see `is_utf8`."""
+    data = memoryview(raw)
+    return len(data) > _LONG_TEXT and data[0] == _QUOTE
 
 
 def is_utf8(data: bytes | memoryview) -> bool:

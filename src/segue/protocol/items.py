@@ -13,7 +13,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from segue.protocol.codec import decode, decode_value, encode_exactly, without_field
+from segue.protocol.codec import (
+    decode,
+    decode_value,
+    encode_exactly,
+    is_long_text,
+    is_utf8,
+    not_unicode,
+    without_field,
+)
 from segue.protocol.item_types import CustomToolCallItem, FunctionCallItem, Role
 from segue.protocol.problems import Problem, foreign_part, misplaced_trigger, missing
 from segue.protocol.request_size import DEFAULT_LIMITS, RequestLimits, too_many_items
@@ -209,11 +217,15 @@ class _InputBuilder:
 
 def parse_input(raw: bytes | msgspec.Raw, limits: RequestLimits = DEFAULT_LIMITS) -> Input | Problem:
     """Check the `input` of a request, in O(new items): a string is one user message, a list is items."""
+    if isinstance(raw, msgspec.Raw) and is_long_text(raw):
+        return Input((_user_message(bytes(raw)),)) if is_utf8(memoryview(raw)) else not_unicode()
     value = decode(raw, _input, "input")
     if isinstance(value, str):
         return Input((user_message(value),))
-    if isinstance(value, Problem):
-        return value
+    return value if isinstance(value, Problem) else _parse_items(value, limits)
+
+
+def _parse_items(value: Sequence[msgspec.Raw], limits: RequestLimits) -> Input | Problem:
     if len(value) > limits.items:
         return too_many_items(limits, len(value))
     builder = _InputBuilder()
@@ -271,8 +283,12 @@ def with_trigger(given: Input) -> Input:
 
 def user_message(text: str) -> Item:
     """Return the item that a plain string input stands for."""
-    content = [{"type": "input_text", "text": text}]
-    return encode_exactly({"type": "message", "role": "user", "content": content})
+    return _user_message(encode_exactly(text))
+
+
+def _user_message(text: bytes) -> Item:
+    """Return that item for a JSON string, which it holds as it came."""
+    return b'{"type":"message","role":"user","content":[{"type":"input_text","text":%b}]}' % text
 
 
 def key_of(item: Item, place: int = 0) -> ItemKey:

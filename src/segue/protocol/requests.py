@@ -21,7 +21,9 @@ from segue.protocol.codec import (
     decode_value,
     encode,
     encode_exactly,
+    is_long_text,
     is_utf8,
+    not_unicode,
     size_of,
     unknown_fields,
     without_lone_surrogates,
@@ -34,7 +36,6 @@ from segue.protocol.lanes import DEFAULT_LANE, read_stream_id
 from segue.protocol.object_text import ObjectText
 from segue.protocol.problems import (
     Problem,
-    invalid_json,
     missing,
     thread_unsupported,
     unknown_type,
@@ -320,8 +321,6 @@ _resumes = msgspec.json.Decoder(Resume)
 _cache_options = msgspec.json.Decoder(_CacheOptions)
 _texts = msgspec.json.Decoder(str)
 _optional_texts = msgspec.json.Decoder(str | None)
-#: Characters of a text that is not made only to see that it is one.
-_LONG_TEXT = 64 * 1024
 
 #: The known parts of fields that are kept as whole values, which may hold more than we know.
 _SHAPES: dict[str, msgspec.json.Decoder[Any]] = {
@@ -348,9 +347,8 @@ def refuse_text(raw: Raw, where: str) -> Problem | None:
     """
     if raw == _NULL:
         return None
-    data = memoryview(raw)
-    if len(data) > _LONG_TEXT and data[0] == ord('"'):
-        return None if is_utf8(data) else invalid_json("it holds text that is not valid Unicode")
+    if is_long_text(raw):
+        return None if is_utf8(memoryview(raw)) else not_unicode()
     text = decode(raw, _optional_texts, where)
     return text if isinstance(text, Problem) else None
 
