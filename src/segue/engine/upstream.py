@@ -36,8 +36,11 @@ from segue.upstreams.interface import Batch, UpstreamRequest
 
 T = TypeVar("T")
 
-#: Prompts that are made at once.
+#: Prompts that are made at once, and of them those of large requests: to make one, or to see that its schema is too
+#: large, takes as long as many turns, and no small request waits for that.
 _RENDERS = 2
+_LARGE_RENDERS = 1
+_LARGE_BYTES = 64 * 1024
 
 
 class LocalUpstream:
@@ -48,8 +51,12 @@ class LocalUpstream:
         self._engine = Engine(file, clock)
         self._renderer: PromptRenderer | None = None
         # prompts are made in turn too: many large ones of a tenant take the threads from nobody else
-        self._renders = AdmissionQueue(file.name, limit=_RENDERS, max_waiting=file.waiting, timeout_s=None)
+        self._renders = self._queue(_RENDERS)
+        self._large_renders = self._queue(_LARGE_RENDERS)
         self._active: dict[ResponseKey, bool] = {}  # the responses of turns, and if `forget` has named them
+
+    def _queue(self, limit: int) -> AdmissionQueue:
+        return AdmissionQueue(self._file.name, limit=limit, max_waiting=self._file.waiting, timeout_s=None)
 
     @property
     def name(self) -> str:
@@ -79,7 +86,8 @@ class LocalUpstream:
     @property
     def waiting(self) -> int:
         """How many turns wait, including those that are being rendered."""
-        return self._engine.waiting + self._renders.running + self._renders.waiting
+        renders = sum(queue.running + queue.waiting for queue in (self._renders, self._large_renders))
+        return self._engine.waiting + renders
 
     async def start(self) -> None:
         """Load the model. Raises `Unavailable` if that fails; `aclose` is then not needed, but does no harm."""
@@ -127,7 +135,7 @@ class LocalUpstream:
         tokenizer = _Tokenizer(self._check(request))
         renderer, history, settings = self._prompts(), request.history, request.settings
         return await self._in_thread(
-            request.tenant,
+            request,
             lambda: renderer.count(history, settings, tenant=request.tenant, tokenizer=tokenizer),
             tokenizer=tokenizer,
         )
@@ -227,18 +235,19 @@ class LocalUpstream:
 
         self._active[request.tenant, request.response_id] = False
         try:
-            return await self._in_thread(request.tenant, prepare, tokenizer=tokenizer)
+            return await self._in_thread(request, prepare, tokenizer=tokenizer)
         except BaseException:
             self._leave(request, finished=False)
             raise
 
-    async def _in_thread(self, tenant: str, work: Callable[[], T], *, tokenizer: _Tokenizer) -> T:
+    async def _in_thread(self, request: UpstreamRequest, work: Callable[[], T], *, tokenizer: _Tokenizer) -> T:
         """Run what renders a prompt in another thread, when it is the tenant's turn.
 
         It stops soon after this is cancelled.
         """
+        queue = self._large_renders if request.size_bytes >= _LARGE_BYTES else self._renders
         try:
-            async with self._renders.permit(tenant):
+            async with queue.permit(request.tenant):
                 return await asyncio.to_thread(work)
         except InterruptedError:
             raise Refused(stopped()) from None
