@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from segue.dialects.loss_warnings import BROKEN_ARGUMENTS
 from segue.engine import ModelFile, Unavailable, find_model, model_files, why_unavailable
@@ -19,7 +20,7 @@ from segue.engine.job import Job
 from segue.engine.model import BatchEntry, LoadedModel, usable_processors
 from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT
 from segue.engine.prompt.messages import Tools
-from segue.engine.prompt.rendering import Prompt
+from segue.engine.prompt.rendering import Prompt, PromptRenderer
 from segue.engine.upstream import LocalUpstream
 from segue.history.chains import Turn
 from segue.protocol.events import Ended
@@ -458,3 +459,22 @@ class TestWithoutEngine:
 
 def a_job(wake: Callable[[], None] = lambda: None) -> Job:
     return Job(request(), Prompt([1], 1), parser_for(DEFAULT_CALL_FORMAT, Tools()), wake=wake)
+
+
+@pytest.mark.local_engine
+async def test_no_small_request_waits_until_the_prompts_of_large_ones_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A schema of twenty thousand names is refused, but to see that takes as long as many turns."""
+    go, make = threading.Event(), PromptRenderer.render
+
+    def held(renderer: PromptRenderer, *given: Any, tenant: str, **more: Any) -> Prompt:  # noqa: ANN401 - passed on
+        assert tenant != "mallory" or go.wait(PATIENCE_S)
+        return make(renderer, *given, tenant=tenant, **more)
+
+    monkeypatch.setattr(PromptRenderer, "render", held)
+    async with tiny() as upstream:
+        large = [replace(plain_request("x", tenant="mallory"), size_bytes=1 << 20) for _ in range(3)]
+        asked = [asyncio.ensure_future(ask(upstream, one)) for one in large]
+        assert (await ask(upstream, plain_request("x"))).finished.status == "incomplete"
+        assert upstream.waiting == len(large)
+        go.set()
+        await asyncio.gather(*asked)

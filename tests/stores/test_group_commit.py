@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from segue.stores.group_commit import GroupCommitWriter
+from segue.stores.group_commit import LARGE_BYTES, GroupCommitWriter
 from segue.stores.interface import StoreError
 
 
@@ -139,6 +139,36 @@ async def test_a_cancelled_caller_leaves_the_queue_in_order(tmp_path: Path) -> N
         assert [type(result) for result in results] == [asyncio.CancelledError] * 2 + [type(None)] * 2
         assert desk.words() == ["0", "2", "3"], "what was queued is written, what waited for room is not"
         assert desk.writer.queued_bytes == 0
+
+
+async def test_a_small_operation_waits_for_a_megabyte_of_large_ones_at_most(tmp_path: Path) -> None:
+    """However many large ones came before it; and they go on in their order, some of them in each commit."""
+    async with desk_at(tmp_path / "db", max_queued_bytes=10 * LARGE_BYTES) as desk:
+        desk.go.clear()
+        first = asyncio.create_task(desk.write("first"))
+        await started(first)
+        large = [asyncio.create_task(desk.write(f"large {n}", size=9 * LARGE_BYTES)) for n in range(4)]
+        small = asyncio.create_task(desk.write("small"))
+        await started(*large, small)
+        desk.go.set()
+        await small
+        assert [task.done() for task in large].count(True) <= 1
+        await asyncio.gather(*large)
+        assert desk.words() == ["first", "small", "large 0", "large 1", "large 2", "large 3"]
+
+
+async def test_a_commit_has_a_megabyte_of_large_operations(tmp_path: Path) -> None:
+    async with desk_at(tmp_path / "db", max_queued_bytes=1 << 24) as desk:
+        desk.go.clear()
+        tasks = [asyncio.create_task(desk.write(str(n), size=400_000)) for n in range(5)]
+        await started(*tasks)
+        closing = asyncio.create_task(desk.writer.aclose())  # what waits in the thread is written, too
+        await started(closing)
+        desk.go.set()
+        await asyncio.gather(*tasks, closing)
+        assert desk.words() == [str(n) for n in range(5)]
+        assert desk.commits in {3, 4}, "two in each, but perhaps the first alone"
+        desk.writer = GroupCommitWriter(desk.connection, tmp_path / "db", 1)
 
 
 async def test_close_finishes_what_waits_for_room(tmp_path: Path) -> None:

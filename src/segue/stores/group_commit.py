@@ -1,8 +1,10 @@
 """Group commit: one thread that writes, and commits everything in its queue as one transaction.
 
 A commit costs one disk flush, however much is in it; the more callers wait, the more of them share a flush. Each
-operation runs in a savepoint of its own, so that one that fails is undone alone. The queue is bounded in bytes; callers
-that find it full wait for room, in the order they came. Not here: what the operations do (`sqlite`).
+operation runs in a savepoint of its own, so that one that fails is undone alone. Small operations do not wait for large
+ones: all of those that are queued are in the next commit, and of large ones a limited number of bytes. Both queues are
+bounded in bytes; callers that find theirs full wait for room, in the order they came. Not here: what the operations do
+(`sqlite`).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import logging
 import queue
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,24 +30,29 @@ _log = logging.getLogger("segue.stores")
 _CHECKPOINT_TIMEOUT_S = 0.25
 
 
-class GroupCommitWriter:
-    """Runs operations on a connection, in the order they came, in its own thread.
+#: A larger operation is a large one: a commit of a megabyte takes as long as a hundred small ones.
+LARGE_BYTES = 64 * 1024
+#: What large operations a commit has, unless there is one that is larger.
+_LARGE_BYTES_OF_COMMIT = 1024 * 1024
 
-    Use it on the event loop that creates it, and await `aclose` at the end. The connection stays open: the caller
-    owns it.
+
+class GroupCommitWriter:
+    """Runs operations on a connection in its own thread: small ones in the order they came, and large ones likewise.
+
+    `max_queued_bytes` is for each of both. Use it on the event loop that creates it, and await `aclose` at the end. The
+    connection stays open: the caller owns it.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, max_queued_bytes: int) -> None:
         self._connection = connection
         self._path = path
-        self._max_queued_bytes = max_queued_bytes
-        self._queued_bytes = 0  # admitted and not yet committed
-        self._admission = asyncio.Lock()
-        self._waiting = 0  # how many have the lock, or wait for it
-        self._room = asyncio.Event()
+        self._small = _Admission(max_queued_bytes)
+        self._large = _Admission(max_queued_bytes)
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._queue: queue.SimpleQueue[_QueuedWrite | None] = queue.SimpleQueue()  # None: nothing follows
+        self._later: deque[_QueuedWrite] = deque()  # large operations that the thread has taken out of the queue
+        self._closed = False  # nothing follows
         # A daemon thread, so that a program that does not close its store can still end.
         self._thread = threading.Thread(target=self._run, name="segue-store-writer", daemon=True)
         self._thread.start()
@@ -52,7 +60,7 @@ class GroupCommitWriter:
     @property
     def queued_bytes(self) -> int:
         """How many bytes wait to be committed."""
-        return self._queued_bytes
+        return self._small.queued_bytes + self._large.queued_bytes
 
     async def run(self, operation: Callable[[sqlite3.Connection], T], size: int, *, erases: bool = False) -> T:
         """Run `operation`, and return its result when it is committed.
@@ -61,62 +69,59 @@ class GroupCommitWriter:
         follows the commit, since the write-ahead log still contains what was erased. If the caller is cancelled, the
         operation may or may not happen.
         """
-        await self._admit(size)
+        await self._admission(size).admit(size)
         done: asyncio.Future[T] = self._loop.create_future()
         self._queue.put(_QueuedWrite(operation, done, size=size, erases=erases))
         return await done
 
     async def aclose(self) -> None:
         """Finish every operation, then end the thread. Call it once, and do not call `run` after it."""
-        async with self._admission:  # after the callers that wait for room
+        async with self._small.order, self._large.order:  # after the callers that wait for room
             self._queue.put(None)
         await self._stopped
         self._thread.join()
 
-    async def _admit(self, size: int) -> None:
-        """Wait until the queue has room. An operation larger than the whole queue waits until the queue is empty."""
-        if self._waiting or not self._has_room(size):
-            self._waiting += 1
-            try:
-                async with self._admission:
-                    while not self._has_room(size):
-                        self._room.clear()
-                        await self._room.wait()
-            finally:
-                self._waiting -= 1
-        self._queued_bytes += size
-
-    def _has_room(self, size: int) -> bool:
-        return not self._queued_bytes or self._queued_bytes + size <= self._max_queued_bytes
+    def _admission(self, size: int) -> _Admission:
+        return self._large if size > LARGE_BYTES else self._small
 
     def _resolve(self, outcomes: Sequence[_WriteOutcome]) -> None:
         """Give the callers of a group their results, on the event loop."""
         for outcome in outcomes:
-            self._queued_bytes -= outcome.write.size
+            size = outcome.write.size
+            self._admission(size).release(size)
             outcome.resolve()
-        self._room.set()
 
     # The methods below run in the thread.
 
     def _run(self) -> None:
-        more = True
-        while more:
-            group, more = self._take()
+        while not self._closed or self._later:
+            group = self._take()
             if group:
                 self._finish(group)
         self._call(self._stopped.set_result, None)
 
-    def _take(self) -> tuple[list[_QueuedWrite], bool]:
-        """Wait for an operation and take all that are queued by then; False means that nothing follows them."""
+    def _take(self) -> list[_QueuedWrite]:
+        """Return the operations of the next commit; wait for one if there is none."""
         group: list[_QueuedWrite] = []
-        write = self._queue.get()
-        while write is not None:
-            group.append(write)
-            try:
-                write = self._queue.get_nowait()
-            except queue.Empty:
-                return group, True
-        return group, False
+        with contextlib.suppress(queue.Empty):
+            while not self._closed:
+                waits = not group and not self._later
+                write = self._queue.get() if waits else self._queue.get_nowait()
+                if write is None:
+                    self._closed = True
+                elif write.size > LARGE_BYTES:
+                    self._later.append(write)
+                else:
+                    group.append(write)
+        if self._later:
+            self._take_large(group)
+        return group
+
+    def _take_large(self, group: list[_QueuedWrite]) -> None:
+        left = _LARGE_BYTES_OF_COMMIT
+        while self._later and (left == _LARGE_BYTES_OF_COMMIT or self._later[0].size <= left):
+            group.append(self._later.popleft())
+            left -= group[-1].size
 
     def _finish(self, group: list[_QueuedWrite]) -> None:
         outcomes = self._commit(group)
@@ -172,6 +177,38 @@ class GroupCommitWriter:
     def _call(self, callback: Callable[[Any], object], argument: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and no caller is left
             self._loop.call_soon_threadsafe(callback, argument)
+
+
+class _Admission:
+    """How many bytes may be queued at once. Who finds no room waits, in the order they came."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self.queued_bytes = 0  # admitted and not yet committed
+        self.order = asyncio.Lock()
+        self._waiting = 0  # how many have the lock, or wait for it
+        self._room = asyncio.Event()
+
+    async def admit(self, size: int) -> None:
+        """Wait until the queue has room. An operation larger than the whole queue waits until the queue is empty."""
+        if self._waiting or not self._has_room(size):
+            self._waiting += 1
+            try:
+                async with self.order:
+                    while not self._has_room(size):
+                        self._room.clear()
+                        await self._room.wait()
+            finally:
+                self._waiting -= 1
+        self.queued_bytes += size
+
+    def release(self, size: int) -> None:
+        """Give the room of an operation back."""
+        self.queued_bytes -= size
+        self._room.set()
+
+    def _has_room(self, size: int) -> bool:
+        return not self.queued_bytes or self.queued_bytes + size <= self._most_bytes
 
 
 class _QueuedWrite:

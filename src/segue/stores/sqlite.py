@@ -157,7 +157,10 @@ class SqliteStore:
 
     @property
     def queued_bytes(self) -> int:
-        """How many bytes wait to be committed: at most `max_queued_bytes`, or one larger record."""
+        """How many bytes wait to be committed: at most `max_queued_bytes` of small and as many of large records.
+
+        One record that is larger than that is queued alone.
+        """
         return self._writer.queued_bytes
 
     async def append(self, record: Record) -> None:
