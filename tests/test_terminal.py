@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 import segue
-from segue.terminal import terminal, verdict
+from segue.terminal import print_table, terminal, verdict
 from tests.strategies import examples
+from tests.terminals import terminal_of
 
 
 @pytest.mark.parametrize("text", ["http://[fd00::1]:8080/v1", "/v1/[/x]", "[bold]x[/]", "[/]", ":smile:", "[link=x]y"])
@@ -56,3 +58,46 @@ def test_nothing_else_makes_a_terminal() -> None:
         if re.search(r"\bConsole\(", path.read_text())
     }
     assert made == {"terminal.py"}
+
+
+def _wide_table() -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("arm")
+    for head in ("KB up", "Mbit/s\ndown", "\nup", "first", "later"):
+        table.add_column(head, justify="right")
+    for name in ("permessage-deflate", "sidecar"):
+        table.add_row(name, "1,234.5", "22.57", "3.9", "100.5 %", "12.25")
+    return table
+
+
+@pytest.mark.parametrize("width", [36, 50, 80, 120])
+def test_a_table_that_is_too_wide_is_printed_in_parts(width: int) -> None:
+    """No figure is cut; each part has the first column, and columns under one head stay together."""
+    shown = io.StringIO()
+    print_table(terminal_of(file=shown, width=width), _wide_table())
+    lines = shown.getvalue().splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert "…" not in shown.getvalue()
+    rows = [line.split() for line in lines if line.startswith("permessage-deflate")]
+    figures = [figure for row in rows for figure in row[1:]]
+    assert figures == ["1,234.5", "22.57", "3.9", "100.5", "%", "12.25"]
+    assert ["22.57", "3.9"] in [row[at : at + 2] for row in rows for at in range(len(row))]
+    assert len(rows) == {36: 3, 50: 2}.get(width, 1)
+
+
+def test_a_table_keeps_its_title_its_sections_and_its_styles() -> None:
+    table = _wide_table()
+    table.title = "What was measured"
+    table.rows[0].end_section = True
+    table.rows[1].style = "bold"
+    shown = io.StringIO()
+    print_table(terminal_of(file=shown, width=50), table)
+    assert shown.getvalue().count("What was measured") == 1
+
+
+def test_a_table_of_one_column_is_a_table() -> None:
+    table = Table("name", box=None)
+    table.add_row("x" * 10)
+    shown = io.StringIO()
+    print_table(terminal_of(file=shown, width=20), table)
+    assert "x" * 10 in shown.getvalue()

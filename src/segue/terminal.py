@@ -2,13 +2,21 @@
 
 Rich reads `[…]` in a text as a style, and `:smile:` as a picture: an address like `http://[::1]:80` loses its host, a
 path like `[/x]` ends the program. A terminal of this module reads neither. Where a style is wanted, write
-`rich.text.Text(words, style=…)`. Not here: what is printed, and stdout for scripts.
+`rich.text.Text(words, style=…)`. A table that is too wide for its terminal is printed in parts, each with the first
+column, so that no figure is cut. Not here: what is printed, and stdout for scripts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Column, Table
 from rich.text import Text
+
+#: Wider than any table: a table is measured as if it had all the room it wants.
+_WIDEST = 10_000
 
 
 def verdict(*, met: bool | None) -> Text:
@@ -21,3 +29,48 @@ def verdict(*, met: bool | None) -> Text:
 def terminal(*, stderr: bool = False, quiet: bool = False, highlight: bool = True) -> Console:
     """Return stdout, or stderr, as a terminal of its width; `quiet` prints nothing."""
     return Console(stderr=stderr, quiet=quiet, highlight=highlight, markup=False, emoji=False)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table: as it is if every word of it fits, else in parts with as many columns as do."""
+    first, *others = table.columns
+    for number, group in enumerate(_groups(console, table, first, others)):
+        part = _part(table, [first, *group])
+        part.title = table.title if number == 0 else None
+        console.print(part)
+
+
+def _groups(console: Console, table: Table, first: Column, others: Sequence[Column]) -> Iterator[list[Column]]:
+    """Yield the columns beside the first one, as many at a time as fit, and at least those of one head."""
+    group: list[Column] = []
+    unbounded = console.options.update(width=_WIDEST)
+    for columns in _under_one_head(others):
+        part = _part(table, [first, *group, *columns])
+        if group and Measurement.get(console, unbounded, part).minimum > console.width:
+            yield group
+            group = []
+        group += columns
+    yield group
+
+
+def _under_one_head(columns: Sequence[Column]) -> list[list[Column]]:
+    """Keep columns together that share the first line of their heads: all but the first begin with an empty line."""
+    together: list[list[Column]] = []
+    for one in columns:
+        if together and str(one.header).startswith("\n"):
+            together[-1].append(one)
+        else:
+            together.append([one])
+    return together
+
+
+def _part(table: Table, columns: Sequence[Column]) -> Table:
+    """Return a table like another one with some of its columns."""
+    part = Table(box=table.box, pad_edge=table.pad_edge, collapse_padding=table.collapse_padding)
+    part.title_justify = table.title_justify
+    for one in columns:
+        part.add_column(one.header, justify=one.justify, overflow=one.overflow, no_wrap=one.no_wrap, ratio=one.ratio)
+        part.columns[-1].max_width = one.max_width
+    for row, cells in zip(table.rows, zip(*(one.cells for one in columns), strict=True), strict=True):
+        part.add_row(*cells, style=row.style, end_section=row.end_section)
+    return part

@@ -119,7 +119,7 @@ def test_check_config_shows_listeners_routes_keys_and_whose_key_a_provider_gets(
         "key alice: tenant alice\n",
     ):
         assert line in printed
-    assert "secret" not in printed
+    assert "very-secret" not in printed
 
 
 def test_it_says_whose_server_each_provider_is(command: Command, tmp_path: Path) -> None:

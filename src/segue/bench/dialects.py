@@ -26,7 +26,7 @@ from segue.bench.gateway import make_create, words
 from segue.bench.meters.cpu_affinity import place
 from segue.bench.meters.websocket_client import connect
 from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures, arm, figure, make_report
-from segue.terminal import terminal
+from segue.terminal import print_table, terminal
 
 _KB = 1000
 _WHOLE_FROM = 100
@@ -210,7 +210,7 @@ def render(report: BenchReport, console: Console) -> None:
             last = growth_of(values, name, depths) if depth == depths[-1] else ""
             spread = f"{cpu.low:.3g} - {cpu.high:.3g}"
             table.add_row(name, str(depth), kilobytes(body), f"{cpu.value:.3g} ms", spread, last)
-    console.print(table)
+    print_table(console, table)
     machine = report.machine
     console.print(
         f"{machine.cpu}, {machine.cores} cores, Python {machine.python}, {report.settings['loop']}; "

@@ -33,6 +33,7 @@ from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
 from segue.protocol.items import Item, user_message
 from segue.protocol.requests import Settings
+from segue.terminal import print_table
 from segue.testing.tiny_model import BENCH_SHAPE, write_tiny_model
 from segue.upstreams.interface import UpstreamRequest
 
@@ -242,7 +243,7 @@ def render(report: BenchReport, console: Console) -> None:
         table.add_column(one.name, justify="right", overflow="fold")
     for index, length in enumerate(report.settings["lengths"]):
         table.add_row(f"{length:,}", *(_cell(one.turns[index]) for one in report.arms))
-    console.print(table)
+    print_table(console, table)
     for found in report.figures:
         spread = "" if found.low == found.high else f" ({found.low:.0f} to {found.high:.0f})"
         console.print(f"{found.name}: {found.value:,.1f} {found.unit}{spread}", style="dim")

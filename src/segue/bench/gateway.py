@@ -27,7 +27,7 @@ from segue.bench.arms.server import BURST, FRAMING_EVENTS, PACED, STAMPED, TICKE
 from segue.bench.meters.cpu_affinity import allow_open_files, place
 from segue.bench.meters.websocket_client import MeasuringSocket, TimedReply, connect
 from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures, arm, figure, make_report
-from segue.terminal import terminal, verdict
+from segue.terminal import print_table, terminal, verdict
 
 CPU_BUDGET_MS = 0.5
 DEPTH_BUDGET = 1.3
@@ -133,7 +133,7 @@ def render(report: BenchReport, console: Console, *, title: str = "Gateway") -> 
         value = "not measured" if one.value is None else f"{one.value:.3g} {one.unit}"
         budget = "" if one.budget is None else f"≤ {one.budget:.4g}"
         table.add_row(one.name, value, spread, budget, verdict(met=one.met))
-    console.print(table)
+    print_table(console, table)
     machine = report.machine
     where = [machine.cpu, f"{machine.cores} cores", f"Python {machine.python}", report.settings.get("loop")]
     rounds = f"{report.settings.get('rounds')} rounds"

@@ -27,6 +27,7 @@ from segue.bench.reports.report import BenchReport, Figure, TurnFigures, arm, fi
 from segue.sidecar.app import STATS_PATH
 from segue.sidecar.diagnosis.check_results import one_line
 from segue.sidecar.stats import SidecarReport
+from segue.terminal import print_table
 from segue.tunnel.link import ACK_DELAY_S
 
 STRAIGHT, TUNNEL = "as the agent sent it", "through the tunnel"
@@ -253,7 +254,7 @@ def render(report: BenchReport, console: Console) -> None:
     if len(straight.turns) > 1:
         table.add_section()
         table.add_row("all", "", *_cells(straight.totals, tunnel.totals))
-    console.print(table)
+    print_table(console, table)
     whose = "The agent's bytes are those that it would have sent straight, without TLS."
     console.print(Text.assemble(_saving(report), (whose, "dim")))
     console.print(

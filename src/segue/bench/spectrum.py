@@ -31,6 +31,7 @@ from segue.bench.meters.server_reading import ServerProcess
 from segue.bench.meters.websocket_client import TurnRefusedError, connect
 from segue.bench.reports.report import Arm, BenchReport, Figure, figure, make_report
 from segue.bench.workloads.workload import Workload
+from segue.terminal import print_table
 
 KB = 1000
 _OK = 200
@@ -245,7 +246,7 @@ def render(report: BenchReport, console: Console) -> None:
         arm = arms.get(row.arm or "")
         cells = ("", "", "", "", "") if arm is None or not arm.turns else _cells(arm)
         table.add_row(f"{row.name}{number}", row.state, lasts, *cells)
-    console.print(table)
+    print_table(console, table)
     for arm in report.arms:
         if arm.status == "failed":
             console.print(f"{arm.name} failed at turn {arm.failed_turn}: {arm.problem}", style="bold red")

@@ -26,7 +26,7 @@ from segue.bench.arms.table import THREADS
 from segue.bench.meters.tcp import WireBytes
 from segue.bench.reports.report import Arm, BenchReport, Figure, TurnFigures, arm, figure, make_report
 from segue.bench.workloads.threaded_session import threaded
-from segue.terminal import verdict
+from segue.terminal import print_table, verdict
 from segue.testing.provider import ScriptedProvider, provided, replying, replying_to_messages
 from segue.testing.recorded_session import RecordedSession, RecordedTurn
 
@@ -196,7 +196,7 @@ def render(report: BenchReport, console: Console) -> None:
         table.add_column(name, justify="right", no_wrap=True)
     for one in report.arms:
         table.add_row(one.name, *_cells(one, raw, settings["bound_bytes"]))
-    console.print(table)
+    print_table(console, table)
     console.print(
         f"KB are all that the socket carried, up and down; first turn, and median of the later ones. Bound: KB up as a "
         f"multiple of {_kb(settings['bound_bytes'])} KB, zstd of the first body and of everything new after it. ttft: "
@@ -220,7 +220,7 @@ def _render_figures(figures: Sequence[Figure], console: Console) -> None:
     for one in figures:
         budget = "" if one.budget is None else f"≤ {one.budget:.4g}"
         table.add_row(one.name, f"{one.value:.3g} {one.unit}", budget, verdict(met=one.met))
-    console.print(table)
+    print_table(console, table)
 
 
 def _cells(one: Arm, raw: int | None, bound: int) -> list[str]:

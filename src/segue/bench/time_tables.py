@@ -14,6 +14,7 @@ from rich.table import Table
 
 from segue.bench.reports.chart_selection import task_time_s
 from segue.bench.reports.report import Arm, BenchReport
+from segue.terminal import print_table
 
 #: How many digits of a time below so many seconds are shown behind the point; of longer ones, none.
 _DIGITS = ((10.0, 2), (1000.0, 1))
@@ -66,7 +67,7 @@ def _print_table(title: str, arms: Sequence[Arm], cell: Callable[[Arm, Arm | Non
     for row in rows:
         table.add_row(*row)
     console.print(title, style="bold", highlight=False)
-    console.print(table)
+    print_table(console, table)
     console.print()
 
 

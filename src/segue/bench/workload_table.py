@@ -26,6 +26,7 @@ from segue.bench.arms.table import ARMS, REPLAY, SOCKET_REPLAY, MeasuredArm
 from segue.bench.reports.report import Arm, BenchReport, Figure, RoundFigures, TurnFigures, figure, make_report
 from segue.bench.workloads.conversations import CONVERSATION_SOURCES, shape_of
 from segue.bench.workloads.workload import ConversationWorkload, Workload
+from segue.terminal import print_table
 
 ROUNDS = 5
 QUICK_ROUNDS = 1
@@ -179,7 +180,7 @@ def _print_table(columns: _Columns, arms: Sequence[Arm], console: Console) -> No
     for name, cells in rows:
         if any(cells[place] for place in kept):
             table.add_row(name, *(cells[place] for place in kept))
-    console.print(table)
+    print_table(console, table)
     console.print()
 
 

@@ -12,7 +12,7 @@ from segue.bench.capacity import arms, problem_of
 from segue.bench.reports.report import BenchReport, make_report
 from segue.cli.bench_output import show
 from segue.cli.output_file import ReportFiles
-from segue.terminal import terminal
+from segue.terminal import print_table, terminal
 
 
 def run_bench_advise(workload: AgentWorkload, *, files: ReportFiles) -> int:
@@ -49,11 +49,11 @@ def _render(report: BenchReport, rule: AdviceRule, console: Console) -> None:
     for one in report.figures:
         assert one.value is not None, "every figure is computed"
         table.add_row(one.name, f"{one.value:,.1f}", one.unit)
-    console.print(table)
+    print_table(console, table)
     rules = Table("\nthe first rule that fits", "\nadvises", box=None, pad_edge=False)
     for known in RULES:
         rules.add_row(("> " if known is rule else "  ") + known.condition, known.advice)
-    console.print(rules)
+    print_table(console, rules)
     console.print(
         "\nComputed, without loss, queues, tools and prefill. No way changes which tokens are billed.",
         style="dim",

@@ -15,7 +15,7 @@ from segue.bench.reports.comparison import ComparedValue, Comparison, Verdict, c
 from segue.bench.reports.result_file import ResultFileError, read_results
 from segue.cli.bench_output import refuse
 from segue.cli.output_file import writing
-from segue.terminal import terminal
+from segue.terminal import print_table, terminal
 
 _WORSE = 1
 _WHOLE_FROM = 1000
@@ -51,7 +51,7 @@ def _judge(comparison: Comparison, limit: float) -> int:
 
 
 def _render(comparison: Comparison, console: Console) -> None:
-    console.print(_table(comparison.values))
+    print_table(console, _table(comparison.values))
     for difference in comparison.differences:
         console.print(
             Text(f"{difference.name}: {_plain(difference.before)} -> {_plain(difference.after)}"), soft_wrap=True

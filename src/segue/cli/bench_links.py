@@ -11,7 +11,7 @@ from rich.table import Table
 from segue.bench.links.profiles import CITED_AS, LINKS, PUBLICATIONS, NamedLink, Publication
 from segue.bench.links.transfer_time import transfer_time_s
 from segue.cli.output_file import writing
-from segue.terminal import terminal
+from segue.terminal import print_table, terminal
 
 _SHOWN_BYTES = (3_200, 32_000)  # the tenth turn of a session of 3.2 KB a turn: what is new, and everything
 
@@ -35,7 +35,7 @@ def run_bench_links(*, json_file: Path | None) -> int:
         loss = f"{100 * link.loss:g} %" if link.loss else ""
         cells = (f"{link.rtt_ms:g}", f"{link.down_mbit_s:g}", f"{link.up_mbit_s:g}", loss, *_times(link), sources)
         table.add_row(link.name, *cells)
-    console.print(table)
+    print_table(console, table)
     console.print(
         "\nTimes are those of an idle connection with TCP's slow start, without loss, until the last byte arrives.\n",
         style="dim",

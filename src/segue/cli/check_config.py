@@ -24,7 +24,7 @@ from segue.dialects.provider_families import ProviderFamily
 from segue.gateway.bootstrap import build_router, build_routes, family_of
 from segue.http.routes import RouteTable
 from segue.stores.store_url import check_url
-from segue.terminal import terminal
+from segue.terminal import print_table, terminal
 
 
 def run_check_config(path: Path | None, *, as_json: bool) -> int:
@@ -72,7 +72,7 @@ def _show(console: Console, config: Config, found: Path | None, *, models: list[
         table = Table("setting", "value", title=title, title_justify="left")
         for name, value in msgspec.structs.asdict(settings).items():
             table.add_row(name, str(value))
-        console.print(table)
+        print_table(console, table)
     for listener in config.listener:
         console.print(f"listener {listener.host}:{listener.port}: profile {listener.profile}", soft_wrap=True)
     for route in routes.routes:

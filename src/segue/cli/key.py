@@ -23,7 +23,7 @@ from segue.cli.serve import DEFAULT_FILE
 from segue.config import ConfigError, KeyConfig, load
 from segue.config.key_tables import add_key, remove_key
 from segue.config.moments import parse_expiry
-from segue.terminal import terminal
+from segue.terminal import print_table, terminal
 
 #: What every key begins with, so that scanners for leaked secrets know it.
 PREFIX = "sk-segue-"
@@ -79,7 +79,10 @@ def run_key_list(*, config: Path | None, as_json: bool) -> int:
         digest = key.sha256[:_SHOWN_DIGITS] + "…"
         table.add_row(Text(key.name), Text(key.tenant), _expiry(key), *map(Text, (*lists, digest)))
     console = terminal()
-    console.print(table if keys else Text(f"{file} has no keys: whoever reaches the port may use the gateway"))
+    if keys:
+        print_table(console, table)
+    else:
+        console.print(f"{file} has no keys: whoever reaches the port may use the gateway")
     return 0
 
 

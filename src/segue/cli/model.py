@@ -20,7 +20,7 @@ from rich.table import Table
 
 from segue.config import ConfigError, models_directory
 from segue.engine import KNOWN_MODELS, KnownModel, find_model, why_no_engine
-from segue.terminal import terminal
+from segue.terminal import print_table, terminal
 
 _MB = 1e6
 
@@ -57,7 +57,7 @@ def run_model_list(*, as_json: bool) -> int:
     for known in KNOWN_MODELS:
         where = _text(files[known.name]) or f"not here: segue model get {known.name}"
         table.add_row(known.name, f"{known.size / _MB:.0f}", known.about, where)
-    terminal().print(table)
+    print_table(terminal(), table)
     return 0
 
 
