@@ -70,14 +70,20 @@ async def test_a_queue_that_nobody_reads_any_more_lets_the_writer_go() -> None:
     assert await queue.get() is None
 
 
-async def test_all_that_is_here_comes_at_once_and_makes_room() -> None:
+async def test_what_is_here_comes_in_parts_and_makes_room() -> None:
     queue = MessageQueue[str](4)
-    reading = asyncio.create_task(queue.get_all())
+    reading = asyncio.create_task(queue.get_some(100))
     await asyncio.sleep(0)
     for message in (b"abc", b"def"):
         queue.put(message)
     assert await reading == [b"abc", b"def"]
     assert not queue.full
-    queue.put(b"g")
+    for message in (b"gh", b"i", b"jkl"):
+        queue.put(message)
+    waiting = asyncio.create_task(queue.wait_for_room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert await queue.get_some(3) == [b"gh", b"i"]
+    await waiting
     queue.end(FAULT)
-    assert [await queue.get_all() for _ in range(3)] == [[b"g"], FAULT, None]
+    assert [await queue.get_some(1) for _ in range(3)] == [[b"jkl"], FAULT, None]

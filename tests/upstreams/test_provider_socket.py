@@ -35,7 +35,7 @@ async def read(queue: MessageQueue[SocketEnd], count: int) -> list[bytes]:
     """The messages that come, so many at least, unless the socket ends."""
     messages: list[bytes] = []
     while len(messages) < count:
-        read = await queue.get_all()
+        read = await queue.get_some(1 << 20)
         if not isinstance(read, list):
             break
         messages += read
@@ -118,10 +118,10 @@ async def test_a_turn_on_a_socket_that_is_over_ends_at_once() -> None:
     async with opened(SocketAnswer(close_code=1001)) as (_, socket, over):
         queue = socket.begin()
         await socket.send(b"{}")
-        assert await queue.get_all() == SocketEnd(1001)
+        assert await queue.get_some(1 << 20) == SocketEnd(1001)
         await over.wait()
         socket.end_turn()
-        assert await socket.begin().get_all() == SocketEnd(1001)
+        assert await socket.begin().get_some(1) == SocketEnd(1001)
         with pytest.raises((OSError, aiohttp.ClientError)):
             await socket.send(b"{}")
 
@@ -146,7 +146,7 @@ async def test_a_slow_reader_slows_its_provider(monkeypatch: pytest.MonkeyPatch)
         await socket.send(b"{}")
         largest, messages = 0, []
         while COMPLETED not in messages:
-            batch = await queue.get_all()
+            batch = await queue.get_some(1 << 20)
             assert isinstance(batch, list)
             largest = max(largest, sum(map(len, batch)))
             messages += batch

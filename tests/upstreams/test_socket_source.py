@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -19,17 +19,24 @@ FAILED = event("response.failed", response={"id": "up_2"})
 LIMITS = event("codex.rate_limits")
 
 
+async def at_once(_size: int) -> None:
+    """Go on without a wait."""
+
+
 @asynccontextmanager
 async def asking(
-    *messages: bytes, close_code: int | None = None, cut_after: int | None = None, max_message_bytes: int = 1 << 20
+    *messages: bytes,
+    close_code: int | None = None,
+    max_message_bytes: int = 1 << 20,
+    turn: Callable[[int], Awaitable[None]] = at_once,
 ) -> AsyncIterator[tuple[SocketSource, ProviderSocket, list[Ended | None]]]:
     """A turn whose provider answers with these messages, the socket, and how the turn was released."""
-    answer = SocketAnswer(messages=messages, close_code=close_code, cut_after=cut_after)
+    answer = SocketAnswer(messages=messages, close_code=close_code)
     released: list[Ended | None] = []
     async with accepting(answer, max_message_bytes=max_message_bytes) as opener:
         socket = ProviderSocket(1, await opener.open(), OWNER, on_over=lambda _: None)
         try:
-            yield SocketSource(socket, on_release=released.append), socket, released
+            yield SocketSource(socket, turn=turn, on_release=released.append), socket, released
         finally:
             await socket.aclose()
 
@@ -97,6 +104,25 @@ async def test_a_message_over_the_limit_overflows() -> None:
         assert await source.next_events() == ()
         assert source.overflowed
         assert source.error_instead() is None
+
+
+async def test_many_events_at_once_leave_time_for_others() -> None:
+    """They come in pieces, and after each its turn is waited for."""
+    taken: list[int] = []
+
+    async def turn(size: int) -> None:
+        taken.append(size)
+
+    many = [event("response.output_text.delta", delta="x" * 100) for _ in range(200)]
+    async with asking(CREATED, *many, COMPLETED, turn=turn) as (source, _, _):
+        await source.ask(b"{}")
+        passed, largest = 0, 0
+        while passed < 202:
+            events = await source.next_events()
+            assert events is not None
+            passed, largest = passed + len(events), max(largest, sum(len(one.data) for one in events))
+    assert largest < 4096 + 200
+    assert all(4096 <= size < 4096 + 200 for size in taken)
 
 
 async def test_a_turn_is_released_once() -> None:

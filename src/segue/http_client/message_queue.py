@@ -60,30 +60,26 @@ class MessageQueue(Generic[F]):
         """Return the next message; at the end the fault, once, and then None."""
         while not self._messages:
             if self._ended:
-                return self._take_fault()
-            await self._wait()
+                fault, self._fault = self._fault, None
+                return fault
+            self._came.clear()
+            await self._came.wait()
         message = self._messages.popleft()
         self._bytes -= len(message)
         if self._bytes < self._max_bytes:
             self._room.set()
         return message
 
-    async def get_all(self) -> list[bytes] | F | None:
-        """Return all messages that are here, waiting for the first; at the end as `get`."""
-        while not self._messages:
-            if self._ended:
-                return self._take_fault()
-            await self._wait()
-        messages = list(self._messages)
-        self._messages.clear()
-        self._bytes = 0
-        self._room.set()
+    async def get_some(self, max_bytes: int) -> list[bytes] | F | None:
+        """Return messages that are here, up to one more than `max_bytes`; wait for the first; at the end as `get`."""
+        first = await self.get()
+        if not isinstance(first, bytes):
+            return first
+        messages, size = [first], len(first)
+        while self._messages and size < max_bytes:
+            messages.append(self._messages.popleft())
+            size += len(messages[-1])
+        self._bytes -= size - len(first)
+        if self._bytes < self._max_bytes:
+            self._room.set()
         return messages
-
-    def _take_fault(self) -> F | None:
-        fault, self._fault = self._fault, None
-        return fault
-
-    async def _wait(self) -> None:
-        self._came.clear()
-        await self._came.wait()

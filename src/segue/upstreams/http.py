@@ -39,6 +39,7 @@ from segue.protocol.codec import encode
 from segue.protocol.problems import Code, Problem, Refused, not_counted
 from segue.protocol.requests import NativeBody
 from segue.upstreams.admission import AdmissionQueue
+from segue.upstreams.attempted_turn import AttemptedTurn
 from segue.upstreams.bulk_turns import BulkTurns
 from segue.upstreams.continuation import ContinuationCounts
 from segue.upstreams.conversation_key import conversation_key_of
@@ -115,31 +116,6 @@ class UpstreamRuntime(msgspec.Struct, frozen=True):
 
 
 R = TypeVar("R")
-
-
-class AttemptedTurn:
-    """A turn while it is attempted: how often, its request as it is sent now, and without which fields of our own.
-
-    It may be part of a message `thread` of the upstream.
-    """
-
-    __slots__ = ("attempt", "rendered", "request", "thread", "without")
-
-    def __init__(self, request: UpstreamRequest, without: frozenset[str], thread: ThreadedTurn | None) -> None:
-        self.request = request
-        self.rendered = Rendered(())
-        self.without = without
-        self.thread = thread
-        self.attempt = 1
-
-    @property
-    def forgotten(self) -> bool:
-        """Whether its reply was given without the history."""
-        return self.thread is not None and self.thread.forgotten
-
-    def answered(self) -> None:
-        """Give up the body: there is no other attempt, and a client that is slow may let the turn wait for long."""
-        self.rendered = msgspec.structs.replace(self.rendered, pieces=())
 
 
 class HttpUpstream:

@@ -26,8 +26,8 @@ from segue.upstreams.idle_sockets import SocketOwner
 
 #: How often a silent provider is pinged. Some close a connection on which nothing comes for a minute.
 HEARTBEAT_S = 20.0
-#: What of a turn waits for its reader.
-_QUEUE_BYTES = 256 * 1024
+#: What of a turn waits for its reader. So much is taken from the socket in one go.
+_QUEUE_BYTES = 64 * 1024
 #: What may come between two turns. Some servers tell their rate limits.
 _MOST_STRAY_BYTES = 64 * 1024
 _OF_A_RESPONSE = "response."

@@ -8,7 +8,7 @@ error means (`failures`), and what becomes of the socket (`websocket`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -25,6 +25,8 @@ _BEGUN = frozenset({"response.created", "response.queued", "response.in_progress
 _FAILED = "response.failed"
 #: The types of error events; the Agents SDK of OpenAI knows the second one.
 _ERRORS = frozenset({"error", "response.error"})
+#: What is read of a turn before others have their turn: to pass on the events of so much takes some milliseconds.
+_PIECE_BYTES = 4 * 1024
 #: An id that is longer is none.
 _MAX_ID_CHARS = 512
 
@@ -57,10 +59,21 @@ class TurnRefused(NamedTuple):
 
 
 class SocketSource:
-    """A turn on a socket; `on_release` is called once, with how it ended, or None if it was given up."""
+    """A turn on a socket; `on_release` is called once, with how it ended, or None if it was given up.
 
-    def __init__(self, socket: ProviderSocket, *, on_release: Callable[[Ended | None], None]) -> None:
+    After a large read, of this size, it waits for its `turn` to go on.
+    """
+
+    def __init__(
+        self,
+        socket: ProviderSocket,
+        *,
+        turn: Callable[[int], Awaitable[None]],
+        on_release: Callable[[Ended | None], None],
+    ) -> None:
         self._socket = socket
+        self._turn = turn
+        self._large = 0  # bytes of the last read, if it takes some time to pass them on
         self._messages = socket.begin()
         self._events: list[SseEvent] = []  # that came with the first
         self._on_release: Callable[[Ended | None], None] | None = on_release
@@ -79,7 +92,7 @@ class SocketSource:
         """
         await self._socket.send(message)
         while True:
-            messages = await self._messages.get_all()
+            messages = await self._messages.get_some(_PIECE_BYTES)
             if not isinstance(messages, list):
                 return messages or SocketEnd()
             for at, data in enumerate(messages):
@@ -109,8 +122,12 @@ class SocketSource:
         if self._events:
             events, self._events = self._events, []
             return events
-        messages = await self._messages.get_all()
+        if self._large:
+            await self._turn(self._large)
+        messages = await self._messages.get_some(_PIECE_BYTES)
         if isinstance(messages, list):
+            size = sum(map(len, messages))
+            self._large = size if size >= _PIECE_BYTES else 0
             return [SseEvent("", data) for data in messages]
         if messages is not None and messages.too_large:
             self.overflowed = True

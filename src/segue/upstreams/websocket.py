@@ -35,9 +35,10 @@ from segue.protocol.continuation_errors import CONNECTION_ENDED, says_parent_is_
 from segue.protocol.events import Ended
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem, Refused
+from segue.upstreams.attempted_turn import AttemptedTurn
 from segue.upstreams.continuation import ContinuationCounts, ReplayReason
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, failure_without_reply, read_refusal
-from segue.upstreams.http import AttemptedTurn, HttpUpstream, Provider, UpstreamRuntime
+from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
 from segue.upstreams.idle_sockets import IdleLimits, SocketOwner
 from segue.upstreams.interface import UpstreamRequest
 from segue.upstreams.provider_socket import ProviderSocket, SocketEnd
@@ -203,7 +204,8 @@ class WebSocketUpstream(HttpUpstream):
             self.sockets.give_back(socket, None)
             return "too_large"
         asked, sent_before = _AskedTurn(turn.request, socket, created), socket.sent_bytes
-        source = SocketSource(socket, on_release=partial(self._on_release, asked))
+        turns = partial(self.runtime.bulk_turns.wait, turn.request.tenant)
+        source = SocketSource(socket, turn=turns, on_release=partial(self._on_release, asked))
         try:
             async with asyncio.timeout(self._provider.first_byte_timeout_s):
                 first = await source.ask(message)
