@@ -234,7 +234,7 @@ class Conversations(RuleBasedStateMachine):
         assert response["previous_response_id"] == (None if turn.parent is None else turn.parent.id)
         said = [turn.name, f"re:{turn.name}"]
         if turn.way == "compact":
-            said = [turn.name, "compaction_trigger", "compaction"]
+            said = [turn.name, "compaction"]
         assert [_text(item) for item in response["output"]] == said[-1:]
         assert response["id"] not in {other.id for other in self.turns}
         turn.id = response["id"]

@@ -220,7 +220,9 @@ class Executor:
         new = leave_out_repeats(parent, given)
         if not isinstance(new, Input):
             raise Refused(new)
-        history = History(parent, new.items)
+        history = History(
+            parent, new.items[:-1] if new.triggers else new.items
+        )  # to ask for something is not to say it
         orphan = history.find_orphan(new.answers) if new.answers else None
         if orphan is not None:
             raise Refused(tool_call_not_found(*orphan))
