@@ -12,6 +12,7 @@ from segue.dialects.messages.request import MessagesRenderer
 from segue.history.chains import Turn
 from segue.protocol.items import Item
 from segue.protocol.requests import json_text
+from segue.upstreams.group import GroupState, Member, UpstreamGroup
 from segue.upstreams.interface import Secret
 from segue.upstreams.message_threads import LIFETIME_S
 from tests.thread_service import BETA, ThreadService, read, said
@@ -331,6 +332,21 @@ async def test_a_client_that_goes_away_leaves_the_thread_as_it_was() -> None:
         await batches.aclose()
         await one.go_on(turn, user("u4"))
         assert one.kinds[3] == "continue"
+
+
+async def test_a_conversation_that_moves_to_another_instance_begins_anew_there() -> None:
+    """And at the first one again when it comes back. Each instance has its own threads."""
+    async with bench() as one, bench() as other:
+        members = [Member("one", one.upstream), Member("other", other.upstream, backup=True)]
+        one.runs = UpstreamGroup("g", members, GroupState(lambda: one.service.now))
+        turn = await one.two()
+        one.service.faults.append("529")
+        turn = await one.go_on(turn, user("u3"))
+        assert (one.kinds[2:], other.kinds) == (["continue"], ["create"])
+        assert [text for _, text in said(other.service.prompts[-1])] == ["u1", "r1", "u2", "r2", "u3"]
+        turn = await one.go_on(await one.go_on(turn, user("u4")), user("u5"))
+        assert (one.kinds[3:], other.kinds) == (["create", "continue"], ["create"])
+        assert one.counts.replays == {"unknown": 1}
 
 
 async def test_an_erased_tenant_has_no_threads() -> None:

@@ -42,8 +42,11 @@ class Conversations(RuleBasedStateMachine):
         self.turns: list[Turn] = []
         self.asked = 0
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(bare=st.booleans())
+    def begin(self, *, bare: bool) -> None:
+        """With instructions and tools, or with prompts so short that each is as long as the others."""
+        self.settings: Json = {"instructions": None, "tools": []} if bare else {}
+        self.instructions = "" if bare else INSTRUCTIONS
         self.service = ThreadService(speak)
         self.one = self.runner.run(self.stack.enter_async_context(bench(self.service, trusted=self.trusted)))
 
@@ -79,7 +82,7 @@ class Conversations(RuleBasedStateMachine):
         self.asked += 1
         asked = f"{word}{self.asked}"
         calls = [] if parent is None else sorted(parent.calls)
-        request = self.one.ask(parent, *map(result, calls), user(asked), **changes)
+        request = self.one.ask(parent, *map(result, calls), user(asked), **{**self.settings, **changes})
         try:
             turn, _ = await self.one.run(request)
         except Refused:
@@ -92,7 +95,7 @@ class Conversations(RuleBasedStateMachine):
         prompt = self.service.prompts[int(reply[1:]) - 1]
         expected = [one for before in path(parent) for one in told_by(before)]
         assert said(prompt) == [*expected, *(("user", call) for call in calls), ("user", asked)]
-        assert read(prompt) == INSTRUCTIONS
+        assert read(prompt) == self.instructions
 
 
 class Untrusted(Conversations):

@@ -18,7 +18,7 @@ from segue.protocol.problems import Refused
 from segue.protocol.requests import Settings, json_text
 from segue.upstreams.continuation import ContinuationCounts
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
-from segue.upstreams.interface import UpstreamRequest
+from segue.upstreams.interface import Streaming, UpstreamRequest
 from segue.upstreams.message_threads import MessageThreads
 from segue.upstreams.retries import RetryPolicy
 from tests.thread_service import ThreadService, said
@@ -78,10 +78,11 @@ def told_by(turn: Turn) -> list[tuple[str, str]]:
 
 
 class Bench:
-    """One upstream, its server, and the time."""
+    """One upstream, its server, and the time; a group may run its turns (`runs`)."""
 
     def __init__(self, upstream: HttpUpstream, service: ThreadService) -> None:
         self.upstream = upstream
+        self.runs: Streaming = upstream
         self.service = service
         self._drawn = 0
 
@@ -98,7 +99,7 @@ class Bench:
     async def run(self, request: UpstreamRequest) -> tuple[Turn | None, Ended]:
         """Run a turn; the turn is None if it has failed."""
         output: list[Event | Ended] = []
-        async for batch in self.upstream.stream(request):
+        async for batch in self.runs.stream(request):
             output += batch
         *events, ended = output
         assert isinstance(ended, Ended)

@@ -49,10 +49,17 @@ def test_a_whole_reply_can_be_gone_on_from() -> None:
     assert reply is not None
     digest = content_digest([TEXT])
     assert digest is not None
-    assert (reply.name, reply.content, reply.prompt_tokens) == ("msg_1", digest.digest, 100)
+    assert (reply.name, reply.content, reply.prompt_tokens, reply.thoughts) == ("msg_1", digest.digest, 100, False)
     assert isinstance(output[-1], Ended)
     assert (decoder.ended, decoder.awaited) == (True, "end")
     assert decoder.feed(event("ping")) == []
+
+
+@pytest.mark.parametrize("block", [{"type": "redacted_thinking", "data": "x"}, {"type": "thinking", "thinking": "x"}])
+def test_thoughts_in_it_are_seen(block: Json) -> None:
+    reply = read(stream(MESSAGE, block, TEXT))[0].kept_reply()
+    assert reply is not None
+    assert reply.thoughts
 
 
 @pytest.mark.parametrize(

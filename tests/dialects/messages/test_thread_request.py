@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -107,10 +108,10 @@ def test_each_turn_adds_to_what_the_whole_would_be() -> None:
     turn, held = first_turn(cache)
     written = write(Request(History(turn, tuple(encode_items([USER]))), ASKED), cache, held)
     new = b'{"role":"user","content":[{"type":"text","text":"u"}]}'
-    assert (written.goes_on, written.whole_bytes, written.least_tokens) == (True, held.whole_bytes + len(new), 100)
+    assert (written.goes_on, written.whole_bytes, written.least_tokens) == (True, held.whole_bytes + len(new), 101)
     later = written.held(REPLY, used_at=9.0)
     assert later is not None
-    assert (later.least_tokens, later.used_at, later.pinned) == (100, 9.0, held.pinned)
+    assert (later.least_tokens, later.used_at, later.pinned) == (101, 9.0, held.pinned)
 
 
 @pytest.mark.parametrize(
@@ -133,14 +134,27 @@ def test_which_settings_are_free_to_change(asked: Settings, differs: str | None)
 
 
 def test_what_may_get_shorter_is_expected_to_be_less_long() -> None:
-    """A prompt without thoughts has never fewer tokens than one that it goes on from."""
+    """A prompt without thoughts has more tokens than the one that it goes on from. With thoughts, who knows."""
     thought = {"type": "reasoning", "summary": [], "encrypted_content": f'segue:1:{MESSAGES}:{{"signature":"c2ln"}}'}
     cache = RenderCache(1 << 20)
-    for items, least in (((USER,), 100), ((USER, thought, SAID, USER), 25)):
+    for items, least in (((USER,), 101), ((USER, thought, SAID, USER), 25)):
         written = write(Request(History(None, tuple(encode_items(items))), ASKED), cache)
         held = written.held(REPLY, used_at=0.0)
         assert held is not None
-        assert held.least_tokens == least
+        assert (held.least_tokens, held.shrinks) == (least, least == 25)
+    turn, held = first_turn(cache)
+    held = msgspec.structs.replace(held, shrinks=True)  # as after a reply with thoughts
+    later = write(Request(History(turn, tuple(encode_items([USER]))), ASKED), cache, held)
+    later_held = later.held(msgspec.structs.replace(REPLY, prompt_tokens=10_000), used_at=0.0)
+    assert later_held is not None
+    assert later_held.least_tokens == 101, "the last that is certain"
+
+
+def test_a_reply_with_thoughts_makes_its_prompt_one_that_may_shrink() -> None:
+    written = write(Request(History(None, tuple(encode_items([USER]))), ASKED), RenderCache(0))
+    held = written.held(msgspec.structs.replace(REPLY, thoughts=True), used_at=0.0)
+    assert held is not None
+    assert (held.least_tokens, held.shrinks) == (101, True)
 
 
 def test_without_threads_it_is_the_request_of_always() -> None:
@@ -271,8 +285,10 @@ def test_a_turn_in_other_words_is_not_the_one_that_was_sent() -> None:
 def test_what_takes_things_out_of_a_prompt_may_make_it_short() -> None:
     cache = RenderCache(1 << 20)
     _, held = begun(cache, native(context_management={"edits": []}))
-    assert held.least_tokens == 1
-    assert begun(cache)[1].least_tokens == 25
+    assert (held.least_tokens, held.shrinks) == (1, True)
+    assert begun(cache)[1].least_tokens == 101
+    thoughtful = native('{"role":"assistant","content":[{"type":"thinking"}]}')
+    assert begun(cache, thoughtful)[1].least_tokens == 25
 
 
 def test_without_threads_the_body_passes_through() -> None:

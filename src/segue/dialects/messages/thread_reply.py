@@ -37,19 +37,21 @@ _COMPARED: dict[str, tuple[str, ...]] = {
     "redacted_thinking": ("data",),
     "tool_use": ("id", "name", "input"),
 }
+_THOUGHTS = frozenset({"thinking", "redacted_thinking"})
 _SILENT: dict[str, tuple[object, ...]] = {"citations": (None, []), "caller": (None, {"type": "direct"})}
 
 
 class ContinuableReply(msgspec.Struct, frozen=True):
     """A reply that its upstream can go on from: its `name` there, and a digest and the size of its content.
 
-    The upstream has read `prompt_tokens` for it.
+    The upstream has read `prompt_tokens` for it. `thoughts`: there are thoughts in it.
     """
 
     name: str
     content: bytes
     size_bytes: int
     prompt_tokens: int
+    thoughts: bool = False
 
 
 class ThreadReplyDecoder:
@@ -116,7 +118,10 @@ class ThreadReplyDecoder:
         if message["stop_reason"] == "max_tokens" and content and content[-1].get("type") == "tool_use":
             return None  # its input may have been cut off
         digest = content_digest(content)
-        return None if digest is None else ContinuableReply(name, digest.digest, digest.size_bytes, tokens)
+        if digest is None:
+            return None
+        thoughts = any(block["type"] in _THOUGHTS for block in content)
+        return ContinuableReply(name, digest.digest, digest.size_bytes, tokens, thoughts)
 
 
 class ContentDigest(msgspec.Struct, frozen=True):

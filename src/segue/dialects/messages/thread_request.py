@@ -54,15 +54,17 @@ _FREE = frozenset({"messages", "max_tokens", "stream", "metadata", "cache_contro
 _KEPT = frozenset({"system", "tools"})
 #: What takes things out of the prompt that were in it before.
 _EDITS = "context_management"
-#: A history may come to be read without old thoughts, and then is so much shorter at most.
+#: A prompt that is read without what is left out of it later has still more than one in so many of its tokens.
 _SHRINKS_TO = 4
+_THOUGHT = b'thinking"'
 
 
 class HeldReply(msgspec.Struct, frozen=True):
     """A reply that the upstream can go on from, and what must be the same then.
 
     `prefix` is the digest of the items that it answered. `pinned` is that of the settings. `least_tokens` is how many
-    tokens a prompt with this history has at least, and `whole_bytes` how long it is as a request.
+    tokens the next prompt has at least, and `whole_bytes` how long all of it is as a request. A prompt that `shrinks`
+    may be read without some of it in a later turn: there are thoughts in it, or the client has it edited.
     """
 
     reply: ContinuableReply
@@ -71,14 +73,15 @@ class HeldReply(msgspec.Struct, frozen=True):
     prefix: bytes
     least_tokens: int
     whole_bytes: int
-    used_at: float = 0.0
+    shrinks: bool
+    used_at: float
 
 
 class ThreadRequest(msgspec.Struct, frozen=True):
     """A request body. Without a `form`, it has no field for threads, and its reply cannot be continued.
 
     If it `goes_on`, the upstream gets only what is new; `differs` says why it does not, if it was to. `least_tokens` is
-    what its prompt has at least, if that is known yet; `thoughtless`: there are no thoughts in it, and never will be.
+    what its prompt has at least, if that is known yet; `shrinks` is as in `HeldReply`.
     """
 
     rendered: Rendered
@@ -95,10 +98,11 @@ class ThreadRequest(msgspec.Struct, frozen=True):
         """Return what is to be remembered of the reply to this request."""
         if self.form is None:
             return None
-        read = reply.prompt_tokens // (_SHRINKS_TO if self.shrinks else 1)
-        least = read if self.least_tokens is None else self.least_tokens
-        whole = self.whole_bytes + reply.size_bytes
-        return HeldReply(reply, self.form, self.pinned, self.prefix, least, whole, used_at)
+        least = reply.prompt_tokens + 1  # the reply, and what is new
+        if self.shrinks:
+            least = reply.prompt_tokens // _SHRINKS_TO if self.least_tokens is None else self.least_tokens
+        whole, shrinks = self.whole_bytes + reply.size_bytes, self.shrinks or reply.thoughts
+        return HeldReply(reply, self.form, self.pinned, self.prefix, least, whole, shrinks, used_at)
 
 
 class ThreadedDialect:
@@ -155,7 +159,7 @@ class ThreadedDialect:
         rendered = write_body(builder, parts, thread)
         if isinstance(rendered, Problem) or thread is None:
             return rendered if isinstance(rendered, Problem) else ThreadRequest(rendered, differs=differs)
-        shrinks = any(b'"signature"' in piece or b'"redacted_thinking"' in piece for piece in rendered.pieces)
+        shrinks = any(_THOUGHT in piece for piece in rendered.pieces[1:])  # the head says whether to think
         return ThreadRequest(
             rendered,
             "rendered",
@@ -224,6 +228,7 @@ class ThreadedDialect:
             held.whole_bytes + len(message),
             goes_on=True,
             least_tokens=held.least_tokens,
+            shrinks=held.shrinks,
         )
 
     # --- in the client's words ---------------------------------------------------------------------------------------
@@ -255,6 +260,7 @@ class ThreadedDialect:
                     held.whole_bytes + len(new),
                     goes_on=True,
                     least_tokens=held.least_tokens,
+                    shrinks=held.shrinks or _THOUGHT in new,
                 )
         whole = self._dialect.native_history(request, native, cache)
         if isinstance(whole, Problem):
@@ -269,6 +275,8 @@ class ThreadedDialect:
             _size(rendered),
             differs=differs,
             least_tokens=1 if _EDITS in native.body.spans else None,
+            shrinks=_EDITS in native.body.spans
+            or any(_THOUGHT in piece for piece in whole.messages or (native.messages,)),
         )
 
     def _new_native(
