@@ -170,6 +170,11 @@ def test_a_responses_server_is_reached_over_websockets_where_that_is_configured(
     found = upstream_of("m", msgspec.convert({**BASE, **settings}, UpstreamConfig))
     assert found is not None
     assert isinstance(found[0], WebSocketUpstream)
+    openai = {**settings, "base_url": "https://api.openai.com/v1"}
+    warm = upstream_of("m", msgspec.convert({**BASE, **openai}, UpstreamConfig))
+    assert warm is not None
+    assert isinstance(warm[0], WebSocketUpstream)
+    assert (found[0].warms_up, warm[0].warms_up) == (False, True)
     plain = upstream_of("m", msgspec.convert({**BASE, "dialect": "responses"}, UpstreamConfig))
     assert plain is not None
     assert not isinstance(plain[0], WebSocketUpstream)

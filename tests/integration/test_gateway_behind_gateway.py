@@ -116,6 +116,23 @@ async def test_a_conversation_goes_on_over_one_socket_between_them(transport: st
     assert [len(one) for one in seen[0]] == [1, 3, 5, 7]
 
 
+async def test_a_warm_up_reaches_the_model_behind_both() -> None:
+    """Once the outer one has seen that the inner one takes it."""
+    model = ScriptedUpstream([ScriptedTurn((Say(("Well.",)),))] * 2)
+    async with outer("websocket", model) as url, Socket(url) as socket:
+        first = (await socket.ask(input="hi", store=False)).response
+        assert first is not None
+        asked = {"input": "and?", "store": False, "previous_response_id": first["id"]}
+        warm = (await socket.ask(generate=False, **asked)).response
+        assert warm is not None
+        assert (warm["output"], len(model.prefilled)) == ([], 1)
+        assert warm["usage"]["input_tokens"] > 0
+        last = (await socket.ask(input="so?", store=False, previous_response_id=warm["id"])).response
+        assert last is not None
+        assert await outcomes(url) == {"hit": 2}
+    assert [len(one) for one in histories(model)] == [1, 4]
+
+
 async def test_a_client_that_leaves_stops_the_model_behind_both() -> None:
     gate = asyncio.Event()
     model = ScriptedUpstream([ScriptedTurn((Say(("Well,",)), Wait(gate)))])

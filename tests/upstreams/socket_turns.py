@@ -42,6 +42,7 @@ async def connected(
     server: ScriptedResponsesServer | str,
     *,
     limits: IdleLimits | None = None,
+    warms_up: bool = False,
     key: str | None = "sk-1",
     **provider: Any,  # noqa: ANN401 - fields of a provider
 ) -> AsyncIterator[WebSocketUpstream]:
@@ -51,7 +52,7 @@ async def connected(
     configured = msgspec.convert({"name": "acme", "base_url": url, "retry": at_once, **provider}, Provider)
     runtime = UpstreamRuntime(clock=lambda: 0.0, jitter=lambda: 1.0, render_cache=RenderCache(1 << 24))
     dialect = ResponsesDialect(READER)
-    one = WebSocketUpstream(configured, dialect, runtime, models=["m"], key=key, limits=limits)
+    one = WebSocketUpstream(configured, dialect, runtime, models=["m"], key=key, limits=limits, warms_up=warms_up)
     await one.start()
     try:
         yield one
@@ -88,10 +89,17 @@ class Conversation:
         request = self.request(*items, asked=asked, held=held, **more)
         finished = await finish(self.upstream, request)
         if finished.status != "failed":
-            self.parent = turn_of(request, finished)
+            self.parent = turn_of(request, finished.output)
         else:
             self.upstream.forget(self.tenant, [request.response_id])
         return finished
+
+    async def warm_up(self, *items: Item) -> int:
+        """Have a prompt prepared; return how many tokens it had. The turn is the parent of the next one."""
+        request = self.request(*items)
+        counted = await self.upstream.prefill(request)
+        self.parent = turn_of(request, ())
+        return counted.input_tokens
 
     async def refused(self, *items: Item, asked: Settings = SETTINGS, **more: Any) -> Problem:  # noqa: ANN401 - as above
         """Run the next turn, which is refused."""
@@ -117,12 +125,12 @@ async def finish(upstream: WebSocketUpstream, request: UpstreamRequest) -> Finis
     return stream.close(stream.ended, 0.0)
 
 
-def turn_of(request: UpstreamRequest, finished: Finished, *, stored: bool = False) -> Turn:
+def turn_of(request: UpstreamRequest, output: tuple[Item, ...]) -> Turn:
     """The turn that a request has become."""
-    history, output = request.history, finished.output
+    history = request.history
     calls = calls_of((*history.input, *output))
     return Turn(
-        id=request.response_id, parent=history.parent, input=history.input, output=output, calls=calls, stored=stored
+        id=request.response_id, parent=history.parent, input=history.input, output=output, calls=calls, stored=False
     )
 
 

@@ -152,6 +152,47 @@ async def test_a_request_as_its_client_wrote_it_goes_over_http() -> None:
     assert one.fallbacks == {}
 
 
+# --- warm-ups --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_provider_that_is_known_to_prepares_a_prompt_and_is_sent_the_rest_of_it() -> None:
+    async with responding(OPENAI) as server, connected(server, warms_up=True) as one:
+        chain = Conversation(one)
+        await chain.run()
+        assert await chain.warm_up(user_message("Read this.")) > 0
+        assert len(server.executions) == 1
+        await chain.run(user_message("And?"))
+        assert prompts(server.executions)[-1] == chain.items[:-1]
+    assert [create.create.get("generate", True) for create in server.creates] == [True, False, True]
+    assert server.creates[-1].create["input"] == known([user_message("And?")])
+    assert one.continuations.hits == 2
+
+
+async def test_a_provider_that_might_run_the_model_is_not_asked_to_prepare_anything() -> None:
+    async with responding(OPEN_RESPONSES) as server, connected(server) as one:
+        chain = Conversation(one)
+        assert await chain.warm_up() == 0
+        assert server.creates == []
+        await chain.run()
+        assert prompts(server.executions)[-1] == chain.items[:-1]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [ErrorAt(refusal=CreateRefusal(status=400, code="invalid_value", message="No.")), Cut(at="events", events=1)],
+    ids=["refused", "cut"],
+)
+async def test_a_warm_up_that_fails_is_none(fault: ErrorAt | Cut) -> None:
+    """The turn that follows is told whatever is wrong."""
+    async with responding(OPENAI) as server, connected(server, warms_up=True) as one:
+        server.plan(fault)
+        chain = Conversation(one)
+        assert await chain.warm_up() == 0
+        await chain.run()
+        assert prompts(server.executions)[-1] == chain.items[:-1]
+        assert one.admission.running == 0
+
+
 # --- the provider has it not -----------------------------------------------------------------------------------------
 
 

@@ -60,6 +60,8 @@ from segue.upstreams.websocket import WebSocketUpstream
 
 _log = logging.getLogger("segue.gateway")
 
+#: The providers whose guides to WebSocket mode describe `generate: false`.
+_WARMING_UP = frozenset({"openai", "azure", "xai"})
 #: The host of the service that message threads are of.
 _ANTHROPIC = "api.anthropic.com"
 
@@ -291,8 +293,10 @@ def _build_provider(
     if up.transport == "websocket":
         assert isinstance(dialect, ResponsesDialect), "checked when the configuration was read"
         limits = IdleLimits(max_idle=up.websocket_idle, idle_s=up.websocket_idle_s, age_s=up.websocket_age_s)
+        family = family_of(up)
+        warms_up = family is not None and family.name in _WARMING_UP
         return WebSocketUpstream(
-            provider, dialect, runtime, models=up.models, key=key, affinity=affinity, limits=limits
+            provider, dialect, runtime, models=up.models, key=key, affinity=affinity, limits=limits, warms_up=warms_up
         )
     threads = _build_threads(up, dialect)
     return HttpUpstream(provider, dialect, runtime, models=up.models, key=key, affinity=affinity, threads=threads)

@@ -15,10 +15,10 @@ from segue.upstreams.message_threads import ThreadedTurn
 class AttemptedTurn:
     """A turn while it is attempted: how often, its request as it is sent now, and without which fields of our own.
 
-    It may be part of a message `thread` of the upstream.
+    It may be part of a message `thread` of the upstream. If it does not `generate`, it only prepares a prompt.
     """
 
-    __slots__ = ("attempt", "rendered", "request", "thread", "without")
+    __slots__ = ("attempt", "generate", "rendered", "request", "thread", "without")
 
     def __init__(self, request: UpstreamRequest, without: frozenset[str], thread: ThreadedTurn | None) -> None:
         self.request = request
@@ -26,6 +26,7 @@ class AttemptedTurn:
         self.without = without
         self.thread = thread
         self.attempt = 1
+        self.generate = True
 
     @property
     def forgotten(self) -> bool:

@@ -31,10 +31,13 @@ from segue.http.websocket import says_no_websocket
 from segue.http_client.connector import DesyncSafeConnector
 from segue.http_client.websocket_opening import UpgradeRefused, open_websocket
 from segue.http_client.wire_meter import WireMeter
+from segue.protocol.capabilities import HEADER as CAPABILITIES
+from segue.protocol.capabilities import Extension
 from segue.protocol.continuation_errors import CONNECTION_ENDED, says_parent_is_lost
-from segue.protocol.events import Ended
+from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem, Refused
+from segue.protocol.responses import Usage, usage
 from segue.upstreams.attempted_turn import AttemptedTurn
 from segue.upstreams.continuation import ContinuationCounts, ReplayReason
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, failure_without_reply, read_refusal
@@ -55,6 +58,8 @@ MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _LEAST_TOO_BIG_BYTES = 64 * 1024
 #: The code of a close after a message that is too big to process (RFC 6455, 7.4.1).
 _TOO_BIG = 1009
+#: What a gateway of this project says of itself if it takes `generate: false`.
+_WARM_UP: Extension = "warm_up"
 #: How many sockets a turn tries whose message has certainly not been taken.
 _MOST_SOCKETS = 3
 _SERVER_ERROR = 500
@@ -79,7 +84,11 @@ class _AskedTurn:
 
 
 class WebSocketUpstream(HttpUpstream):
-    """One provider; `limits` are those of its sockets that wait for a turn."""
+    """One provider; `limits` are those of its sockets that wait for a turn.
+
+    `warms_up`: it is known to take `generate: false`. One that is not might run the model. A gateway of this project
+    says so itself.
+    """
 
     def __init__(
         self,
@@ -91,10 +100,13 @@ class WebSocketUpstream(HttpUpstream):
         key: str | None,
         affinity: SessionAffinity | None = None,
         limits: IdleLimits | None = None,
+        warms_up: bool = False,
     ) -> None:
         assert provider.slots is None, "slots are an API of HTTP servers"
         super().__init__(provider, dialect, runtime, models=models, key=key, affinity=affinity)
         self._responses = dialect
+        self.warms_up = warms_up
+        """Whether it takes `generate: false`, as far as is known."""
         self._connector: DesyncSafeConnector | None = None
         self._url = URL(provider.base_url.rstrip("/") + dialect.path(""))
         self._counts = ContinuationCounts()
@@ -130,6 +142,25 @@ class WebSocketUpstream(HttpUpstream):
     def forget_tenant(self, tenant: str) -> None:
         """Close the sockets of a tenant."""
         self.sockets.forget_tenant(tenant)
+
+    async def prefill(self, request: UpstreamRequest) -> Usage:
+        """Let the provider prepare a prompt, if it is known to do that. If it does not, the turn itself is told why."""
+        nothing = usage(0, 0)
+        if not self.warms_up or request.native is not None or self._trust.why_http(_now()) is not None:
+            return nothing
+        turn = self._begin(request, None)
+        turn.generate = False
+        async with self._permit(request):
+            reply = await self._open_on_socket(turn, self._headers(request))
+            if not isinstance(reply, ProviderStream):
+                return nothing
+            ended: Event | Ended | None = None
+            try:
+                while not reply.decoder.ended:
+                    *_, ended = (ended, *await reply.read())
+            finally:
+                self._release(reply)
+        return nothing if not isinstance(ended, Ended) or ended.usage is None else ended.usage
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 
@@ -230,11 +261,12 @@ class WebSocketUpstream(HttpUpstream):
 
     async def _create_on(self, socket: ProviderSocket, turn: AttemptedTurn) -> RenderedCreate:
         """Render what a socket is sent. Raises `Refused` if that cannot be done."""
-        request, held, without = turn.request, socket.held, turn.without
+        request, held, without, generate = turn.request, socket.held, turn.without, turn.generate
         created: RenderedCreate | Problem | None = None
         try:
             created = await self._rendered_beside(
-                request, lambda cache: self._responses.render_create(request, cache, held, without=without)
+                request,
+                lambda cache: self._responses.render_create(request, cache, held, without=without, generate=generate),
             )
         finally:
             if not isinstance(created, RenderedCreate):
@@ -346,6 +378,7 @@ class WebSocketUpstream(HttpUpstream):
                 connect_timeout_s=provider.connect_timeout_s,
                 first_byte_timeout_s=provider.first_byte_timeout_s,
             )
+        self.warms_up = self.warms_up or _WARM_UP in opened.headers.get(CAPABILITIES, "")
         return self.sockets.add(opened, owner)
 
     def _judge_upgrade(self, refused: UpgradeRefused, request: UpstreamRequest) -> FailedAttempt | HttpReason:

@@ -102,18 +102,26 @@ class ResponsesDialect:
         return self._write(request, builder, render_history(request.history, reader, view))
 
     def render_create(
-        self, request: TurnRequest, cache: RenderCache, held: HeldContext | None, *, without: frozenset[str] = NOTHING
+        self,
+        request: TurnRequest,
+        cache: RenderCache,
+        held: HeldContext | None,
+        *,
+        without: frozenset[str] = NOTHING,
+        generate: bool = True,
     ) -> RenderedCreate | Problem:
         """Write the message of WebSocket mode that asks for a response.
 
         If the server holds exactly the turns before this one (`held`), it is sent what is new, in O(new items); else
         all. Instructions, tools and settings are sent each time: it takes none of them from the response before
-        (https://developers.openai.com/api/docs/guides/websocket-mode).
+        (https://developers.openai.com/api/docs/guides/websocket-mode). Without `generate`, it only prepares the state.
         """
         builder = self._build(request, {}, without)
         for name in _NOT_ON_SOCKETS:
             builder.fields.pop(name, None)
         builder.fields = {"type": "response.create", **builder.fields}
+        if not generate:
+            builder.fields["generate"] = False
         reader, view = self._reader(builder, cache)
         history = request.history
         before = None if held is None or held.sent.view != view.name else self._held_turn(held, history, reader, view)
@@ -215,7 +223,7 @@ class ResponsesDialect:
 
 #: What a message has for itself, and what says how the events of an answer come over HTTP: servers of Open Responses
 #: refuse that on a WebSocket.
-_NOT_ON_SOCKETS = ("type", "stream", "stream_options")
+_NOT_ON_SOCKETS = ("type", "generate", "stream", "stream_options")
 
 #: Models that reason, by their names at OpenAI (https://platform.openai.com/docs/guides/reasoning).
 _REASONS = re.compile(r"o\d|gpt-(?:[5-9](?!.*chat)|oss)|codex-|computer-use-")
