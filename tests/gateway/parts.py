@@ -13,7 +13,7 @@ import msgspec
 from segue.config import Config
 from segue.gateway.principal import Principal
 from segue.gateway.services import Services, build_services
-from segue.gateway.turns.executor import Caller
+from segue.gateway.turns.caller import Caller
 from segue.history.cache import Slot
 from segue.protocol.events import Event, response_of
 from segue.protocol.ids import ResponseId, parse_response_id

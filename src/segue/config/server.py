@@ -119,6 +119,10 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
         str | None,
         Meta(description="File to which it is appended who reads and deletes what, or stderr; see Keys and tenants."),
     ] = None
+    turn_log: Annotated[
+        str | None,
+        Meta(description="File to which a JSON line is appended for each turn, or stderr; see Operate."),
+    ] = None
     reload_on_change: Annotated[
         bool, Meta(description="Read the file again when it has changed; SIGHUP does that in any case.")
     ] = False

@@ -277,6 +277,7 @@ class Gateway:
         await _close((*services.router.upstreams, *self.retiring))
         await services.store.aclose()
         services.audit.close()
+        services.executor.turn_log.close()
 
     def _egress(self) -> Egress:
         config = self.config.tunnel

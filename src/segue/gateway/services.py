@@ -29,6 +29,7 @@ from segue.gateway.turns.executor import Executor, Sources, TurnSettings
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.gateway.turns.parents import Parents
 from segue.gateway.turns.threads import ThreadRules, Threads
+from segue.gateway.turns.turn_log import TurnLog
 from segue.history.cache import TurnCache
 from segue.history.compaction import TOKEN_BYTES
 from segue.history.sealed_summaries import MIN_SECRET_BYTES, SummarySealer
@@ -99,10 +100,10 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
         store=store,
         cache=cache,
         parents=parents,
-        eviction=eviction,
         quotas=quotas,
         settings=TurnSettings(retention_s=server.retention_s, max_referenced_bytes=server.max_message_bytes),
         sources=Sources(clock=clock, monotonic=time.monotonic, entropy=os.urandom),
+        turn_log=TurnLog(server.turn_log),
     )
     event_logs = MemoryEventLogs(server.events_bytes, server.event_log_bytes)
     memory = RequestMemory(server.requests_bytes)

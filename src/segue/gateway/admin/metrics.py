@@ -58,9 +58,10 @@ class Durations:
 class TransportMeter:
     """The counts of one transport: plain numbers, since each turn has several, read for each scrape."""
 
-    __slots__ = ("events", "first_output", "received_bytes", "sent_bytes", "time", "turns")
+    __slots__ = ("events", "first_output", "received_bytes", "sent_bytes", "time", "transport", "turns")
 
-    def __init__(self) -> None:
+    def __init__(self, transport: Transport = "http") -> None:
+        self.transport = transport
         self.turns: dict[Outcome, int] = dict.fromkeys(_OUTCOMES, 0)
         self.events = 0
         self.received_bytes = 0
@@ -89,7 +90,7 @@ class TransportCollector(Collector):
     """The counts of all transports."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.meters = {transport: TransportMeter() for transport in _TRANSPORTS}
+        self.meters = {transport: TransportMeter(transport) for transport in _TRANSPORTS}
         self._created_at = time.time()
         registry.register(self)
 

@@ -17,7 +17,7 @@ from segue.gateway.api.sse import send_in_form
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import send_whole
-from segue.gateway.turns.executor import Caller
+from segue.gateway.turns.caller import Caller
 from segue.protocol.events import Event, response_of
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem, Refused, not_cancellable, response_not_found

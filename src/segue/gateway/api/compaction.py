@@ -17,7 +17,8 @@ from segue.gateway.drain import takes_no_turn
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import send_whole
-from segue.gateway.turns.executor import Caller, TurnRun
+from segue.gateway.turns.caller import Caller
+from segue.gateway.turns.executor import TurnRun
 from segue.protocol.compaction_field import CompactionRequest
 from segue.protocol.compaction_object import as_output, encode_compaction
 from segue.protocol.items import with_trigger

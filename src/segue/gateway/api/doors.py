@@ -26,7 +26,8 @@ from segue.gateway.error_mapping import failed_turn, reply_of
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.services import Services
 from segue.gateway.transport import abort, finish, send_whole, write, write_all_but_last
-from segue.gateway.turns.executor import Caller, TurnRun
+from segue.gateway.turns.caller import Caller
+from segue.gateway.turns.executor import TurnRun
 from segue.protocol.codec import encode
 from segue.protocol.events import Event
 from segue.protocol.problems import Problem, Refused
@@ -88,7 +89,8 @@ class DoorRoutes:
         return meter
 
     def _caller(self, request: web.Request, meter: TransportMeter) -> Caller:
-        return Caller(request[PRINCIPAL], meter, credential=self._services.access.credential(request.headers))
+        credential = self._services.access.credential(request.headers)
+        return Caller(request[PRINCIPAL], meter, credential=credential, api=self._door.name)
 
     def _headers(self, request: web.Request) -> Mapping[str, str]:
         return {self._id_header: request_id(request)}

@@ -22,7 +22,8 @@ from segue.gateway.error_mapping import failed_turn
 from segue.gateway.principal import Principal
 from segue.gateway.services import Services
 from segue.gateway.transport import send_whole
-from segue.gateway.turns.executor import Caller, TurnRun
+from segue.gateway.turns.caller import Caller
+from segue.gateway.turns.executor import TurnRun
 from segue.history.records import ChainLink
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId, parse_response_id

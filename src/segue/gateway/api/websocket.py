@@ -26,7 +26,8 @@ from segue.gateway.principal import Principal
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.services import Services
 from segue.gateway.transport import peer_gone
-from segue.gateway.turns.executor import Caller, TurnRun
+from segue.gateway.turns.caller import Caller
+from segue.gateway.turns.executor import TurnRun
 from segue.gateway.turns.lean_batches import lean_batches
 from segue.http.blocks import BLOCK_BYTES, Pieces
 from segue.protocol.capabilities import HEADER

@@ -21,7 +21,8 @@ from segue.gateway.drain import DrainState, takes_no_turn
 from segue.gateway.error_mapping import repeat_of
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.request_memory import RequestMemory
-from segue.gateway.turns.executor import Caller, Executor, TurnRun
+from segue.gateway.turns.caller import Caller
+from segue.gateway.turns.executor import Executor, TurnRun
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId, parse_response_id

@@ -17,17 +17,17 @@ import msgspec
 
 from segue.dialects.messages.message_fold import MessageFold
 from segue.dialects.messages.native_turns import native_turn
-from segue.gateway.admin.metrics import Outcome, TransportMeter
-from segue.gateway.principal import Principal
+from segue.gateway.admin.metrics import Outcome
 from segue.gateway.quotas.quotas import Quotas, Scope
 from segue.gateway.quotas.storage_quota import StorageQuota
 from segue.gateway.redacted_traceback import redacted_traceback
+from segue.gateway.turns.caller import Caller
 from segue.gateway.turns.conversations import ConversationClaim, Conversations
-from segue.gateway.turns.eviction import Eviction
 from segue.gateway.turns.parents import Parents
 from segue.gateway.turns.reference_resolver import ReferenceResolver
+from segue.gateway.turns.turn_log import TurnEnd, TurnLog, TurnTimes, turn_line
 from segue.gateway.turns.upstream_use import UpstreamUse
-from segue.history.cache import Slot, TurnCache
+from segue.history.cache import TurnCache
 from segue.history.chains import History, Turn
 from segue.history.records import Record, encode_head, flatten
 from segue.history.repeated_items import leave_out_repeats
@@ -58,7 +58,6 @@ from segue.upstreams.interface import (
     Batch,
     Counting,
     Prefilling,
-    Secret,
     Streaming,
     Upstream,
     UpstreamRequest,
@@ -77,25 +76,6 @@ _ERASED = Ended(
     "failed", error=Failure("store_error", "What belongs to this tenant was erased meanwhile. Nothing was stored.")
 )
 _NOT_STORED = Ended("failed", error=Failure("store_error", "The turn has run, but its response could not be stored."))
-
-
-class Caller(msgspec.Struct, frozen=True):
-    """Who asks for a turn: the principal, the counters of its transport, and its own key for a provider if it sent one.
-
-    On a WebSocket also the slot of its lane, where the turn becomes the latest, and the `places` where its parent may
-    be (see `parents`).
-    """
-
-    principal: Principal
-    meter: TransportMeter
-    slot: Slot | None = None
-    places: Sequence[Slot] = ()
-    credential: Secret | None = None
-
-    @property
-    def tenant(self) -> str:
-        """The tenant that the turn belongs to."""
-        return self.principal.tenant
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,18 +115,19 @@ class Executor:
         store: Store,
         cache: TurnCache,
         parents: Parents,
-        eviction: Eviction,
         quotas: Quotas,
         settings: TurnSettings,
         sources: Sources,
+        turn_log: TurnLog,
     ) -> None:
         self.router = router
         self.store = store
         self.cache = cache
         self.parents = parents
-        self.eviction = eviction
+        self.eviction = parents.eviction
         self.quotas = quotas
         self.compactions = parents.compactions
+        self.turn_log = turn_log
         self.storage_quota = StorageQuota(quotas, store)
         self.retention_s = settings.retention_s
         self.clock = sources.clock
@@ -308,6 +289,7 @@ class TurnRun:
         self._remembered = False
         self._upstreams: Sequence[Upstream] = ()
         self._scopes: Sequence[Scope] = ()
+        self._refusal: str | None = None
         self.response_id = response_id
         self.finished: Finished | None = None
         self.committing = False
@@ -382,8 +364,8 @@ class TurnRun:
             self.finished = finished
             outcome = finished.status
             yield [*waiting, finished.terminal]
-        except Refused:
-            outcome = "refused"
+        except Refused as refused:
+            outcome, self._refusal = "refused", refused.problem.told_code
             raise
         finally:
             await self._settle(batches, outcome)
@@ -428,8 +410,20 @@ class TurnRun:
             except Exception as error:  # noqa: BLE001 - the seam to foreign code: too late to matter to the turn
                 _log.warning("action=stop error=%s", redacted_traceback(error))
         executor.upstream_use.end(self._upstreams)
-        executor.quotas.end(self._scopes, None if self.finished is None else self.finished.head.usage, executor.clock())
-        self._caller.meter.turn(outcome, self._first_output_s, executor.monotonic() - self._begun_at)
+        used, time_s = (
+            None if self.finished is None else self.finished.head.usage,
+            executor.monotonic() - self._begun_at,
+        )
+        executor.quotas.end(self._scopes, used, executor.clock())
+        self._caller.meter.turn(outcome, self._first_output_s, time_s)
+        if executor.turn_log.on:
+            times = TurnTimes(executor.clock(), time_s, self._first_output_s)
+            executor.turn_log.note(turn_line(self._caller, self._create, self._upstreams, times, self._end(outcome)))
+
+    def _end(self, outcome: Outcome) -> TurnEnd:
+        failure = None if self.finished is None else self.finished.head.error
+        code = self._refusal if failure is None else failure.code
+        return TurnEnd(outcome, code, self.response_id, None if self.finished is None else self.finished.head.usage)
 
     def _turn_of(self, request: UpstreamRequest, finished: Finished, sources: MessageFold | None) -> Turn:
         create = self._create

@@ -40,7 +40,7 @@ class Parents:
     ) -> None:
         self._cache = cache
         self._store = store
-        self._eviction = eviction
+        self.eviction = eviction
         self._grace = grace
         self._metrics = metrics
         self.compactions = compactions
@@ -90,7 +90,7 @@ class Parents:
 
     def connection(self, tenant: str) -> ConnectionSlots:
         """Return the slots of a new connection."""
-        return ConnectionSlots(self, self._cache, tenant, eviction=self._eviction, grace=self._grace)
+        return ConnectionSlots(self, self._cache, tenant, eviction=self.eviction, grace=self._grace)
 
     def in_memory(self, tenant: str, response_id: str, places: Iterable[Slot]) -> Turn | None:
         """Return a turn from these places or the cache of stored turns; None if only the store may have it."""
