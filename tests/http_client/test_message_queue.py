@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from segue.http_client.message_queue import MessageQueue
+from segue.http_client.message_queue import EACH_BYTES, MessageQueue
 
 FAULT = "the connection was lost"
 
@@ -38,7 +38,7 @@ async def test_who_reads_first_waits() -> None:
 
 
 async def test_a_full_queue_has_room_again_when_enough_is_read() -> None:
-    queue = MessageQueue[str](4)
+    queue = MessageQueue[str](4 + EACH_BYTES)
     queue.put(b"abc")
     await queue.wait_for_room()
     queue.put(b"de")
@@ -51,7 +51,7 @@ async def test_a_full_queue_has_room_again_when_enough_is_read() -> None:
 
 
 async def test_a_message_that_is_larger_than_the_queue_passes() -> None:
-    queue = MessageQueue[str](4)
+    queue = MessageQueue[str](4 + EACH_BYTES)
     queue.put(b"abcdefgh")
     assert queue.full
     assert await queue.get() == b"abcdefgh"
@@ -59,7 +59,7 @@ async def test_a_message_that_is_larger_than_the_queue_passes() -> None:
 
 
 async def test_a_queue_that_nobody_reads_any_more_lets_the_writer_go() -> None:
-    queue = MessageQueue[str](4)
+    queue = MessageQueue[str](4 + EACH_BYTES)
     queue.put(b"abcdefgh")
     waiting = asyncio.create_task(queue.wait_for_room())
     await asyncio.sleep(0)
@@ -71,7 +71,7 @@ async def test_a_queue_that_nobody_reads_any_more_lets_the_writer_go() -> None:
 
 
 async def test_what_is_here_comes_in_parts_and_makes_room() -> None:
-    queue = MessageQueue[str](4)
+    queue = MessageQueue[str](4 + EACH_BYTES)
     reading = asyncio.create_task(queue.get_some(100))
     await asyncio.sleep(0)
     for message in (b"abc", b"def"):
@@ -83,7 +83,7 @@ async def test_what_is_here_comes_in_parts_and_makes_room() -> None:
     waiting = asyncio.create_task(queue.wait_for_room())
     await asyncio.sleep(0)
     assert not waiting.done()
-    assert await queue.get_some(3) == [b"gh", b"i"]
+    assert await queue.get_some(3 + EACH_BYTES) == [b"gh", b"i"]
     await waiting
     queue.end(FAULT)
     assert [await queue.get_some(1) for _ in range(3)] == [[b"jkl"], FAULT, None]

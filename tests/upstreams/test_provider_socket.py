@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from segue.http_client.message_queue import MessageQueue
 from segue.testing.provider import MessageScript, ScriptedProvider, SocketAnswer
 from segue.upstreams.provider_socket import ProviderSocket, SocketEnd
-from tests.upstreams.opened_sockets import COMPLETED, CREATED, DELTA, OWNER, accepting, event
+from tests.upstreams.opened_sockets import (
+    COMPLETED,
+    CREATED,
+    DELTA,
+    OWNER,
+    SocketOpener,
+    accepting,
+    event,
+    listening,
+)
 
 TURN = SocketAnswer(messages=(CREATED, DELTA, COMPLETED))
 
@@ -23,10 +34,10 @@ async def opened(
 ) -> AsyncIterator[tuple[ScriptedProvider, ProviderSocket, asyncio.Event]]:
     """A socket, and what is set when it is over."""
     over = asyncio.Event()
-    async with accepting(answer, max_message_bytes=max_message_bytes) as opener:
+    async with accepting(answer, max_message_bytes=max_message_bytes) as (opener, provider):
         socket = ProviderSocket(1, await opener.open(), OWNER, on_over=lambda _: over.set())
         try:
-            yield opener.provider, socket, over
+            yield provider, socket, over
         finally:
             await socket.aclose()
 
@@ -136,6 +147,37 @@ async def test_a_turn_that_is_given_up_breaks_its_socket() -> None:
         socket.drop()
         assert over.is_set()
         await provider.abandoned(0)
+
+
+async def test_pings_are_answered_and_a_flood_of_them_ends_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others have their turn meanwhile."""
+    monkeypatch.setattr("segue.upstreams.provider_socket._MOST_CONTROLS", 300)
+    pongs, turns, over = asyncio.Event(), 0, asyncio.Event()
+
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        websocket = web.WebSocketResponse(autoping=False)
+        await websocket.prepare(request)
+        await websocket.ping(b"one")
+        assert (await websocket.receive()).data == b"one"
+        pongs.set()
+        await over.wait()
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                await websocket.ping()
+        return websocket
+
+    async with listening(serve) as url:
+        opener = SocketOpener(url, max_message_bytes=1000)
+        ended = asyncio.Event()
+        socket = ProviderSocket(1, await opener.open(), OWNER, on_over=lambda _: ended.set())
+        await pongs.wait()
+        over.set()
+        while not ended.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+        assert socket.end == SocketEnd()
+        assert turns >= 300 // 64
+        await opener.connector.close()
 
 
 async def test_a_slow_reader_slows_its_provider(monkeypatch: pytest.MonkeyPatch) -> None:

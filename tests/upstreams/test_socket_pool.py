@@ -24,7 +24,7 @@ def response_id(number: int) -> ResponseId:
 
 @asynccontextmanager
 async def pooled(limits: IdleLimits | None = None) -> AsyncIterator[tuple[SocketPool, SocketOpener]]:
-    async with accepting(SocketAnswer()) as opener:
+    async with accepting(SocketAnswer()) as (opener, _):
         pool = SocketPool(limits or IdleLimits())
         try:
             yield pool, opener

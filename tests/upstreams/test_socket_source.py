@@ -33,7 +33,7 @@ async def asking(
     """A turn whose provider answers with these messages, the socket, and how the turn was released."""
     answer = SocketAnswer(messages=messages, close_code=close_code)
     released: list[Ended | None] = []
-    async with accepting(answer, max_message_bytes=max_message_bytes) as opener:
+    async with accepting(answer, max_message_bytes=max_message_bytes) as (opener, _):
         socket = ProviderSocket(1, await opener.open(), OWNER, on_over=lambda _: None)
         try:
             yield SocketSource(socket, turn=turn, on_release=released.append), socket, released

@@ -1,4 +1,4 @@
-"""The messages of one turn between a WebSocket and whoever reads them: bounded in bytes.
+"""The messages of one turn between a WebSocket and whoever reads them: bounded in bytes, and so in number.
 
 The socket's reader puts messages in, and waits while the queue is full, so that a slow reader slows its server. Not
 here: which messages are whose.
@@ -11,6 +11,9 @@ from collections import deque
 from typing import Generic, TypeVar
 
 F = TypeVar("F")
+
+#: What a message counts beside its bytes, so that many tiny ones are not few.
+EACH_BYTES = 64
 
 
 class MessageQueue(Generic[F]):
@@ -34,7 +37,7 @@ class MessageQueue(Generic[F]):
     def put(self, message: bytes) -> None:
         """Add a message. One that is larger than the bound is taken too: it is here already."""
         self._messages.append(message)
-        self._bytes += len(message)
+        self._bytes += len(message) + EACH_BYTES
         if self._bytes >= self._max_bytes:
             self._room.clear()
         self._came.set()
@@ -65,7 +68,7 @@ class MessageQueue(Generic[F]):
             self._came.clear()
             await self._came.wait()
         message = self._messages.popleft()
-        self._bytes -= len(message)
+        self._bytes -= len(message) + EACH_BYTES
         if self._bytes < self._max_bytes:
             self._room.set()
         return message
@@ -75,11 +78,11 @@ class MessageQueue(Generic[F]):
         first = await self.get()
         if not isinstance(first, bytes):
             return first
-        messages, size = [first], len(first)
+        messages, size = [first], len(first) + EACH_BYTES
         while self._messages and size < max_bytes:
             messages.append(self._messages.popleft())
-            size += len(messages[-1])
-        self._bytes -= size - len(first)
+            size += len(messages[-1]) + EACH_BYTES
+        self._bytes -= size - len(first) - EACH_BYTES
         if self._bytes < self._max_bytes:
             self._room.set()
         return messages

@@ -61,9 +61,12 @@ async def open_websocket(
     patience_s: float,
     max_message_bytes: int,
     deflated: bool = False,
+    autoping: bool = True,
     headers: Mapping[str, str] | None = None,
 ) -> OpenedWebSocket:
     """Shake hands; the connections of `new_session` must have meters. Messages come as bytes.
+
+    With `autoping`, pings are answered while a message is waited for; else they come as messages do.
 
     Raises:
         UpgradeRefused: the server answered something else.
@@ -73,7 +76,7 @@ async def open_websocket(
     async with asyncio.timeout(2 * patience_s), new_session((answer.look,)) as session:
         socket: aiohttp.ClientWebSocketResponse[bool] = await session.ws_connect(
             url,
-            autoping=True,
+            autoping=autoping,
             compress=_WINDOW_BITS if deflated else 0,
             decode_text=False,
             headers=headers,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import aiohttp
 import msgspec
@@ -18,7 +19,7 @@ from aiohttp import WSCloseCode, WSMsgType
 
 from segue.dialects.responses.held_context import HeldContext
 from segue.http.websocket import ABNORMAL_CLOSURE
-from segue.http_client.message_queue import MessageQueue
+from segue.http_client.message_queue import EACH_BYTES, MessageQueue
 from segue.http_client.websocket_liveness import watch_liveness
 from segue.http_client.websocket_opening import OpenedWebSocket
 from segue.protocol.codec import UNREADABLE
@@ -28,9 +29,13 @@ from segue.upstreams.idle_sockets import SocketOwner
 HEARTBEAT_S = 20.0
 #: What of a turn waits for its reader. So much is taken from the socket in one go.
 _QUEUE_BYTES = 64 * 1024
+#: After so many pings and pongs in a row others have their turn, and after so many the socket is given up.
+_SOME_CONTROLS = 64
+_MOST_CONTROLS = 4096
 #: What may come between two turns. Some servers tell their rate limits.
 _MOST_STRAY_BYTES = 64 * 1024
 _OF_A_RESPONSE = "response."
+_CONTROLS = frozenset({WSMsgType.PING, WSMsgType.PONG})
 
 
 class SocketEnd(msgspec.Struct, frozen=True):
@@ -128,18 +133,32 @@ class ProviderSocket:
 
     async def _pass_messages(self) -> SocketEnd:
         """Give messages to their turns; return how the socket ended."""
-        while True:
+        controls = 0  # in a row
+        while controls < _MOST_CONTROLS:
             message = await self._opened.socket.receive()
+            if message.type in _CONTROLS:
+                controls += 1
+                if message.type is WSMsgType.PING:
+                    await self._answer(bytes(message.data))
+                if controls % _SOME_CONTROLS == 0:
+                    await asyncio.sleep(0)
+                continue
             if message.type is not WSMsgType.TEXT:
                 return _end_of(message.type, message.data)
             assert isinstance(message.data, bytes), "texts come as bytes"
-            turn = self._turn
+            controls, turn = 0, self._turn
             if turn is not None:
                 turn.put(message.data)
                 if turn.full:
                     await self._wait_for(turn)
             elif not self._is_stray(message.data):
                 return SocketEnd()
+        return SocketEnd()
+
+    async def _answer(self, ping: bytes) -> None:
+        """Answer a ping (RFC 6455, 5.5.3). Where that fails, the next read says why."""
+        with suppress(OSError, aiohttp.ClientError):
+            await self._opened.socket.pong(ping)
 
     async def _wait_for(self, turn: MessageQueue[SocketEnd]) -> None:
         self._stalled = True
@@ -150,7 +169,7 @@ class ProviderSocket:
 
     def _is_stray(self, data: bytes) -> bool:
         """Tell whether a message between two turns does no harm: it is of no response, no error, and not much."""
-        self._stray_bytes += len(data)
+        self._stray_bytes += len(data) + EACH_BYTES
         if self._stray_bytes > _MOST_STRAY_BYTES:
             return False
         try:

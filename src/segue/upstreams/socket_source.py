@@ -15,6 +15,7 @@ import msgspec
 
 from segue.dialects.provider_errors import ProviderError
 from segue.http.sse import SseEvent
+from segue.http_client.message_queue import EACH_BYTES
 from segue.protocol.codec import UNREADABLE
 from segue.protocol.events import Ended
 from segue.upstreams.provider_socket import ProviderSocket, SocketEnd
@@ -92,7 +93,7 @@ class SocketSource:
         """
         await self._socket.send(message)
         while True:
-            messages = await self._messages.get_some(_PIECE_BYTES)
+            messages = await self._next_messages()
             if not isinstance(messages, list):
                 return messages or SocketEnd()
             for at, data in enumerate(messages):
@@ -122,12 +123,8 @@ class SocketSource:
         if self._events:
             events, self._events = self._events, []
             return events
-        if self._large:
-            await self._turn(self._large)
-        messages = await self._messages.get_some(_PIECE_BYTES)
+        messages = await self._next_messages()
         if isinstance(messages, list):
-            size = sum(map(len, messages))
-            self._large = size if size >= _PIECE_BYTES else 0
             return [SseEvent("", data) for data in messages]
         if messages is not None and messages.too_large:
             self.overflowed = True
@@ -135,6 +132,15 @@ class SocketSource:
         if messages is not None and messages.code in _ORDERLY:
             return None
         raise ConnectionResetError("the provider has cut the socket")
+
+    async def _next_messages(self) -> list[bytes] | SocketEnd | None:
+        """Return what is here, a piece at a time: thousands of small events at once would hold up all others."""
+        if self._large:
+            await self._turn(self._large)
+        messages = await self._messages.get_some(_PIECE_BYTES)
+        size = 0 if not isinstance(messages, list) else sum(map(len, messages)) + EACH_BYTES * len(messages)
+        self._large = size if size >= _PIECE_BYTES else 0
+        return messages
 
     def error_instead(self) -> ProviderError | None:
         """Return nothing: an error comes as a message."""

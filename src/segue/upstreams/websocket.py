@@ -360,6 +360,7 @@ class WebSocketUpstream(HttpUpstream):
                 self._url,
                 patience_s=provider.connect_timeout_s,
                 max_message_bytes=MAX_EVENT_BYTES,
+                autoping=False,
                 headers={name: value for name, value in headers.items() if name.lower() != "accept"},
             )
         except UpgradeRefused as refused:
