@@ -41,5 +41,5 @@ class TenantConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ThreadKeeping | None, Meta(description="Where its message threads are kept, in place of server.threads.")
     ] = None
     zero_retention: Annotated[
-        bool, Meta(description="Let no provider keep its conversations: every turn is sent whole.")
+        bool, Meta(description="Let no provider keep its conversations beyond a connection: no message threads.")
     ] = False
