@@ -252,23 +252,6 @@ async def test_a_lost_connection_cancels_all_lanes_and_leaves_nothing(start: Sta
     assert gateway.gateway.services.cache.size_bytes == 0
 
 
-# ------------------------------------------------------------------------------------------------------------ steering
-
-
-async def test_a_steer_is_given_back_in_the_lane_of_its_response(start: Start) -> None:
-    more = asyncio.Event()
-    gateway = await start(held(more, "on and on"))
-    socket = await gateway.socket(lanes="a")
-    await socket.create(input="1", stream_id="a")
-    running = (await until(socket, "response.created", "a"))["response"]["id"]
-    await socket.send({"type": "response.steer", "previous_response_id": running, "input": "stop"})
-    failed = await until(socket, "response.steer.failed", "a")
-    assert failed["error"]["code"] == "steering_not_supported"
-    assert failed["steer"] == {"input": "stop", "previous_response_id": running}
-    more.set()
-    assert texts(await socket.turn()) == ["on and on"]
-
-
 # -------------------------------------------------------------------------------------------------- the profile serial
 
 

@@ -217,12 +217,12 @@ async def test_r9_a_steer_gives_its_input_back(start: Start, stream_id: str | No
     socket = await (await start(ScriptedTurn((Say(("x",)), Wait(more))))).socket(lanes="a")
     await socket.create(input="hi", **({} if stream_id is None else {"stream_id": stream_id}))
     target = (await socket.frame())["response"]["id"]
-    parts = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "stop"}]}]
+    parts = [{"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "stop"}]}]
     await socket.send({"type": "response.steer", "previous_response_id": target, "input": parts})
     frame = await socket.frame()
     while frame["type"] != "response.steer.failed":
         frame = await socket.frame()
-    assert (frame["error"]["code"], frame.get("stream_id")) == ("steering_not_supported", stream_id)
+    assert (frame["error"]["code"], frame.get("stream_id")) == ("invalid_input", stream_id)
     assert frame["steer"] == {"input": parts, "previous_response_id": target}
     more.set()
     assert (await socket.turn()).response is not None

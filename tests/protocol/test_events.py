@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
 import pytest
 
 from segue.protocol.events import (
@@ -18,11 +17,9 @@ from segue.protocol.events import (
     in_lane,
     response_event,
     response_of,
-    steer_failed,
 )
 from segue.protocol.lanes import tag
 from segue.protocol.problems import Problem
-from segue.protocol.requests import Steer
 from segue.testing.protocol_checker import check_error, check_event, parse_json
 from segue.testing.store_conformance import sample_id
 
@@ -258,18 +255,3 @@ def test_the_response_of_an_event_is_its_bytes() -> None:
     assert response == (start, echo)
     assert response.whole() == start + b'"response": 1}'
     assert response.size_bytes == len(response.whole())
-
-
-def test_a_steer_is_answered_with_its_input() -> None:
-    answer = steer_failed(Steer(previous_response_id="resp_1", input=msgspec.Raw(b'[ {"a":1} ]')))
-    assert b'"input":[ {"a":1} ]' in answer
-    assert json.loads(answer) == {
-        "type": "response.steer.failed",
-        "sequence_number": 0,
-        "error": {
-            "type": "invalid_request_error",
-            "code": "steering_not_supported",
-            "message": "No model here can be steered. Send the input in the next response.create.",
-        },
-        "steer": {"input": [{"a": 1}], "previous_response_id": "resp_1"},
-    }

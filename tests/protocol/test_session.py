@@ -39,10 +39,10 @@ from segue.protocol.session import (
     LocalProtocolError,
     Phase,
     PhaseInput,
-    RefuseSteer,
     SendError,
     Session,
     Start,
+    SubmitSteer,
 )
 from tests.strategies import examples, hostile_texts
 
@@ -297,22 +297,22 @@ def test_a_peer_that_is_gone_cancels_everything() -> None:
 @settings(max_examples=examples(500))
 @given(st.lists(hostile_texts, max_size=5))
 def test_nothing_that_a_client_sends_raises(texts: list[str]) -> None:
-    """Each message is answered or started, in the order of its lane; a steer is given back at once."""
+    """Each message is answered or started, in the order of its lane; a steer is handed on at once."""
     session = Session(ConnectionLimits(), 0)
     effects = deque(effect for text in texts for effect in session.receive(text, 0))
     done: dict[str, list[Effect]] = {}
     while effects:
         effect = effects.popleft()
-        assert isinstance(effect, Start | SendError | RefuseSteer | Hold)
+        assert isinstance(effect, Start | SendError | SubmitSteer | Hold)
         if isinstance(effect, Start):
             effects += end(session, lane=effect.lane)
         if not isinstance(effect, Hold):
-            done.setdefault("steer" if isinstance(effect, RefuseSteer) else effect.lane, []).append(effect)
+            done.setdefault("steer" if isinstance(effect, SubmitSteer) else effect.lane, []).append(effect)
     expected: dict[str, list[Effect]] = {}
     for text in texts:
         parsed = parse_message(text)
         if isinstance(parsed.request, Steer):
-            expected.setdefault("steer", []).append(RefuseSteer(parsed.request))
+            expected.setdefault("steer", []).append(SubmitSteer(parsed.request))
         else:
             answer = start(text) if isinstance(parsed.request, Create) else reply(text)
             expected.setdefault(parsed.lane, []).append(answer)
@@ -429,13 +429,13 @@ def test_nothing_is_held_where_there_is_one_lane() -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_response_cannot_be_steered(busy: bool) -> None:
-    """The input comes back at once, whatever runs: it is never a bare error."""
+def test_a_steer_waits_for_no_request(busy: bool) -> None:
+    """It is handed on at once, whatever runs: what becomes of it is said elsewhere, and never a bare error."""
     session = running() if busy else Session(LIMITS, 0)
     text = json.dumps({"type": "response.steer", "previous_response_id": "resp_1", "input": "stop"})
     parsed = parse_message(text).request
     assert isinstance(parsed, Steer)
-    assert session.receive(text, 0) == [RefuseSteer(parsed)]
+    assert session.receive(text, 0) == [SubmitSteer(parsed)]
 
 
 def test_a_steer_without_a_response_is_a_bad_request() -> None:

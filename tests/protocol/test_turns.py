@@ -332,3 +332,46 @@ def test_a_failed_turn_says_when_to_try_again() -> None:
         fold([], Ended("failed", error=Failure("rate_limit_exceeded", "Slow."), retry_after_s=3.0)).retry_after_s == 3.0
     )
     assert fold([], FAILED).retry_after_s is None
+
+
+def steered(*batches: Sequence[Event | Ended], after: int = 0) -> tuple[TurnStream, list[Event], int | None]:
+    """Feed a turn that is steered before the batch with this number."""
+    stream, events, number = new_stream(), list[Event](), None
+    for place, batch in enumerate(batches):
+        if place == after:
+            number = stream.steer()
+        if stream.ended is None:
+            events += stream.feed(batch)
+    return stream, events, number
+
+
+def test_a_steered_turn_ends_behind_its_next_item() -> None:
+    """What comes later is not forwarded, and numbers leave out the one that the steer has taken."""
+    writer = OutputWriter(sample_id("one"))
+    one = [*writer.text("a"), *writer.end_item()]
+    two, three = [*writer.text("b"), *writer.end_item()], [*writer.text("c"), *writer.end_item()]
+    stream, events, number = steered(one, two, [*three, COMPLETED], after=1)
+    assert number == FIRST_SEQUENCE_NUMBER + len(one)
+    assert stream.ended == Ended("incomplete", incomplete_reason="steered")
+    assert [event.sequence_number for event in events] == [
+        *range(FIRST_SEQUENCE_NUMBER, number),
+        *range(number + 1, number + 1 + len(two)),
+    ]
+    assert stream.steer() is None
+    finished = stream.close(stream.ended, 101.0)
+    assert (finished.status, len(finished.output)) == ("incomplete", 2)
+
+
+def test_a_turn_that_is_over_anyway_ends_as_its_upstream_says() -> None:
+    """So its usage is known."""
+    writer = OutputWriter(sample_id("one"))
+    stream, _, _ = steered([*writer.text("a"), *writer.end_item(), COMPLETED])
+    assert stream.ended == COMPLETED
+
+
+def test_a_turn_does_not_end_behind_a_call_or_a_thought() -> None:
+    writer = OutputWriter(sample_id("one"))
+    stream, _, _ = steered(writer.call("c1", "f", "{}"), [*writer.text("a"), *writer.end_item()], [COMPLETED])
+    assert stream.ended == COMPLETED
+    stream, _, _ = steered(reasoned(), [COMPLETED])
+    assert stream.ended == COMPLETED

@@ -22,6 +22,7 @@ from segue.upstreams.interface import UpstreamRequest
 from segue.upstreams.scripted import (
     MAX_TASK_BYTES,
     CallTool,
+    EndItem,
     Fail,
     Refuse,
     Say,
@@ -207,6 +208,7 @@ async def test_a_prefill_counts_what_it_was_sent_and_makes_no_turn() -> None:
             "completed",
             ["a", "{}", "{}", "b"],
         ),
+        (ScriptedTurn((Say(("a",)), EndItem(), EndItem(), Say(("b",)))), "completed", ["a", "b"]),
         (ScriptedTurn(()), "completed", []),
         (ScriptedTurn((Say(("half",)), Truncate())), "incomplete", ["half"]),
         (ScriptedTurn((Say(("half",)), Fail())), "failed", ["half"]),

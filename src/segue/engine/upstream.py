@@ -64,6 +64,11 @@ class LocalUpstream:
         return self._file.name
 
     @property
+    def stops_between_items(self) -> bool:
+        """It stops wherever its stream is closed."""
+        return True
+
+    @property
     def models(self) -> Sequence[str]:
         """The only model name it answers to."""
         return (self._file.name,)

@@ -17,7 +17,6 @@ from segue.protocol.codec import Pieces, encode
 from segue.protocol.ids import ResponseId, item_id
 from segue.protocol.lanes import TAG_START
 from segue.protocol.problems import Problem
-from segue.protocol.requests import Steer
 from segue.protocol.responses import EncodedResponse, Failure, TerminalStatus, Usage
 
 #: The number of an upstream's first event: `response.created` and `response.in_progress` are always ours.
@@ -279,28 +278,3 @@ def error_event(problem: Problem, kind: str, status: int, *, headers: Mapping[st
     """
     said = (kind, problem.told_code, problem.message, problem.param)
     return encode(_SocketError(_ErrorBodyWithHeaders(*said, headers) if headers else _ErrorBody(*said), status))
-
-
-class _SteerError(msgspec.Struct, frozen=True):
-    code: str
-    message: str
-    type: str = "invalid_request_error"
-
-
-class _ReturnedSteer(msgspec.Struct, frozen=True):
-    input: msgspec.Raw
-    previous_response_id: str
-
-
-class _SteerFailed(msgspec.Struct, frozen=True):
-    error: _SteerError
-    steer: _ReturnedSteer
-    sequence_number: int = 0
-    type: str = "response.steer.failed"
-
-
-def steer_failed(steer: Steer) -> bytes:
-    """Write the answer to a `response.steer` with its input: no model behind this gateway can be steered."""
-    message = "No model here can be steered. Send the input in the next response.create."
-    error = _SteerError("steering_not_supported", message)
-    return encode(_SteerFailed(error, _ReturnedSteer(steer.input, steer.previous_response_id)))

@@ -76,8 +76,8 @@ class SendError(msgspec.Struct, frozen=True):
     problem: Problem
 
 
-class RefuseSteer(msgspec.Struct, frozen=True):
-    """Answer at once that a response cannot be steered: a steer is about a running turn, so it does not queue."""
+class SubmitSteer(msgspec.Struct, frozen=True):
+    """Queue a steer, or answer why not (`steering`): it is about a running turn, so it waits for no other request."""
 
     steer: Steer
 
@@ -100,7 +100,7 @@ class Close(msgspec.Struct, frozen=True):
     reason: str
 
 
-Effect = Hold | Start | SendError | RefuseSteer | Evict | Cancel | Close
+Effect = Hold | Start | SendError | SubmitSteer | Evict | Cancel | Close
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -253,6 +253,11 @@ class Session:
         return self._phase is _CLOSED
 
     @property
+    def accepting(self) -> bool:
+        """True as long as new turns may begin."""
+        return self._phase is _OPEN
+
+    @property
     def saturated(self) -> bool:
         """True while the queue is full: the shell must stop reading, which is backpressure on the client."""
         return self._queued >= self._limits.max_queued or self._queued_bytes >= self._limits.max_queued_bytes
@@ -270,7 +275,7 @@ class Session:
         parsed = parse_message(message) if parsed is None else parsed
         name, what = parsed.lane, parsed.request
         if isinstance(what, Steer):
-            return [RefuseSteer(what)]
+            return [SubmitSteer(what)]
         if name not in self._lanes:
             bound = self._limits.lanes.names
             if not bound:

@@ -28,11 +28,14 @@ from segue.protocol.responses import (
     encode_start,
     usage,
 )
+from segue.protocol.steering import may_stop_after
 
 _ADDED = "response.output_item.added"
 _DONE = "response.output_item.done"
 _LOOKED_AT = frozenset({_ADDED, _DONE, SOURCE})
 _NOT_JSON = Ended("failed", error=Failure("upstream_protocol_error", "The upstream sent an event that is not JSON."))
+#: How a response ends that was stopped between two items, since there is new input for it.
+_STEERED = Ended("incomplete", incomplete_reason="steered")
 
 
 class _ItemCarrier(msgspec.Struct):
@@ -101,6 +104,7 @@ class TurnStream:
         self._output: list[Item] = []
         self._added = 0
         self._sources = sources
+        self._steered = False
         self.ended: Ended | None = None
 
     def open(self) -> list[Event]:
@@ -114,7 +118,8 @@ class TurnStream:
         An `Ended` among them becomes `ended`; anything after it is not forwarded.
         """
         forwarded: list[Event] = []
-        for event in batch:
+        events = iter(batch)
+        for event in events:
             if not isinstance(event, Event):  # a test for its own type is the quickest
                 self.ended = event
                 break
@@ -127,6 +132,12 @@ class TurnStream:
                         self._sources.feed(event.data)
                     continue
                 own = self._take_item(event)
+                if self.ended is not None and own is not None:  # it was steered, and stops here
+                    forwarded += _numbered(own, number)
+                    self._number = number + 1
+                    following = next(events, None)
+                    self.ended = following if isinstance(following, Ended) else self.ended
+                    break
             if event.sequence_number != number and own is not None:
                 own = _renumber(own, number)
             if own is None:
@@ -140,9 +151,26 @@ class TurnStream:
         """Note that an item begins, or its end; return its event as the client may see it."""
         if event.type == _DONE:
             self._output.append(event.item)
+            if self._steered and self._added == len(self._output) and may_stop_after(self._output):
+                self.ended = _STEERED
         else:
             self._added += 1
         return self._show(event)
+
+    def steer(self) -> int | None:
+        """Let the response end as soon as it may, between two items; return the number of the event that says so.
+
+        None if it has ended.
+        """
+        self._steered = True
+        return self.take_number()
+
+    def take_number(self) -> int | None:
+        """Return the number of an event that the caller sends at once; None if the response has ended."""
+        if self.ended is not None:
+            return None
+        self._number += 1
+        return self._number - 1
 
     def close(self, ended: Ended, now: float) -> Finished:
         """Return the finished turn. Commit a stored turn before you send its terminal event."""
@@ -190,6 +218,12 @@ class TurnStream:
     @staticmethod
     def _broken(message: str, ended: Ended) -> Ended:
         return Ended("failed", ended.usage, Failure("upstream_protocol_error", message))
+
+
+def _numbered(event: Event, number: int) -> list[Event]:
+    """Return an event with this number, unless its data is not a JSON object."""
+    own = event if event.sequence_number == number else _renumber(event, number)
+    return [] if own is None else [own]
 
 
 def _hide(event: Event) -> Event | None:

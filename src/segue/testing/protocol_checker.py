@@ -27,6 +27,7 @@ from segue.testing.response_schemas import (
     validate,
     validate_model,
 )
+from segue.testing.steer_checker import SteerChecker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -61,6 +62,13 @@ _STREAM_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 # ---------------------------------------------------------------------------------------- single objects, one SSE body
 
 
+def _without_wrong_input(frame: Json) -> Json:
+    """Leave out the input of a steer that is given back because it is none: it may be anything."""
+    if frame["type"] != "response.steer.failed" or frame.get("error", {}).get("code") != "invalid_input":
+        return frame
+    return {**frame, "steer": {**frame["steer"], "input": ""}}
+
+
 def check_event(frame: Json, *, transport: Transport) -> None:
     """Check one streaming event or error frame by itself. `StreamChecker` also checks the order of events."""
     check_object("frame", frame)
@@ -68,7 +76,7 @@ def check_event(frame: Json, *, transport: Transport) -> None:
     if not isinstance(kind, str):
         raise ProtocolViolation("frame", "type", f"{short(kind)} is not a string")
     if kind in EXTRA_EVENTS:
-        validate_model(kind, EXTRA_EVENTS[kind], frame)
+        validate_model(kind, EXTRA_EVENTS[kind], _without_wrong_input(frame))
     elif kind == "error":
         validate(kind, schemas()[ERROR_SCHEMAS[transport]], frame)
         if transport == "websocket" and not _ERROR_STATUSES[0] <= frame["status"] <= _ERROR_STATUSES[1]:
@@ -239,6 +247,7 @@ class StreamChecker:
         self._items: list[_OpenItem] = []
         self._violation: ProtocolViolation | None = None
         self._kind = "frame"
+        self._between = 0
         self._handlers: dict[str, Callable[[Json], None]] = {
             "error": self._on_refused,
             "response.created": self._on_created,
@@ -256,6 +265,11 @@ class StreamChecker:
         }
 
     @property
+    def response_id(self) -> str | None:
+        """The id of the response, once it has begun."""
+        return self._created.get("id")
+
+    @property
     def finished(self) -> bool:
         """True when the turn has ended, by a terminal event or by being refused."""
         return self.response is not None or self.error is not None
@@ -267,7 +281,8 @@ class StreamChecker:
             self._kind = frame["type"]
             self._expect(not self.finished, "", "comes after the end of the turn")
             # Only the error frame of WebSocket mode may go without a number.
-            self._equal("sequence_number", len(self.frames), frame.get("sequence_number", len(self.frames)))
+            number = len(self.frames) + self._between
+            self._equal("sequence_number", number, frame.get("sequence_number", number))
             self._equal("stream_id", self.stream_id, frame.get("stream_id"))
             if self._kind not in ("error", "response.created", "response.queued", "response.in_progress"):
                 self._expect(self._running, "", "comes before response.created and response.in_progress")
@@ -278,6 +293,18 @@ class StreamChecker:
         except ProtocolViolation as violation:
             self._violation = self._violation or violation
             raise
+
+    def feed_between(self, frame: Json) -> None:
+        """Check the number of an event that is about this response and none of its own: it takes one of its numbers."""
+        self._kind = frame["type"]
+        if frame["sequence_number"] == 0 and "id" not in frame["steer"]:
+            return  # it stands outside of the stream: the response takes no steers
+        try:
+            self._equal("sequence_number", len(self.frames) + self._between, frame["sequence_number"])
+        except ProtocolViolation as violation:
+            self._violation = self._violation or violation
+            raise
+        self._between += 1
 
     def finish(self) -> None:
         """Check that the turn has ended; call it when no frame follows."""
@@ -473,15 +500,15 @@ class StreamChecker:
 class SocketChecker:
     """Splits the frames of one connection into turns and checks each of them.
 
-    `turns` holds the finished turns in the order in which they ended. Events about steering belong to no turn; they are
-    in `steers`. `lanes` are the stream ids that the client has used. The checker takes a frame with any other stream id
+    `turns` holds the finished turns in the order in which they ended. Events about steering belong to no turn; `steers`
+    checks them. `lanes` are the stream ids that the client has used. The checker takes a frame with any other stream id
     for one of the default lane, where it is a violation: a server must not invent a lane. `stream` is the class that
     checks each turn: another one if the client asks for lean streams.
     """
 
     def __init__(self, lanes: Iterable[str] = (), *, stream: type[StreamChecker] = StreamChecker) -> None:
         self.turns: list[StreamChecker] = []
-        self.steers: list[Json] = []
+        self.steers = SteerChecker()
         self._open: dict[str | None, StreamChecker] = {}
         self._resumed: list[StreamChecker] = []
         self._lanes = frozenset(lanes)
@@ -497,16 +524,28 @@ class SocketChecker:
         check_object("frame", frame)
         if frame.get("type") in EXTRA_EVENTS and str(frame["type"]).startswith("response.steer."):
             check_event(frame, transport="websocket")
-            self.steers.append(frame)
+            self._feed_steer(frame)
             return
         lane = frame.get("stream_id") if frame.get("stream_id") in self._lanes else None
         turn = self._open.setdefault(lane, self._stream("websocket", stream_id=lane))
         turn.feed(frame)
+        if frame["type"] == "response.created":
+            self.steers.created(frame["response"])
         if turn.finished:
             self.turns.append(self._open.pop(lane))
+            if turn.response is not None:
+                self.steers.ended(turn.response, frame["sequence_number"])
+
+    def _feed_steer(self, frame: Json) -> None:
+        """Check an event about steering; while its target runs, it takes a number of the target's events."""
+        turn = self._open.get(frame.get("stream_id"))
+        if turn is not None and turn.response_id == frame["steer"]["previous_response_id"]:
+            turn.feed_between(frame)
+        self.steers.feed(frame)
 
     def finish(self) -> None:
         """Check, when no frame follows, that no turn is open, had a violation or has the id of another."""
+        self.steers.finish()
         for turn in (*self.turns, *self._open.values()):
             turn.finish()
         begun = [turn for turn in self.turns if turn not in self._resumed]

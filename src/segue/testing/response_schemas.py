@@ -50,6 +50,8 @@ EXTRA_EVENTS: Final = {
     "response.compaction.compacting": SdkModel(
         "ResponseCompactionCompactingEvent", "the document has the item that it is about, and not the event"
     ),
+    "response.steer.accepted": SdkModel("ResponseSteerAcceptedEvent", "the document knows nothing of steering"),
+    "response.steer.pending": SdkModel("ResponseSteerPendingEvent", "the document knows nothing of steering"),
     "response.steer.failed": SdkModel("ResponseSteerFailedEvent", "the document knows nothing of steering"),
 }
 # The key is a schema of the union that lacks the shape, and the shape's `type`.

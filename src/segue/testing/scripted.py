@@ -10,6 +10,7 @@ from __future__ import annotations
 from segue.upstreams.scripted import (
     MODEL,
     CallTool,
+    EndItem,
     Fail,
     Refuse,
     Say,
@@ -26,6 +27,7 @@ from segue.upstreams.scripted import (
 __all__ = [
     "MODEL",
     "CallTool",
+    "EndItem",
     "Fail",
     "Refuse",
     "Say",

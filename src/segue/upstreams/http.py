@@ -121,6 +121,8 @@ R = TypeVar("R")
 class HttpUpstream:
     """One provider. `key` is the gateway's own key for it; `affinity` adds the header that a router there reads."""
 
+    stops_between_items = True
+
     def __init__(
         self,
         provider: Provider,

@@ -122,6 +122,20 @@ class Prefilling(Protocol):
 
 
 @runtime_checkable
+class StopsBetweenItems(Protocol):
+    """An upstream that knows whether a turn can be stopped between two items, while what it has made stays good."""
+
+    @property
+    def stops_between_items(self) -> bool:
+        """Whether closing its stream there stops its work and disturbs no other turn."""
+
+
+def can_stop_between_items(upstreams: Iterable[Upstream]) -> bool:
+    """Tell whether a turn of any of these upstreams can be stopped between two items."""
+    return all(isinstance(one, StopsBetweenItems) and one.stops_between_items for one in upstreams)
+
+
+@runtime_checkable
 class ModelLister(Protocol):
     """An upstream that knows the names of its models beyond those that are configured."""
 

@@ -79,7 +79,11 @@ class Truncate(msgspec.Struct, frozen=True):
     reason: str = "max_output_tokens"
 
 
-Step = Say | CallTool | Fail | Refuse | Wait | Truncate
+class EndItem(msgspec.Struct, frozen=True):
+    """End the message here: what is said next is another item."""
+
+
+Step = Say | CallTool | EndItem | Fail | Refuse | Wait | Truncate
 
 
 class ScriptedTurn(msgspec.Struct, frozen=True):
@@ -139,6 +143,11 @@ class ScriptedUpstream:
         self._misses: list[str] = []
 
     @property
+    def stops_between_items(self) -> bool:
+        """It stops wherever its stream is closed."""
+        return True
+
+    @property
     def models(self) -> Sequence[str]:
         """The names of the model."""
         return self._models
@@ -189,6 +198,8 @@ class ScriptedUpstream:
                     case CallTool():
                         waiting += writer.call(step.call_id, step.name, step.arguments)
                         written += len(step.arguments)
+                    case EndItem():
+                        waiting += writer.end_item()
                     case Wait():
                         yield waiting
                         waiting = []

@@ -90,6 +90,9 @@ class WebSocketUpstream(HttpUpstream):
     says so itself.
     """
 
+    #: Stopping a turn closes its socket, and with it goes what the provider keeps there for the next one.
+    stops_between_items = False
+
     def __init__(
         self,
         provider: Provider,

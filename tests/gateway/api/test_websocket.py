@@ -184,19 +184,6 @@ async def test_a_resume_of_nothing_is_refused() -> None:
         assert (await socket.frame())["error"]["code"] == "response_events_gone"
 
 
-async def test_a_response_cannot_be_steered() -> None:
-    gate = asyncio.Event()
-    async with listening(ScriptedUpstream([waiting(gate)])) as local, in_lanes(local.url) as socket:
-        await socket.create(stream_id="a")
-        created = await socket.until("response.created")
-        for target, lane in ((created["response"]["id"], "a"), ("resp_unknown", None)):
-            await socket.send(type="response.steer", previous_response_id=target, input="faster")
-            frame = await socket.until("response.steer.failed")
-            assert frame.get("stream_id") == lane
-        gate.set()
-        await socket.until("response.completed")
-
-
 # --- the connection --------------------------------------------------------------------------------------------------
 
 

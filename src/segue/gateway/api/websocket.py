@@ -19,6 +19,7 @@ from typing import assert_never
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from segue.gateway.api.request_keys import PRINCIPAL
+from segue.gateway.api.steers import ConnectionSteers, SteerTarget
 from segue.gateway.api.websocket_frames import DeflatedFrames, event_frames, frames
 from segue.gateway.drain import shutting_down
 from segue.gateway.error_mapping import socket_reply
@@ -31,7 +32,7 @@ from segue.gateway.turns.executor import TurnRun
 from segue.gateway.turns.lean_batches import lean_batches
 from segue.http.blocks import BLOCK_BYTES, Pieces
 from segue.protocol.capabilities import HEADER
-from segue.protocol.events import Event, in_lane, steer_failed
+from segue.protocol.events import Event, in_lane
 from segue.protocol.lanes import DEFAULT_LANE, tag
 from segue.protocol.problems import Problem, Refused, events_gone
 from segue.protocol.requests import Create, Resume, Steer
@@ -43,10 +44,10 @@ from segue.protocol.session import (
     Evict,
     Hold,
     LaneInput,
-    RefuseSteer,
     SendError,
     Session,
     Start,
+    SubmitSteer,
 )
 
 _log = logging.getLogger("segue.gateway")
@@ -114,6 +115,7 @@ class WebSocketConnection:
         self._turns: set[asyncio.Task[None]] = set()
         self._runs: dict[str, TurnRun | str] = {}  # what runs, by lane; of a kept turn its id
         self._slots = services.parents.connection(principal.tenant)
+        self._steers: ConnectionSteers | None = None  # once there was one
         self._order = asyncio.Lock()
         self._applying = 0  # how many have, or wait for, the order
         self._writing = asyncio.Lock()
@@ -242,8 +244,8 @@ class WebSocketConnection:
                 self._start(effect)
             case SendError():
                 await self._refuse(effect.problem, effect.lane)
-            case RefuseSteer():
-                await self._refuse_steer(effect.steer)
+            case SubmitSteer():
+                await self._submit(effect.steer)
             case Evict():
                 self._slots.evict(effect.lane, effect.response_id)
             case Cancel():
@@ -267,6 +269,8 @@ class WebSocketConnection:
         """Run a turn to its end, and carry out what the session makes of its outcome."""
         try:
             outcome = await self._stream(start)
+            if self._steers is not None:
+                outcome = await self._continue_steered(self._steers, start, outcome)
             effects = self._session.ended(start.lane, outcome, self._loop.time())
             self._room.set()
             self._arm()
@@ -300,13 +304,22 @@ class WebSocketConnection:
             if last is None and isinstance(start.request, Resume):  # otherwise its client would wait forever
                 await self._refuse(events_gone(start.request.response_id), start.lane)
         except Refused as refused:
-            await self._refuse(refused.problem, start.lane)
+            if self._steers is None or not self._steers.is_automatic(start.lane):
+                await self._refuse(refused.problem, start.lane)
             last = None
         finally:
             self._meter.sent(events, size)
             self._note_run(start)
             self._slots.release_fork(start.number)
         return LaneInput.SUCCEEDED if last is not None and last.type in _CONTINUABLE else LaneInput.FAILED
+
+    async def _continue_steered(self, steers: ConnectionSteers, start: Start, outcome: LaneInput) -> LaneInput:
+        """Run the automatic successors of a response that was steered. Its lane is busy as with one turn."""
+        while (create := await steers.ended(start.lane, accepting=self._session.accepting)) is not None:
+            outcome = await self._stream(Start(start.lane, create, start.number))
+            if outcome is LaneInput.FAILED and create.previous_response_id is not None:
+                self._slots.evict(start.lane, create.previous_response_id)
+        return outcome
 
     def _note_run(self, start: Start) -> None:
         """Let an unstored response end with the connection, whatever became of its turn; kept turns outlive it."""
@@ -326,14 +339,17 @@ class WebSocketConnection:
             rest = background.resume(tenant, request.response_id, after)
             return self._follow(lane, request.response_id, rest)
         self._services.check_epoch(request)
+        if self._steers is not None:
+            request = await self._steers.carry(lane, request)
         refers = bool(request.input.references)
         places = self._slots.places(lane, start.number, request.previous_response_id, refers=refers)
         caller = Caller(principal, self._meter, self._slots.lane(lane), places, self._credential)
         if request.kept:
             response_id = await background.create(request, caller)
-            return self._follow(lane, response_id, background.follow(tenant, response_id, -1))
+            events = self._follow(lane, response_id, background.follow(tenant, response_id, -1))
+            return events if self._steers is None else self._steers.commit(lane, events)
         run = self._runs[lane] = self._services.executor.run(request, caller)
-        return run.events()
+        return run.events() if self._steers is None else self._steers.commit(lane, run.events())
 
     async def _follow(
         self, lane: str, response_id: str, batches: AsyncGenerator[Sequence[Event], None]
@@ -371,12 +387,21 @@ class WebSocketConnection:
         await self._send([(payload,)])
         self._meter.sent(1, len(payload))
 
-    async def _refuse_steer(self, steer: Steer) -> None:
-        """Refuse to steer, in the lane of the response that the client named."""
-        target = steer.previous_response_id
-        running = {run if isinstance(run, str) else run.response_id: lane for lane, run in self._runs.items()}
-        lane = running.get(target, DEFAULT_LANE)
-        payload = in_lane(steer_failed(steer), tag(lane))
+    async def _submit(self, steer: Steer) -> None:
+        """Queue a steer, or answer why not, in the lane of the response that it is for."""
+        if self._steers is None:
+            executor, limits = self._services.executor, self._services.requests.limits
+            self._steers = ConnectionSteers(self._send_in_lane, entropy=executor.entropy, limits=limits)
+        await self._steers.submit(steer, self._target_of(steer.previous_response_id))
+
+    def _target_of(self, response_id: str) -> SteerTarget:
+        for lane, run in self._runs.items():
+            if response_id == (run if isinstance(run, str) else run.response_id):
+                return SteerTarget(lane, None if isinstance(run, str) else run, kept=isinstance(run, str))
+        return SteerTarget(DEFAULT_LANE, ended=self._slots.holds(response_id))
+
+    async def _send_in_lane(self, event: bytes, lane: str) -> None:
+        payload = in_lane(event, tag(lane))
         await self._send([(payload,)])
         self._meter.sent(1, len(payload))
 

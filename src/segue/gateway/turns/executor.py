@@ -25,6 +25,7 @@ from segue.gateway.turns.caller import Caller
 from segue.gateway.turns.conversations import ConversationClaim, Conversations
 from segue.gateway.turns.parents import Parents
 from segue.gateway.turns.reference_resolver import ReferenceResolver
+from segue.gateway.turns.turn_ends import end_of
 from segue.gateway.turns.turn_log import TurnEnd, TurnLog, TurnTimes, turn_line
 from segue.gateway.turns.upstream_use import UpstreamUse
 from segue.history.cache import TurnCache
@@ -61,6 +62,7 @@ from segue.upstreams.interface import (
     Streaming,
     Upstream,
     UpstreamRequest,
+    can_stop_between_items,
     compacts_itself,
     is_native,
 )
@@ -68,10 +70,6 @@ from segue.upstreams.router import Found, Router
 
 _log = logging.getLogger("segue.gateway")
 
-_LOST = Ended("failed", error=Failure("upstream_protocol_error", "The upstream's stream stopped before its end."))
-_BROKEN = Ended(
-    "failed", error=Failure("server_error", "The upstream failed unexpectedly; the gateway's log has more.")
-)
 _ERASED = Ended(
     "failed", error=Failure("store_error", "What belongs to this tenant was erased meanwhile. Nothing was stored.")
 )
@@ -295,6 +293,26 @@ class TurnRun:
         self.committing = False
 
     @property
+    def create(self) -> Create:
+        """What was asked for."""
+        return self._create
+
+    @property
+    def steerable(self) -> bool:
+        """Whether it may end between two items, and another response go on from there with the same settings."""
+        create = self._create
+        plain = create.generate and create.conversation is None and create.compaction is None
+        return plain and create.form == "whole" and can_stop_between_items(self._upstreams)
+
+    def steer(self) -> int | None:
+        """Let the response end as soon as it may, between two items; return the number of the event that says so."""
+        return None if self._stream is None else self._stream.steer()
+
+    def take_number(self) -> int | None:
+        """Return the number of an event that is sent at once; None if it has not begun, or has ended."""
+        return None if self._stream is None else self._stream.take_number()
+
+    @property
     def remembered(self) -> bool:
         """Whether the turn has become a parent."""
         return self._remembered
@@ -342,7 +360,7 @@ class TurnRun:
                 try:
                     batch = await anext(batches)
                 except (Exception, asyncio.CancelledError) as error:
-                    ended = _end_of(error, request, begun=begun)
+                    ended = end_of(error, request, begun=begun)
                     if ended is None:
                         raise
                     batch = (ended,)
@@ -555,33 +573,6 @@ async def _warm_up(runs: Streaming, request: UpstreamRequest) -> AsyncGenerator[
     """Stand in for an upstream's stream where nothing is to be generated; an upstream that can prefill does so."""
     counted = await runs.prefill(request) if isinstance(runs, Prefilling) else usage(0, 0)
     yield (Ended("completed", counted),)
-
-
-def _end_of(error: BaseException, request: UpstreamRequest, *, begun: bool) -> Ended | None:
-    """Say how a turn ends whose upstream raised `error` instead of yielding; None if that is to be raised.
-
-    It is not raised here: its traceback would hold this frame, which holds it, and so would all that the turn holds
-    stay in memory until a garbage collection.
-    """
-    if isinstance(error, StopAsyncIteration):
-        return _LOST
-    if isinstance(error, asyncio.CancelledError) and _is_cancelled():
-        return None
-    if isinstance(error, Refused):
-        if not begun:
-            return None
-        return Ended("failed", error=Failure(error.problem.told_code, error.problem.message))
-    _log.error("action=stream response_id=%s error=%s", request.response_id, redacted_traceback(error))
-    if begun:
-        return _BROKEN
-    message = "The upstream failed unexpectedly; the gateway's log has more. Try again."
-    raise Refused(Problem("server_error", message)) from error
-
-
-def _is_cancelled() -> bool:
-    """Tell whether this task was asked to stop; otherwise a CancelledError is a failure within what it awaits."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _is_refusal(finished: Finished) -> bool:

@@ -171,6 +171,10 @@ class ConnectionSlots:
         places.append(self._grace.slot(self._tenant, response_of_message(wanted)))
         return places
 
+    def holds(self, response_id: str) -> bool:
+        """Tell whether a response is the latest of a lane."""
+        return self._parents.in_slots(response_id, self._lanes.values()) is not None
+
     def hold_for_fork(self, lane: str, number: int, wanted: str) -> None:
         """Keep the parent that request `number` of a lane will continue, though its own lane goes on meanwhile.
 

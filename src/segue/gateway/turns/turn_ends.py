@@ -1,0 +1,49 @@
+"""How a turn ends whose upstream raises an error instead of yielding: refused, failed, or with its own task.
+
+Not here: the turn (`executor`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from segue.gateway.redacted_traceback import redacted_traceback
+from segue.protocol.events import Ended
+from segue.protocol.problems import Problem, Refused
+from segue.protocol.responses import Failure
+from segue.upstreams.interface import UpstreamRequest
+
+_log = logging.getLogger("segue.gateway")
+
+_LOST = Ended("failed", error=Failure("upstream_protocol_error", "The upstream's stream stopped before its end."))
+_BROKEN = Ended(
+    "failed", error=Failure("server_error", "The upstream failed unexpectedly; the gateway's log has more.")
+)
+
+
+def end_of(error: BaseException, request: UpstreamRequest, *, begun: bool) -> Ended | None:
+    """Say how a turn ends whose upstream raised `error` instead of yielding; None if that is to be raised.
+
+    It is not raised here: its traceback would hold this frame, which holds it, and so would all that the turn holds
+    stay in memory until a garbage collection.
+    """
+    if isinstance(error, StopAsyncIteration):
+        return _LOST
+    if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+        return None
+    if isinstance(error, Refused):
+        if not begun:
+            return None
+        return Ended("failed", error=Failure(error.problem.told_code, error.problem.message))
+    _log.error("action=stream response_id=%s error=%s", request.response_id, redacted_traceback(error))
+    if begun:
+        return _BROKEN
+    message = "The upstream failed unexpectedly; the gateway's log has more. Try again."
+    raise Refused(Problem("server_error", message)) from error
+
+
+def _is_cancelled() -> bool:
+    """Tell whether this task was asked to stop; otherwise a CancelledError is a failure within what it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
