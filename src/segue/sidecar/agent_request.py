@@ -58,6 +58,7 @@ class AgentRequest:
         self._version = received.version
         self._persistent = received.persistent
         self._transport = transport
+        self.write_now: Final = transport.write_now
         self._max_message = max_message
         self._sends_body = True
         self._delimited = True
@@ -76,12 +77,8 @@ class AgentRequest:
 
     @property
     def has_room(self) -> bool:
-        """`write_now` may be called."""
+        """`write_now` may be called, to write what `begin` and `framed` have returned."""
         return self._transport.has_room
-
-    def write_now(self, data: bytes) -> None:
-        """Write what `begin` and `framed` have returned, if there is room."""
-        self._transport.write_now(data)
 
     async def write(self, data: bytes) -> None:
         """Write what `begin` and `framed` have returned, and return when the socket has room."""
@@ -93,11 +90,13 @@ class AgentRequest:
 
     def begin(self, head: ReplyHead) -> bytes:
         """Return what `start` sends; it has to be sent next."""
-        self._expect("waiting")
-        usual = self._usual_head(head)
-        if usual is not None:
-            self.stage, self._chunked = "started", True
-            return usual
+        if self.stage != "waiting":
+            self._expect("waiting")
+        if self._version == b"1.1" and self._persistent and self.head.method != b"HEAD":
+            usual = encode_usual_reply(head, _CHUNKED)
+            if usual is not None:
+                self.stage, self._chunked = "started", True
+                return usual
         if head.status < _FIRST_FINAL_STATUS:
             raise ValueError(f"{head.status} is not the status of a reply")
         length = _length(head)
@@ -114,12 +113,6 @@ class AgentRequest:
         data = _encoded(ReplyHead(head.status, head.reason, lines))
         self.stage = "started"
         return data
-
-    def _usual_head(self, head: ReplyHead) -> bytes | None:
-        """Return the head of a reply in chunks that is a usual one; None: look at it line by line."""
-        if self._version != b"1.1" or not self._persistent or self.head.method == b"HEAD":
-            return None
-        return encode_usual_reply(head, _CHUNKED)
 
     async def end(self) -> None:
         """Complete the reply."""
@@ -170,7 +163,8 @@ class AgentRequest:
 
     def framed(self, data: bytes) -> bytes:
         """Return what `send` sends of a reply's body; it has to be sent next."""
-        self._expect("started")
+        if self.stage != "started":
+            self._expect("started")
         if not self._sends_body or not data:
             return b""
         if self._chunked:  # RFC 9112, 7.1

@@ -35,6 +35,8 @@ class AgentTransport(asyncio.Protocol):
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self.has_room = True
+        """`write_now` may be called: the agent is there, and the socket takes more."""
         self._ended = asyncio.Event()
         self.gone = asyncio.Event()
         """Set as soon as the agent has hung up."""
@@ -66,10 +68,12 @@ class AgentTransport(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Hold writers back."""
+        self.has_room = False
         self._room.clear()
 
     def resume_writing(self) -> None:
         """Let writers go on."""
+        self.has_room = not (self.gone.is_set() or self.transport.is_closing())
         self._room.set()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
@@ -78,6 +82,7 @@ class AgentTransport(asyncio.Protocol):
         self._ended.set()
 
     def _hang_up(self) -> None:
+        self.has_room = False
         for event in (self.gone, self._arrived, self._room, *self.woken):
             event.set()
 
@@ -130,17 +135,14 @@ class AgentTransport(asyncio.Protocol):
             if self.gone.is_set():
                 raise AgentGone
 
-    @property
-    def has_room(self) -> bool:
-        """`write_now` may be called: the agent is there, and the socket takes more."""
-        return self._room.is_set() and not self.gone.is_set() and not self.transport.is_closing()
-
     def write_now(self, data: bytes) -> None:
         """Send in one write; see `has_room` before."""
-        self.transport.write(data)
+        assert self._transport is not None, "asyncio connects a protocol before it is used"
+        self._transport.write(data)
 
     def reset(self) -> None:
         """Cut the connection so that the agent sees an error (RST), not an end."""
+        self.has_room = False
         connection = None if self.transport.is_closing() else self.connection
         if connection is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -148,10 +150,12 @@ class AgentTransport(asyncio.Protocol):
 
     def cut(self) -> None:
         """End the connection after everything in the buffer was sent; `aclose` limits how long that takes."""
+        self.has_room = False
         self.transport.close()
 
     def abort(self) -> None:
         """End the connection without sending the rest of the buffer."""
+        self.has_room = False
         self.transport.abort()
 
     async def aclose(self, linger_s: float) -> None:

@@ -86,8 +86,6 @@ class ResponseWriter:
         self._position = 0
         self._busy = False
         """The task writes, and may wait for room."""
-        self._unread = False
-        """More can be expanded than was."""
         self._broken = False
         """It cannot be expanded."""
         self._fault: Exception | None = None
@@ -108,29 +106,27 @@ class ResponseWriter:
 
     def pass_on(self) -> bool:
         """Write what has come, in the call that got it; False: the task has to go on."""
-        head = self._exchange.head
-        if head is None or self._busy or self._fault or self._fold.due or not self._request.has_room:
+        head, fold = self._exchange.head, self._fold
+        if head is None or self._busy or self._fault or fold.due or not self._request.has_room:
             return False
+        begins = not self._begun
         try:
-            return self._pass_on(head)
+            data = self._begin(head) if begins else b""
+            piece = self._expand()
+            if piece:
+                data += self._request.framed(piece)
+            if data:
+                self._request.write_now(data)
         except Exception as fault:  # noqa: BLE001 - the task raises it: it ends this request, and not the link
             self._fault = fault
             return False
-
-    def _pass_on(self, head: ReplyHead) -> bool:
-        begins = not self._begun
-        data = self._begin(head) if begins else b""
-        piece = self._expand()
-        if piece:
-            data += self._request.framed(piece)
-        if data:
-            self._request.write_now(data)
         if begins:
             self._count(reply_bytes(head))
         self._note(piece)
-        if not self._unread:
-            self._note_read()
-        return not (begins or self._unread or self._broken or self._fold.due)
+        if self._more_to_expand():
+            return False
+        self._note_read()
+        return not (begins or self._broken or self._fold.due)
 
     async def write(self, head: ReplyHead) -> Outcome:
         """Send head and body until the reply ends, in good order or not."""
@@ -143,7 +139,7 @@ class ResponseWriter:
             while True:
                 if self._fault is not None:
                     raise self._fault
-                if self._unread or exchange.log.end > self._position:
+                if self._more_to_expand() or exchange.log.end > self._position:
                     await self._write_data()
                 if self._broken:
                     request.abort()
@@ -186,7 +182,7 @@ class ResponseWriter:
         return self._decoder is not None and self._decoder.eof
 
     def _expand(self) -> bytes:
-        """Return the next piece of what has come; `_unread` tells whether there may be more."""
+        """Return the next piece of what has come."""
         assert self._decoder is not None, "the reply has begun"
         data = self._exchange.log.read(self._position)
         if data:
@@ -194,10 +190,12 @@ class ResponseWriter:
             self._position += len(data)
         piece = self._decoder.read(PIECE_BYTES)
         if isinstance(piece, StreamError):
-            self._broken, self._unread = True, False
+            self._broken = True
             return b""
-        self._unread = self._decoder.has_more
         return piece
+
+    def _more_to_expand(self) -> bool:
+        return not self._broken and self._decoder is not None and self._decoder.has_more
 
     async def _write_data(self) -> None:
         """Expand bytes of the reply and write them, as fast as the agent reads."""
@@ -206,7 +204,7 @@ class ResponseWriter:
             if piece:
                 await self._write(self._request.framed(piece))
                 self._note(piece)
-            if not self._unread:
+            if not self._more_to_expand():
                 break
         self._note_read()
 

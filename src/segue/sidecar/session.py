@@ -475,10 +475,17 @@ class GatewaySession:
         """Take a packet; return what is wrong with the link, if something is."""
         failed: LinkFailed | None = None
         for event in self._tunnel.receive(packet, self._loop.time()):
-            if isinstance(event, LinkFailed):
-                failed = event
-            else:
-                self._apply(event, gateway)
+            match event:
+                case LinkFailed():
+                    failed = event
+                case Welcomed():
+                    self._note_welcome(event, gateway)
+                case GoneAway():
+                    _log.info("action=link gateway=%s drains", gateway)
+                    self.draining = True
+                    self.attention.set()
+                case _:
+                    self._write_to_exchange(event)
         changed, self._changed = self._changed, {}
         for exchange in changed:  # what agents wait for comes before all that is to be done for the link
             exchange.tell_change()
@@ -512,17 +519,6 @@ class GatewaySession:
         self._stats.tunnel_bytes_up += frame_bytes(size, masked=True)
 
     # --- events ------------------------------------------------------------------------------------------------------
-
-    def _apply(self, event: Welcomed | GoneAway | _ExchangeEvent, gateway: str) -> None:
-        match event:
-            case Welcomed():
-                self._note_welcome(event, gateway)
-            case GoneAway():
-                _log.info("action=link gateway=%s drains", gateway)
-                self.draining = True
-                self.attention.set()
-            case _:
-                self._write_to_exchange(event)
 
     def _write_to_exchange(self, event: _ExchangeEvent) -> None:
         exchange = self._exchanges.get(event.exchange)

@@ -37,7 +37,7 @@ MAX_EXCHANGES = 256
 #: The size of the send buffer of an exchange: when it is full, `room` returns 0.
 BUFFER_BYTES = 1024 * 1024
 #: Frames that are not acknowledged.
-_NOT_ELICITING = (Ack, Ping, Pong)
+_NOT_ELICITING = frozenset({Ack, Ping, Pong})
 
 
 class TunnelViolation(Exception):
@@ -134,7 +134,11 @@ class Endpoint(ABC, Generic[X, V]):
         frames = read_packet(packet)
         if isinstance(frames, BadPacket):
             return self._fail(frames.reason)
-        eliciting = any(not isinstance(frame, _NOT_ELICITING) for frame in frames)
+        eliciting = False
+        for frame in frames:
+            if type(frame) not in _NOT_ELICITING:
+                eliciting = True
+                break
         link.note_received(len(packet), now, eliciting=eliciting)
         try:
             for frame in frames:
@@ -143,7 +147,8 @@ class Endpoint(ABC, Generic[X, V]):
             return self._fail(str(error))
         if link.overrun:
             return self._fail("the other end does not take what it asks for")
-        return self._take_events()
+        events, self._events = self._events, []
+        return events
 
     @property
     def has_to_send(self) -> bool:
@@ -173,7 +178,8 @@ class Endpoint(ABC, Generic[X, V]):
     def _fail(self, reason: str) -> list[V | LinkFailed | Writable]:
         """Give the link up at once: after a frame that was not read, the header tables of the two ends differ."""
         self.link_lost()
-        return [*self._take_events(), LinkFailed(reason)]
+        events, self._events = self._events, []
+        return [*events, LinkFailed(reason)]
 
     # --- for both shells ------------------------------------------------------------------------------------
 
@@ -253,6 +259,8 @@ class Endpoint(ABC, Generic[X, V]):
 
     def _collect_head(self, frame: Open | ReplyFrame) -> bytes | None:
         """Put the pieces of a head together; return None until the last one."""
+        if frame.last and not self._partial_head:
+            return frame.piece  # no packet is as large as a head may be
         if self._partial_head and frame.exchange != self._partial_of:
             raise TunnelViolation("a head within another")
         self._partial_of = frame.exchange
@@ -307,7 +315,3 @@ class Endpoint(ABC, Generic[X, V]):
 
     def _tell_writable(self, exchange: X) -> None:
         self._events.append(Writable(exchange.number))
-
-    def _take_events(self) -> list[V | LinkFailed | Writable]:
-        events, self._events = self._events, []
-        return events

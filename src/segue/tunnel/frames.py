@@ -215,6 +215,8 @@ class BadPacket(msgspec.Struct, frozen=True):
 
 _HELLO, _WELCOME, _OPEN, _REPLY, _DATA, _ACK, _PING, _PONG, _WINDOW, _MISS, _RESET, _GO_AWAY, _TAKEN = range(1, 14)
 
+_FREQUENT = frozenset({_DATA, _REPLY, _ACK})
+
 _LAST = 1
 _HAS_BODY = 2
 _NAMES_REPLY = 4
@@ -259,7 +261,9 @@ def encode_packet(frames: Sequence[bytes]) -> bytes:
 
 def pieces(blob: bytes, limit: int = MAX_PACKET_BYTES - 2 * OVERHEAD_BYTES) -> list[bytes]:
     """Cut an encoded head into pieces, one for each frame."""
-    return [blob[at : at + limit] for at in range(0, len(blob), limit)] or [b""]
+    if len(blob) <= limit:
+        return [blob]
+    return [blob[at : at + limit] for at in range(0, len(blob), limit)]
 
 
 def _encode_first(frame: Hello | Welcome) -> bytes:
@@ -313,7 +317,8 @@ def _encode_head_piece(frame: Open | ReplyFrame) -> bytes:
         named = encode_varint(frame.reply_base) if frame.reply_base else b""
     else:
         kind, flags = _REPLY, _LAST * frame.last | _BUILDS_ON_IT * frame.has_base
-    return bytes([kind]) + encode_varint(frame.exchange) + bytes([flags]) + _text(frame.piece) + named
+    exchange, size = encode_varint(frame.exchange), encode_varint(len(frame.piece))
+    return b"%c%b%c%b%b%b" % (kind, exchange, flags, size, frame.piece, named)
 
 
 def _text(data: bytes) -> bytes:
@@ -330,8 +335,47 @@ def read_packet(packet: bytes) -> list[Frame] | BadPacket:
     content = packet[: -_CRC.size]
     if len(packet) <= _CRC.size or _CRC.pack(zlib.crc32(content)) != packet[-_CRC.size :]:
         return BadPacket("the checksum of a packet is wrong")
-    reader = _FrameReader(content)
     frames: list[Frame] = []
+    at, end = 0, len(content)
+    while at < end:
+        frequent = _read_frequent(content, at) if content[at] in _FREQUENT else None
+        if frequent is None:
+            return _read_others(content, at, frames)
+        frame, at = frequent
+        frames.append(frame)
+    return frames
+
+
+def _read_frequent(data: bytes, at: int) -> tuple[Frame, int] | None:  # noqa: PLR0911 - each number may be cut off
+    """Read a DATA, REPLY or ACK in one call, since replies wait for it; None: see what is wrong with it."""
+    kind, read = data[at], read_varint(data, at + 1)
+    if read is None:
+        return None
+    number, at = read
+    if kind == _ACK:
+        read = read_varint(data, at)
+        return None if read is None else (Ack(number, read[0]), read[1])
+    if at >= len(data) or data[at] & ~(_LAST | _BUILDS_ON_IT):  # the same bits as those of DATA
+        return None
+    flags, offset = data[at], 0
+    read = read_varint(data, at + 1)
+    if kind == _DATA and read is not None:
+        offset, at = read
+        read = read_varint(data, at)
+    if read is None:
+        return None
+    size, at = read
+    payload = data[at : at + size]
+    if len(payload) != size:
+        return None
+    if kind == _DATA:
+        return Data(number, offset, bool(flags & _FINAL), bool(flags & _AGAIN), payload), at + size
+    return ReplyFrame(number, bool(flags & _LAST), payload, bool(flags & _BUILDS_ON_IT)), at + size
+
+
+def _read_others(content: bytes, at: int, frames: list[Frame]) -> list[Frame] | BadPacket:
+    """Read the rest of a packet, whatever it holds."""
+    reader = _FrameReader(content, at)
     try:
         while reader.at < len(content):
             frames.append(_read_frame(reader))
@@ -347,9 +391,9 @@ class _Malformed(ValueError):
 class _FrameReader:
     """A place in a packet."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, at: int) -> None:
         self._data = data
-        self.at = 0
+        self.at = at
 
     def number(self) -> int:
         at, data = self.at, self._data

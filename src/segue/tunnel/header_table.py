@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead
 from segue.http.varints import encode_varint, read_varint
@@ -34,6 +35,9 @@ _SLOTS = tuple(encode_varint(slot + _FIRST_SLOT) for slot in range(MAX_LINES))
 _LONG_VARINT = 0x80
 #: A single line is shorter as a reference to its slot.
 _LEAST_REPEATED = 2
+
+#: A line of a head; as a method, it needs no function for each line.
+_LINE: Final = b"%b:%b"
 
 #: The kinds of requests, by the byte in front of their lines.
 KINDS: tuple[ExchangeKind, ...] = ("http", "websocket")
@@ -92,7 +96,7 @@ class HeaderTable:
         """Decode the lines of a head; None if it is none."""
         lines: list[bytes] = []
         size_bytes, end = 0, len(data)
-        held_in, note_use = self._slots.get, self._slots.move_to_end
+        held_in, slot_of, note_use = self._slots.get, self._by_line.get, self._slots.move_to_end
         while at < end:
             form = data[at]
             if _FIRST_SLOT <= form < _LONG_VARINT:
@@ -103,13 +107,25 @@ class HeaderTable:
                 lines.append(held)
                 size_bytes += len(held) + 2
                 at += 1
+            elif form == _REPEAT and at + 1 < end and 0 < data[at + 1] < _LONG_VARINT:
+                count = data[at + 1]
+                some = self.latest[len(lines) : len(lines) + count]
+                if len(some) != count:
+                    return None
+                for line in some:
+                    slot = slot_of(line)
+                    if slot is not None:
+                        note_use(slot)
+                    size_bytes += len(line) + 2
+                lines += some
+                at += 2
             else:
                 entry = self._decode_entry(data, at, len(lines))
                 if entry is None:
                     return None
-                some, at = entry
-                size_bytes += sum(map(len, some)) + 2 * len(some)
-                lines += some
+                others, at = entry
+                size_bytes += sum(map(len, others)) + 2 * len(others)
+                lines += others
             if len(lines) > MAX_HEAD_LINES + 1 or size_bytes > 2 * MAX_HEAD_BYTES:
                 return None  # references expand, so what they expand to is bounded too
         self.latest = tuple(lines)
@@ -199,7 +215,7 @@ class HeaderTable:
 def encode_request(head: RequestHead, kind: ExchangeKind, table: HeaderTable) -> bytes:
     """Encode a request's head against the sender's table."""
     first = head.method + b" " + head.target
-    return bytes([KINDS.index(kind)]) + table.encode([first, *[b"%b:%b" % line for line in head.lines]])
+    return bytes([KINDS.index(kind)]) + table.encode([first, *map(_LINE.__mod__, head.lines)])
 
 
 def decode_request(data: bytes, table: HeaderTable) -> tuple[RequestHead, ExchangeKind] | None:
@@ -219,7 +235,7 @@ def decode_request(data: bytes, table: HeaderTable) -> tuple[RequestHead, Exchan
 def encode_reply(head: ReplyHead, table: HeaderTable) -> bytes:
     """Encode a response's head against the sender's table."""
     first = b"%d %b" % (head.status, head.reason)
-    return table.encode([first, *[b"%b:%b" % line for line in head.lines]])
+    return table.encode([first, *map(_LINE.__mod__, head.lines)])
 
 
 def decode_reply(data: bytes, table: HeaderTable) -> ReplyHead | None:

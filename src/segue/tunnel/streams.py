@@ -32,7 +32,8 @@ class Outgoing:
         self._next = 0
         self._taken_to = 0
         self._limit = INITIAL_WINDOW_BYTES
-        self._finished = False
+        self.finished = False
+        """Its end is known: nothing more will be written."""
         self._final_taken = False
         self._ended_on_link = False
         self.done = False
@@ -59,23 +60,18 @@ class Outgoing:
         return self.end - self._next
 
     @property
-    def finished(self) -> bool:
-        """Its end is known: nothing more will be written."""
-        return self._finished
-
-    @property
     def final_taken(self) -> bool:
         """Some link has taken the last piece, so the receiver may have the whole stream."""
         return self._final_taken
 
     def write(self, data: bytes) -> None:
         """Add bytes."""
-        assert not self._finished, "nothing is written behind the end"
+        assert not self.finished, "nothing is written behind the end"
         self._kept += data
 
     def finish(self) -> None:
         """Mark the end of the stream."""
-        self._finished = True
+        self.finished = True
 
     @property
     def sendable(self) -> bool:
@@ -85,7 +81,7 @@ class Outgoing:
         end = self._kept_from + len(self._kept)
         if self._next < end and self._next < self._limit:
             return True
-        return self._finished and self._next == end and not self._ended_on_link
+        return self.finished and self._next == end and not self._ended_on_link
 
     def take(self, limit: int) -> Piece | None:
         """Take the next piece of at most `limit` bytes for the link."""
@@ -94,7 +90,7 @@ class Outgoing:
         start = self._next - self._kept_from
         stop = min(start + limit, self._limit - self._kept_from, len(self._kept))
         data = bytes(self._kept[start:stop])
-        piece = Piece(self._next, data, self._finished and stop == len(self._kept))
+        piece = Piece(self._next, data, self.finished and stop == len(self._kept))
         self._next += len(data)
         self._taken_to = max(self._taken_to, self._next)
         if piece.final:
