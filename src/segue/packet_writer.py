@@ -182,7 +182,7 @@ class PacketWriter:
             self._stirred.set()
             return
         try:
-            if self._socket.closed or not self._write() or self._is_over():
+            if not self._write() or self._socket.closed or self._is_over():
                 self._stirred.set()
         except Exception as fault:  # noqa: BLE001 - the task raises it: whoever waits for that gets it
             self._fault = fault
@@ -194,8 +194,8 @@ class PacketWriter:
             self._before_packet()
             packet = self._source.next_packet(self._loop.time())
             if packet is not None:
-                self._count(len(packet))
                 self._socket.write(packet)
+                self._count(len(packet))
             if packet is None or not self._source.has_to_send:
                 self._set_alarm(self._source.next_deadline())
                 return True

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.http.message_content import MessageContent
+from segue.http.message_content import content_of
 from segue.http.reply_rules import CHUNKED, NO_CONTENT, UNTIL_END
 from segue.http.request_rules import Framing
 
@@ -26,25 +26,25 @@ def test_a_length_ends_the_content(body: bytes, behind: bytes, edges: list[int])
     data = body + behind
     ends = [*sorted(min(edge, len(data)) for edge in edges), len(data)]
     pieces = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-    content = MessageContent(Framing(len(body), chunked=False))
+    content = content_of(Framing(len(body), chunked=False))
     assert read_all(content, pieces) == body
     assert (content.complete, content.rest) == (True, behind)
 
 
 def test_no_content_is_complete_at_once() -> None:
-    content = MessageContent(NO_CONTENT)
+    content = content_of(NO_CONTENT)
     content.feed(b"HTTP/1.1 408")
     assert (content.complete, content.read(), content.rest) == (True, b"", b"HTTP/1.1 408")
 
 
 def test_chunks_end_themselves() -> None:
-    content = MessageContent(CHUNKED)
+    content = content_of(CHUNKED)
     assert read_all(content, [b"2\r\nab\r\n", b"0\r\n\r\nmore"]) == b"ab"
     assert (content.complete, content.rest) == (True, b"more")
 
 
 def test_content_without_a_framing_ends_with_the_connection() -> None:
-    content = MessageContent(UNTIL_END)
+    content = content_of(UNTIL_END)
     assert read_all(content, [b"ab", b"c"]) == b"abc"
     assert not content.complete
     content.end()
@@ -52,7 +52,7 @@ def test_content_without_a_framing_ends_with_the_connection() -> None:
 
 
 def test_what_came_before_the_end_is_read_first() -> None:
-    content = MessageContent(UNTIL_END)
+    content = content_of(UNTIL_END)
     content.feed(b"ab")
     content.end()
     assert not content.complete
@@ -61,7 +61,7 @@ def test_what_came_before_the_end_is_read_first() -> None:
 
 @pytest.mark.parametrize("framing", [CHUNKED, Framing(3, chunked=False)])
 def test_an_end_within_framed_content_is_a_fault(framing: Framing) -> None:
-    content = MessageContent(framing)
+    content = content_of(framing)
     content.feed(b"1")
     with pytest.raises(ValueError, match="ended within"):
         content.end()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from segue.http.content_decoding import decoder_for
 from segue.http.heads import Line, ReplyHead, has_content, reply_lines
-from segue.http.message_content import MessageContent
+from segue.http.message_content import content_of
 from segue.http.reply_rules import (
     CHUNKED,
     NO_CONTENT,
@@ -56,7 +56,7 @@ def content_by_h11(data: bytes, method: bytes, behind: bytes) -> bytes:
 
 
 def content_by_us(framing: Framing, behind: bytes) -> bytes:
-    content = MessageContent(framing)
+    content = content_of(framing)
     content.feed(behind)
     read = b""
     try:

@@ -73,7 +73,8 @@ class _Wire(asyncio.Protocol):
         self.over_tls = False
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
-        self._reading = True
+        self.reading = True
+        """It is not paused because too much lies here."""
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
 
@@ -87,8 +88,8 @@ class _Wire(asyncio.Protocol):
         self.heard_at = self._loop.time()
         if self.arrived is None or not self.arrived():
             _wake(self._reader)
-        if len(self.unread) > _MAX_UNREAD_BYTES and self._reading and self._transport is not None:
-            self._reading = False
+        if len(self.unread) > _MAX_UNREAD_BYTES and self.reading and self._transport is not None:
+            self.reading = False
             self._transport.pause_reading()
 
     def eof_received(self) -> bool:
@@ -115,8 +116,8 @@ class _Wire(asyncio.Protocol):
     def take(self, limit: int) -> bytes:
         """Return what came, at most so much, and make room for more."""
         data, self.unread = self.unread[:limit], self.unread[limit:]
-        if not self._reading and self._transport is not None and not self._transport.is_closing():
-            self._reading = True
+        if not self.reading and self._transport is not None and not self._transport.is_closing():
+            self.reading = True
             self._transport.resume_reading()
         return data
 
@@ -162,7 +163,11 @@ class _AsyncioStream(PushingStream):
             httpcore.ReadError: nothing will come.
         """
         wire = self._wire
-        if wire.unread:
+        data = wire.unread
+        if data and wire.reading and len(data) <= max_bytes:
+            wire.unread = b""
+            return data
+        if data:
             return wire.take(max_bytes)
         if wire.eof:
             return b""

@@ -18,7 +18,7 @@ import msgspec
 from segue.egress.errors import NETWORK_ERRORS
 from segue.egress.network import PushingStream
 from segue.http.heads import Line, ReplyHead
-from segue.http.message_content import MessageContent
+from segue.http.message_content import MessageContent, content_of
 from segue.http.reply_rules import BadReply, read_reply_head, reply_head_end
 
 _READ_BYTES: Final = 64 * 1024
@@ -180,7 +180,9 @@ class HttpConnection:
                 data = None if self._pushing is None else self._pushing.take(_READ_BYTES)
                 if data is None:
                     return None
-                self._add(data)
+                if not data:
+                    raise httpcore.ReadError("closed without an answer")
+                self._ahead += data
             end = reply_head_end(self._ahead, self._searched)
             if end is not None:
                 self._take_one_head(end)
@@ -197,8 +199,7 @@ class HttpConnection:
         if isinstance(received, BadReply):
             raise httpcore.RemoteProtocolError(received.reason)
         if received.head.status >= _FIRST_FINAL_STATUS:
-            self._content = MessageContent(received.framing)
-            self._content.feed(self._ahead[end:])
+            self._content = content_of(received.framing, self._ahead[end:])
             self._head, self._ahead, self._persistent = received.head, b"", received.persistent
             self.passed_on = received.passed_on
             return

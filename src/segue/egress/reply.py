@@ -27,6 +27,8 @@ class StreamedReply:
         if self._decoder is not None:
             lines = tuple(line for line in lines if line.name.lower() != b"content-encoding")
         self.head = ReplyHead(head.status, head.reason, lines)
+        self.encoded = self._decoder is not None
+        """Only `read` returns the content, since it has to be decoded."""
         self._lease = lease
         self._reading = False
         self._closed = False
@@ -70,12 +72,7 @@ class StreamedReply:
         Raises:
             NETWORK_ERRORS: the content is cut off; `read` says more about it.
         """
-        return None if self._closed or self._decoder is not None else self._lease.connection.take()
-
-    @property
-    def encoded(self) -> bool:
-        """Only `read` returns the content, since it has to be decoded."""
-        return self._decoder is not None
+        return None if self._closed or self.encoded else self._lease.connection.take()
 
     async def aclose(self) -> None:
         """Release the answer. If it was not read to its end, close its connection, so that the target stops.

@@ -15,6 +15,8 @@ from segue.http.field_syntax import TOKEN, VALUE
 #: custom. That behind an extension belongs to the extension: two patterns for it would try all ways to share it.
 _SIZE_LINE: Final = re.compile(rb"(?P<size>0{0,5}[0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e]*|[\t ]*)\r\n")
 _SIZE_LINE_BYTES: Final = 1024
+#: The same, as nearly all are: an event of a stream mostly comes alone, in one chunk.
+_ONE_CHUNK: Final = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,8})\r\n")
 _TRAILERS: Final = re.compile(rb"(?:%b:%b\r?\n)*\r?\n" % (TOKEN, VALUE))
 _TRAILERS_END: Final = re.compile(rb"(?:\A|\n)\r?\n")
 _TRAILERS_BYTES: Final = 16 * 1024
@@ -22,10 +24,10 @@ _NO_TRAILERS: Final = "what should be trailers are none"
 
 
 class ChunkedContent:
-    """Feed it what comes behind the head, and read until it is `complete`."""
+    """Feed it what comes behind the head, and read until it is `complete`. `begin`: what has come already."""
 
-    def __init__(self) -> None:
-        self._ahead = b""
+    def __init__(self, begin: bytes = b"") -> None:
+        self._ahead = begin
         self._left = 0  # bytes of the present chunk, and the end of line behind it
         self._in_trailers = False
         self._searched = 0  # how far in `_ahead` the end of the trailers was looked for
@@ -38,6 +40,14 @@ class ChunkedContent:
         """What has come and was not read."""
         return self._ahead
 
+    def end(self) -> None:
+        """Note that the connection has ended, which is within the content.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("the connection ended within the content")
+
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
         self._ahead += data
@@ -48,6 +58,12 @@ class ChunkedContent:
         Raises:
             ValueError: these are no chunks. What came before that was read first.
         """
+        whole = None if self._left or self._in_trailers or self._fault else _ONE_CHUNK.match(self._ahead)
+        if whole is not None:
+            size, begin, end = int(whole["size"], 16), whole.end(), len(self._ahead) - 2
+            if size and size == end - begin and self._ahead.endswith(b"\r\n"):
+                chunk, self._ahead = self._ahead[begin:end], b""
+                return chunk
         pieces: list[bytes] = []
         if not (self._fault or self._in_trailers):
             self._read_chunks(pieces)

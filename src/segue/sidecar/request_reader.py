@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from segue.http.heads import ExchangeKind, RequestHead, end_to_end, values
-from segue.http.message_content import MessageContent
+from segue.http.message_content import MessageContent, content_of
 from segue.http.origins import OriginPolicy, is_from_this_machine
 from segue.http.request_rules import CheckedHead, RequestRefusal, check_caller, check_head, head_end, kind_of
 
@@ -148,7 +148,7 @@ class RequestReader:
             return kind
         if framing.length is not None and framing.length > self._max_body:
             return self._too_large()
-        self._content = MessageContent(framing) if framing.chunked or framing.length is not None else None
+        self._content = content_of(framing) if framing.chunked or framing.length is not None else None
         self._awaits_continue = checked.awaits_continue
         source = RequestSource(
             self._peer,

@@ -79,7 +79,10 @@ class HeaderTable:
                 same += 1
             if same - at >= _LEAST_REPEATED:
                 encoded += (_REPEAT_BYTE, encode_varint(same - at))
-                self.use(lines[at:same])
+                for line in lines[at:same]:
+                    slot = slot_of(line)
+                    if slot is not None:
+                        note_use(slot)
                 at = same
                 continue
             slot = slot_of(lines[at])

@@ -215,7 +215,8 @@ class TunnelLink:
         if not self._control:  # or data could overtake the head of its exchange
             self._add_data(queued, take_data)
         # Acknowledgements first: the exchanges that they end make room for those that the other frames open.
-        encoded = self._answers(now, alone=not queued) if self._may_answer else []
+        owes = self._received_total != self._acked_to_peer or self._pong_due is not None
+        encoded = self._answers(now, alone=not queued) if owes or self._ping_every_s is not None else []
         if not queued:
             return encode_packet(encoded) if encoded else None
         delivered: list[Callable[[], None]] = []
@@ -228,12 +229,6 @@ class TunnelLink:
         self._sent_total += len(packet)
         self._sent.append(_SentPacket(self._sent_total, now, delivered))
         return packet
-
-    @property
-    def _may_answer(self) -> bool:
-        """There may be something that is not acknowledged itself: an ACK, a PONG, or a PING when it is time."""
-        has_nothing = self._received_total == self._acked_to_peer and self._pong_due is None
-        return not has_nothing or self._ping_every_s is not None
 
     def _take_control(self, queued: list[QueuedFrame]) -> None:
         size = OVERHEAD_BYTES

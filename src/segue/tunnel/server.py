@@ -82,7 +82,7 @@ class _ServerExchange(Exchange):
     @property
     def ended(self) -> bool:
         """The shell has finished or aborted it."""
-        return self.reset is not None or self.outgoing.finished
+        return self.outgoing.finished or self.reset is not None
 
 
 class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
@@ -173,6 +173,11 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
         """
         exchange = self._exchanges.get(number)
         return BUFFER_BYTES if exchange is None or exchange.ended else self._room(exchange)
+
+    def is_idle(self, number: int) -> bool:
+        """Tell whether nothing waits for the link: what is sent now leaves next."""
+        exchange = self._exchanges.get(number)
+        return exchange is not None and not exchange.outgoing.has_unsent
 
     def unsent_bytes(self, number: int) -> int:
         """Return how many bytes wait for the link: as long as some do, flushing more would not make it faster."""
@@ -326,7 +331,7 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
             return  # it is sent when the sidecar resumes; encoding it now would change the header table
         assert exchange.head is not None, "the head is what is sent"
         *first, last = pieces(encode_reply(exchange.head, self._sent_heads))
-        for piece in first:
+        for piece in first:  # a head is nearly always one
             self._queue(ReplyFrame(exchange.number, last=False, piece=piece))
         self._queue(ReplyFrame(exchange.number, last=True, piece=last, has_base=exchange.has_base))
 

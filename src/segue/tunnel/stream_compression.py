@@ -70,6 +70,10 @@ class StreamEncoder:
         """Compress bytes; often there is no output yet."""
         return self._strip(self._compressor.compress(data, zstd.ZstdCompressor.CONTINUE))
 
+    def feed_and_flush(self, data: bytes) -> bytes:
+        """Compress bytes; return all that the peer needs to read them."""
+        return self._strip(self._compressor.compress(data, zstd.ZstdCompressor.FLUSH_BLOCK))
+
     def flush(self) -> bytes:
         """Return the rest that the peer needs to read all that was fed so far."""
         return self._strip(self._compressor.flush(zstd.ZstdCompressor.FLUSH_BLOCK))

@@ -64,6 +64,11 @@ class Outgoing:
         """Some link has taken the last piece, so the receiver may have the whole stream."""
         return self._final_taken
 
+    @property
+    def has_unsent(self) -> bool:
+        """There are bytes that this link has not taken yet."""
+        return self._next != self._kept_from + len(self._kept)
+
     def write(self, data: bytes) -> None:
         """Add bytes."""
         assert not self.finished, "nothing is written behind the end"

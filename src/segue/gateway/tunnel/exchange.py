@@ -16,7 +16,7 @@ from typing import Protocol, assert_never
 
 from msgspec.structs import replace
 
-from segue.egress.errors import EgressError
+from segue.egress.errors import NETWORK_ERRORS, EgressError
 from segue.egress.reply import StreamedReply
 from segue.egress.websocket import OutboundWebSocket
 from segue.gateway.admin.metrics import ExchangeOutcome
@@ -298,30 +298,29 @@ class ForwardedExchange:
 
         What the agent waits for goes first, in this call; what is kept of it is noted afterwards.
         """
-        begins = not self._begun
+        begins, end, number = not self._begun, self._end, self.number
         if begins:
             self._begin(reply.head)
-        passed: list[bytes] = []
-        try:
-            goes_on = self._pass_on_arrived(reply, passed)
-        finally:
-            self._session.write_now()
-            for chunk in passed:
-                self._note(chunk)
-        return goes_on and not begins
-
-    def _pass_on_arrived(self, reply: StreamedReply, passed: list[bytes]) -> bool:
-        """Send what has come, as far as there is room; False: there is something else to do than to wait for more."""
-        if reply.encoded or self._fold.due:
-            return False
-        while self._end.room(self.number) > 0:
-            chunk = reply.take()
+        unwritten, goes_on = begins, False
+        while not (reply.encoded or self._fold.due or end.room(number) <= 0):
+            try:
+                chunk = reply.take()
+            except NETWORK_ERRORS:
+                break  # the task meets it too
             if not chunk:
-                return chunk is None
-            self._end.send(self.number, self._encoder.feed(chunk))
-            self._session.note_unflushed(self)
-            passed.append(chunk)
-        return False
+                goes_on = chunk is None and not begins
+                break
+            if end.is_idle(number):
+                end.send(number, self._encoder.feed_and_flush(chunk))
+            else:
+                end.send(number, self._encoder.feed(chunk))
+                self._session.note_unflushed(self)
+            self._session.write_now()
+            unwritten = False
+            self._note(chunk)
+        if unwritten:
+            self._session.write_now()
+        return goes_on
 
     async def _pass_on(self, reply: StreamedReply) -> None:
         if not self._begun:
@@ -471,7 +470,8 @@ class ForwardedExchange:
     def _begin(self, head: ReplyHead) -> None:
         """Send the head of the provider's reply, when the writer is woken."""
         self._begun = True
-        self._prepare()
+        if not self._prepared:
+            self._prepare()
         self._end.reply(self.number, head)
 
     async def _send(self, data: bytes) -> None:
