@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segue.http.message_content import content_of
+from segue.http.message_content import MessageContent, content_of
 from segue.http.reply_rules import CHUNKED, NO_CONTENT, UNTIL_END
 from segue.http.request_rules import Framing
 

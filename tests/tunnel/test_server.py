@@ -359,9 +359,9 @@ def test_bytes_wait_unsent_until_a_link_takes_them() -> None:
     gateway.receive(packet_of(open_frame(1)), 0.0)
     gateway.reply(1, OK)
     gateway.send(1, b"reply")
-    assert gateway.unsent_bytes(1) == 5
+    assert (gateway.unsent_bytes(1), gateway.is_idle(1)) == (5, False)
     assert list(packets(gateway, 0.0))
-    assert gateway.unsent_bytes(1) == 0
+    assert (gateway.unsent_bytes(1), gateway.is_idle(1), gateway.is_idle(9)) == (0, True, False)
     assert gateway.room(1) == BUFFER_BYTES - 5
 
 

@@ -199,3 +199,27 @@ def test_what_a_reply_repeats_of_the_one_before_costs_next_to_nothing() -> None:
     decoder = StreamDecoder(prefix=before)
     decoder.feed(encoded)
     assert read_all(decoder, 100_000) == before + b"news"
+
+
+def test_what_is_fed_and_flushed_at_once_can_be_read_at_once() -> None:
+    encoder, decoder = StreamEncoder(), StreamDecoder()
+    decoder.feed(encoder.feed(b"held back, "))
+    assert decoder.read(100) == b""
+    decoder.feed(encoder.feed_and_flush(b"and sent"))
+    assert decoder.read(100) == b"held back, and sent"
+    assert encoder.flush() == b""
+    decoder.feed(encoder.finish())
+    assert (decoder.read(100), decoder.eof) == (b"", True)
+
+
+def test_a_decoder_tells_whether_it_has_more() -> None:
+    encoder, decoder = StreamEncoder(), StreamDecoder()
+    assert decoder.has_more  # what every stream begins with
+    decoder.feed(encoder.feed_and_flush(b"x" * 10))
+    assert (decoder.read(4), decoder.has_more) == (b"xxxx", True)
+    decoder.feed(encoder.feed_and_flush(b"y"))
+    assert (decoder.read(100), decoder.has_more) == (b"x" * 6, True)  # though that was less than was asked for
+    assert (decoder.read(100), decoder.has_more) == (b"y", False)
+    decoder.feed(encoder.finish() + b"behind it")
+    assert (decoder.read(100), decoder.eof, decoder.has_more) == (b"", True, True)
+    assert isinstance(decoder.read(100), StreamError)
