@@ -37,7 +37,7 @@ from segue.protocol.item_types import (
     ReasoningItem,
     ToolOutputItem,
 )
-from segue.protocol.items import Item
+from segue.protocol.items import CONFIGURATION, Item
 from segue.protocol.problems import Problem
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ class ItemRenderer(ABC, Generic[M]):
     def add(self, item: Item) -> None:
         """Take the next item."""
         head = self._state.read_head(item)
-        if head is None:
+        if head is None or head.kind in CONFIGURATION:  # the settings of the request have what the latter say
             return
         kind = head.kind
         for name in unknown_fields(item, kind):

@@ -196,15 +196,6 @@ def dropped_others(fields: Iterable[str]) -> Field:
     return Field(Rule("dropped", "This API has nothing like it."), write)
 
 
-def context_management() -> Field:
-    """`context_management` without what the gateway has done itself."""
-
-    def write(builder: RequestBuilder) -> None:
-        builder.drop("context_management", "the gateway compacts histories, and knows nothing else of this")
-
-    return Field(Rule("ours", "The gateway compacts the history. Entries of another type are dropped."), write)
-
-
 def obfuscation() -> Field:
     """`stream_options`, for an API whose stream becomes new events here."""
 

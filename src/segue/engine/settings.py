@@ -14,7 +14,6 @@ from segue.dialects.rules import (
     Field,
     RequestBuilder,
     Rule,
-    context_management,
     dropped,
     dropped_others,
     obfuscation,
@@ -85,7 +84,9 @@ LOCAL_FIELDS: Mapping[str, Field] = {
     "prompt_cache_retention": dropped("prompt_cache_retention", "what was read is kept as long as there is room"),
     "prompt_cache_options": dropped("prompt_cache_options", _MODEL),
     "stream_options": obfuscation(),
-    "context_management": context_management(),
+    "context_management": dropped(
+        "context_management", "the gateway compacts histories itself, and knows nothing else of it"
+    ),
     "seed": _obeyed("An integer; for what `temperature` or `top_p` draw."),
     "stop": _obeyed(f"A string or up to {MOST_STOPS}, of at most {LONGEST_STOP} characters each; of the text only."),
     OTHERS: dropped_others(KNOWN_EXTRA),

@@ -53,6 +53,7 @@ class Turn:
     `expires_at` is when that record expires (unix seconds). A message of a thread has the context of its `thread`, and
     may be there in its API's words too (`native`); it is `continued` once there is a next one. If an item of the turn
     stands for the history before it, `compacted` is what a model sees in place of the turn and of all before it.
+    `updates` are the items of the chain to its end that change settings.
     """
 
     __slots__ = (
@@ -69,7 +70,7 @@ class Turn:
             "parent",
             "references",
         ),
-        *("size_bytes", "stored", "thread"),
+        *("size_bytes", "stored", "thread", "updates"),
         *("_answered", "_item_ids"),
         "__weakref__",  # so that a cache beside the history does not keep it alive
     )
@@ -101,6 +102,7 @@ class Turn:
         self.thread = thread
         self.continued = False
         self.compacted: CompactedTurn | None = None
+        self.updates: tuple[Item, ...] = ()
         self.depth: int = 1 if parent is None else parent.depth + 1
         items = len(input) + len(output)
         content = sum(map(len, input)) + sum(map(len, output))

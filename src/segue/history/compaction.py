@@ -1,11 +1,11 @@
 """Compaction: what a model sees of a history after an item that stands for all before it.
 
-The newest compaction item counts. Before it, the messages of users, developers and the system stay as they were, the
-newest within a budget; everything else before it is what its summary tells: answers, tool calls and their outputs,
-reasoning, and earlier compactions. What comes after it stays. So it makes no difference whether a client sends the
-whole history again, with the item in it, or continues by an id, and a client may leave out what its item stands for.
-Items are kept as they came; only what a model sees is shorter. Pure. Not here: who writes the summary, and how it is
-sealed (`sealed_summaries`).
+The newest compaction item counts. Before it, the messages of users, developers and the system stay as they were, and
+the items that change settings, the newest within a budget. Everything else before it is what its summary tells:
+answers, tool calls and their outputs, reasoning, and earlier compactions. What comes after it stays. So it makes no
+difference whether a client sends the whole history again, with the item in it, or continues by an id, and a client may
+leave out what its item stands for. Items are kept as they came; only what a model sees is shorter. Pure. Not here: who
+writes the summary, and how it is sealed (`sealed_summaries`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from segue.history.chains import CompactedTurn, Turn
-from segue.protocol.items import COMPACTIONS, Item, user_message
+from segue.protocol.items import COMPACTIONS, CONFIGURATION, Item, user_message
 
 #: No item of a type that stands for others is without it.
 _NAME = b'"compaction'
@@ -135,4 +135,6 @@ def _within(items: Iterable[Item], budget_bytes: int) -> Iterator[Item]:
 
 def _is_retained(item: Item) -> bool:
     head = _heads.decode(item)
-    return (head.type or "message") == "message" and head.role in _RETAINED_ROLES
+    if head.type is None or head.type == "message":
+        return head.role in _RETAINED_ROLES
+    return head.type in CONFIGURATION

@@ -40,6 +40,8 @@ def as_output(messages: Sequence[Item], ident: ResponseId) -> list[Item]:
 
 def _as_output(message: Item, ident: str) -> Item:
     fields = _objects.decode(message)
+    if fields.get("type", "message") != "message":  # what changes settings stays, too
+        return encode_exactly({"id": ident, **fields})
     content = fields.get("content")
     if isinstance(content, str):
         fields["content"] = [{"type": "input_text", "text": content}]

@@ -69,6 +69,20 @@ class _CheckedCompaction(msgspec.Struct):
     encrypted_content: str
 
 
+class _CheckedTool(msgspec.Struct):
+    type: str
+    name: str | None = None
+
+
+class _CheckedTools(msgspec.Struct):
+    tools: list[_CheckedTool]
+
+
+class _CheckedUpdate(msgspec.Struct):
+    reasoning: dict[str, msgspec.Raw] | None = None
+    text: dict[str, msgspec.Raw] | None = None
+
+
 class _CheckedReasoning(msgspec.Struct):
     summary: list[_CheckedPart] = []
     content: list[_CheckedPart] | None = None
@@ -85,6 +99,8 @@ _CHECKED: dict[str, msgspec.json.Decoder[object]] = {
     "reasoning": msgspec.json.Decoder(_CheckedReasoning),
     "compaction": msgspec.json.Decoder(_CheckedCompaction),
     "compaction_summary": msgspec.json.Decoder(_CheckedCompaction),
+    "additional_tools": msgspec.json.Decoder(_CheckedTools),
+    "configuration_update": msgspec.json.Decoder(_CheckedUpdate),
 }
 _REFERENCE = "item_reference"
 #: The type of an item that stands for the history before it; Codex reads the second name of it, too.
@@ -92,7 +108,9 @@ COMPACTION = "compaction"
 COMPACTIONS = frozenset({COMPACTION, "compaction_summary"})
 #: The last item of an input that asks for nothing but the compaction of all before it.
 TRIGGER = "compaction_trigger"
-_ABOUT_HISTORY = COMPACTIONS | {TRIGGER}
+#: Items that change the settings of the turns behind them.
+CONFIGURATION = frozenset({"additional_tools", "configuration_update"})
+_ABOUT_HISTORY = COMPACTIONS | CONFIGURATION | {TRIGGER}
 _TEXT_PARTS = frozenset({"input_text", "output_text", "summary_text", "reasoning_text"})
 #: Parts of Chat Completions, which SDKs of many kinds let pass, and what they are called here.
 _FOREIGN_PARTS: Mapping[str, str] = {"image_url": "input_image", "file": "input_file"}
@@ -149,7 +167,8 @@ class Input(msgspec.Struct, frozen=True):
     is not among the items: the history that the request continues must have it. `references` are the items that stand
     for others; `resolve_references` puts those in their place. `keys` are those of the items that may be in the history
     already: all that have an id or a `call_id`, or that a model makes. The input is `compacted` if an item stands for
-    all before it; it `triggers` a compaction if its last item asks for one.
+    all before it; it `triggers` a compaction if its last item asks for one. `updates` are the items that change
+    settings.
     """
 
     items: tuple[Item, ...] = ()
@@ -159,6 +178,7 @@ class Input(msgspec.Struct, frozen=True):
     keys: tuple[ItemKey, ...] = ()
     compacted: bool = False
     triggers: bool = False
+    updates: tuple[Item, ...] = ()
 
     @property
     def answered(self) -> frozenset[str]:
@@ -171,7 +191,7 @@ class Input(msgspec.Struct, frozen=True):
 class _InputBuilder:
     """Collects the items of an input, and what is known of them."""
 
-    __slots__ = ("answers", "calls", "compacted", "items", "keys", "triggers")
+    __slots__ = ("answers", "calls", "compacted", "items", "keys", "triggers", "updates")
 
     def __init__(self) -> None:
         self.items: list[Item] = []
@@ -180,13 +200,14 @@ class _InputBuilder:
         self.answers: list[tuple[str, int]] = []
         self.compacted = False
         self.triggers: list[int] = []
+        self.updates: list[Item] = []
 
     def add(self, head: _ItemHead, item: Item, index: int) -> None:
         """Take the next item, which has this place in the request."""
         key = _key(head, len(self.items))
         self.items.append(item)
         if key.kind in _ABOUT_HISTORY:
-            self._add_about_history(key, index)
+            self._add_about_history(key, item, index)
         if key.by_model or key.id is not None or key.call_id is not None:
             self.keys.append(key)
         if key.call_id is None:
@@ -196,9 +217,11 @@ class _InputBuilder:
         elif key.is_output and key.call_id not in self.calls:
             self.answers.append((key.call_id, index))
 
-    def _add_about_history(self, key: ItemKey, index: int) -> None:
+    def _add_about_history(self, key: ItemKey, item: Item, index: int) -> None:
         if key.kind == TRIGGER:
             self.triggers.append(index)
+        elif key.kind in CONFIGURATION:
+            self.updates.append(item)
         else:
             self.compacted = True
 
@@ -212,6 +235,7 @@ class _InputBuilder:
             tuple(self.keys),
             self.compacted,
             bool(self.triggers),
+            tuple(self.updates),
         )
 
 

@@ -548,7 +548,7 @@ def _shaped(raw: Raw, name: str) -> Any | Problem:  # noqa: ANN401 - a JSON valu
 def _find_gap(known: object) -> Problem | None:
     """Find a missing field of a tool, a choice or a format of a known type; the upstream judges other types."""
     if isinstance(known, list):
-        return _too_many_tools(len(known)) if len(known) > MOST_TOOLS else _find_nameless(known, "tools")
+        return too_many_tools(len(known)) if len(known) > MOST_TOOLS else _find_nameless(known, "tools")
     if isinstance(known, _ToolChoice):
         return _find_gap_of_choice(known)
     if isinstance(known, _TextOptions) and known.format is not None and known.format.type == "json_schema":
@@ -559,12 +559,13 @@ def _find_gap(known: object) -> Problem | None:
     return None
 
 
-def _too_many_tools(count: int) -> Problem:
+def too_many_tools(count: int) -> Problem:
+    """A request has more tools than any model takes."""
     return Problem("invalid_value", f"'tools' has {count} tools; a request may have {MOST_TOOLS}.", "tools")
 
 
 def _find_gap_of_choice(choice: _ToolChoice) -> Problem | None:
-    if choice.type in _NAMED_TOOLS and not choice.name:
+    if choice.type in NAMED_TOOLS and not choice.name:
         return missing("tool_choice.name")  # Chat Completions has it in an object `function`
     if choice.type == "allowed_tools":
         return (
@@ -575,13 +576,13 @@ def _find_gap_of_choice(choice: _ToolChoice) -> Problem | None:
 
 def _find_nameless(tools: Sequence[_ToolDefinition | _AllowedTool], where: str) -> Problem | None:
     for index, tool in enumerate(tools):
-        if tool.type in _NAMED_TOOLS and not tool.name:
+        if tool.type in NAMED_TOOLS and not tool.name:
             return missing(f"{where}[{index}].name")
     return None
 
 
 #: The types of tools that are called by a name that the client gave them.
-_NAMED_TOOLS = frozenset({"function", "custom"})
+NAMED_TOOLS = frozenset({"function", "custom"})
 
 _PLAIN = tuple(
     name for name in Settings.__struct_fields__ if name not in {*_SHAPES, "include", "instructions", "extra"}

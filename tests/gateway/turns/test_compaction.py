@@ -423,6 +423,46 @@ async def test_a_server_of_the_api_is_left_the_items_that_are_not_ours() -> None
     assert shown(upstream.requests[2])[-2:] == ["user: SUMMARY sum", "user: x"]
 
 
+# --- items that change settings --------------------------------------------------------------------------------------
+
+TOOLS = {"type": "additional_tools", "role": "developer", "tools": [{"type": "function", "name": "f"}]}
+EFFORT = {"type": "configuration_update", "reasoning": {"effort": "high"}}
+
+
+async def test_items_that_change_settings_hold_for_all_turns_behind_them() -> None:
+    """Also after a compaction, and in a chain that was read from the store."""
+    upstream = ScriptedUpstream([say("one"), say("two"), say("sum"), say("three"), say("four")])
+    store = MemoryStore()
+    async with parts(upstream, store=store) as services:
+        first = await respond(services, create(input=[TOOLS, user("task")]))
+        second = await respond(services, create(input=[EFFORT, user("go")], previous_response_id=first["id"]))
+        assert (second["tools"], second["reasoning"]) == ([], None), "what its request said"
+        third = await respond(services, create(input=[TRIGGER], previous_response_id=second["id"]))
+        await respond(services, create("on", previous_response_id=third["id"]))
+    async with parts(upstream, store=store) as services:
+        await respond(services, create("and on", previous_response_id=second["id"]))
+    told = [(len(one.settings.tools), one.settings.reasoning) for one in upstream.requests]
+    high = {"effort": "high"}
+    assert told == [(1, None), (1, high), (1, high), (1, high), (1, high)]
+    assert upstream.requests[2].settings.tool_choice == "none"
+
+
+async def test_a_server_of_the_api_reads_such_items_itself() -> None:
+    upstream = Speaking([say("one"), say("sum"), say("two")])
+    async with parts(upstream) as services:
+        first = await respond(services, create(input=[TOOLS, user("task")]))
+        made = await respond(services, create(input=[TRIGGER], previous_response_id=first["id"]))
+        await respond(services, create("go", previous_response_id=made["id"]))
+    assert [one.settings.tools for one in upstream.requests] == [[], [], []]
+    assert shown(upstream.requests[2]) == ["additional_tools", "user: task", "user: SUMMARY sum", "user: go"]
+
+
+async def test_what_is_no_tool_is_refused() -> None:
+    async with parts() as services:
+        problem = await problem_of(services, input=[{**TOOLS, "tools": [{"type": "function"}]}, user("x")])
+    assert problem.code == "missing_required_parameter"
+
+
 # --- details ---------------------------------------------------------------------------------------------------------
 
 

@@ -197,6 +197,7 @@ CHAT_ITEMS: Mapping[str, Rule] = {
     "…_call, …_call_output of another kind": Rule("translated", "A function named after the type, and its output."),
     "compaction of this gateway": Rule("translated", "The summary, as a message of the user's."),
     "compaction of another": Rule("refused", "It stands for a history that only its maker can read."),
+    "additional_tools, configuration_update": Rule("translated", "Tools and settings of each request behind them."),
     "other fields of items and parts": Rule("dropped", "This API has nothing like them."),
     "other items": Rule("dropped", "This API has nothing like them."),
     "input_text, output_text": Rule("carried", "As `text`."),

@@ -15,7 +15,6 @@ from segue.dialects.rules import (
     RequestBuilder,
     Rule,
     carried,
-    context_management,
     dropped,
     dropped_others,
     obfuscation,
@@ -80,7 +79,9 @@ def chat_fields(profile: ProviderProfile) -> Mapping[str, Field]:
         "prompt_cache_retention": extension("prompt_cache_retention", passed("prompt_cache_retention")),
         "prompt_cache_options": dropped("prompt_cache_options", "this API has nothing like it"),
         "stream_options": obfuscation(),
-        "context_management": context_management(),
+        "context_management": dropped(
+            "context_management", "the gateway compacts histories itself, and knows nothing else of it"
+        ),
         "seed": passed("seed"),
         "stop": passed("stop"),
         OTHERS: dropped_others(KNOWN_EXTRA),

@@ -18,7 +18,6 @@ from segue.dialects.rules import (
     Field,
     RequestBuilder,
     Rule,
-    context_management,
     dropped,
     dropped_others,
     obfuscation,
@@ -215,7 +214,9 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
     "prompt_cache_retention": dropped("prompt_cache_retention", "prefixes are cached for as long as this API does"),
     "prompt_cache_options": dropped("prompt_cache_options", "this API has nothing like it"),
     "stream_options": obfuscation(),
-    "context_management": context_management(),
+    "context_management": dropped(
+        "context_management", "the gateway compacts histories itself, and knows nothing else of it"
+    ),
     "seed": dropped("seed", "this API has none"),
     "stop": Field(Rule("translated", "`stop_sequences`; neither a string nor a list is refused."), _write_stop),
     OTHERS: dropped_others(KNOWN_EXTRA),

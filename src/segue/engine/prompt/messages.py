@@ -26,7 +26,7 @@ from segue.protocol.item_types import (
     ToolOutputItem,
     read_typed_item,
 )
-from segue.protocol.items import Item
+from segue.protocol.items import CONFIGURATION, Item
 from segue.protocol.problems import Problem, Refused, quoted, unsupported
 from segue.protocol.requests import Settings
 
@@ -215,7 +215,7 @@ def _read(item: Item, location: _ItemLocation) -> PromptMessage | None:
     if isinstance(head, Problem):
         raise Refused(head)
     kind = head.type or "message"
-    if kind == "reasoning":
+    if kind == "reasoning" or kind in CONFIGURATION:  # the settings of the request have what the latter say
         return None
     match read_typed_item(item, kind, location.param):
         case MessageItem(role=role, content=content):

@@ -30,11 +30,12 @@ from segue.history.records import ChainLink, restore
 from segue.history.sealed_summaries import MAX_SUMMARY_BYTES, NONCE_BYTES, SummarySealer, is_sealed_here
 from segue.protocol.compaction_events import CompactionWriter, behind_compaction
 from segue.protocol.compaction_field import CompactionRequest
+from segue.protocol.configuration_items import updates_in, with_updates
 from segue.protocol.events import Ended
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
 from segue.protocol.item_types import MessageItem, read_typed_item
 from segue.protocol.items import COMPACTION, TRIGGER, Input, Item, input_of, key_of, user_message
-from segue.protocol.problems import Refused, tool_call_not_found, unreadable_compaction
+from segue.protocol.problems import Problem, Refused, tool_call_not_found, unreadable_compaction
 from segue.protocol.requests import Settings
 from segue.protocol.responses import Failure, TerminalStatus, Usage, add_usage
 from segue.upstreams.interface import Batch, Streaming, Upstream, UpstreamRequest, compacts_itself, is_native
@@ -70,6 +71,23 @@ class Compactions:
         self.settings = settings
         self.entropy = entropy
 
+    def view(
+        self, tenant: str, parent: Turn | None, *, new: Input, settings: Settings, upstreams: Sequence[Upstream]
+    ) -> tuple[History, Settings]:
+        """Return what a model sees of a history and of settings where items say something about those.
+
+        Raises:
+            Refused: a compaction cannot be read (`show`), or what changes the settings is no setting.
+        """
+        shown = self.show(tenant, parent, new, upstreams=upstreams)
+        updates = new.updates if parent is None else parent.updates + new.updates
+        if not updates or is_native(upstreams, "responses"):  # such a server reads the items themselves
+            return shown, settings
+        updated = with_updates(settings, updates)
+        if isinstance(updated, Problem):
+            raise Refused(updated)
+        return shown, updated
+
     def show(self, tenant: str, parent: Turn | None, new: Input, *, upstreams: Sequence[Upstream]) -> History:
         """Return what a model sees of a history whose new input, or whose parent, holds or asks for a compaction.
 
@@ -100,9 +118,10 @@ class Compactions:
         turn.stand_in(stand_in_of(turn, newest.place, summary=message, budget_bytes=self.settings.retained_bytes))
 
     def restore(self, tenant: str, links: Sequence[ChainLink], resident: Callable[[ResponseId], Turn | None]) -> Turn:
-        """Build a chain that was read from the store (`records.restore`), with what a model sees of it."""
+        """Build a chain that was read from the store (`records.restore`), with what its items say of it."""
         turn = restore(links, resident)
         for one in lineage(turn)[-len(links) :]:  # oldest first: each begins where the one before it was compacted
+            one.updates = (() if one.parent is None else one.parent.updates) + updates_in(one.input)
             if one.compacted is None and not one.references and _may_be_compacted(one):
                 self.stand_in(tenant, one)
         return turn

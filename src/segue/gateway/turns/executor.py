@@ -51,7 +51,7 @@ from segue.protocol.problems import (
     store_mismatch,
     tool_call_not_found,
 )
-from segue.protocol.requests import Create
+from segue.protocol.requests import Create, Settings
 from segue.protocol.responses import Failure, encode_echo, usage
 from segue.protocol.turns import Finished, TurnStream
 from segue.stores.interface import ParentGone, Store, StoreError
@@ -92,15 +92,13 @@ class TurnSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResolvedCreate(msgspec.Struct, frozen=True):
-    """What a create names: what runs its model, and the history with the new input.
-
-    `shown` is what a model sees of the history: all of it, or what a compaction has left.
-    """
+    """What a create names; what a model is `shown` of the history; the settings, with what items of it change."""
 
     found: Found
     history: History
     input: Input
     shown: History
+    settings: Settings
 
 
 class Executor:
@@ -173,8 +171,8 @@ class Executor:
         if not isinstance(runs, Counting):
             raise Refused(not_counted(create.settings.model))
         response_id = new_response_id(self.entropy(ENTROPY_BYTES), _id_of(resolved.history.parent))
-        request = UpstreamRequest(model, response_id, caller.tenant, resolved.shown, create.settings, caller.credential)
-        request = msgspec.structs.replace(request, native=create.native)
+        request = UpstreamRequest(model, response_id, caller.tenant, resolved.shown, resolved.settings)
+        request = msgspec.structs.replace(request, credential=caller.credential, native=create.native)
         self.upstream_use.begin(upstreams)
         try:
             return await runs.count_input(request)
@@ -199,9 +197,7 @@ class Executor:
         new = leave_out_repeats(parent, given)
         if not isinstance(new, Input):
             raise Refused(new)
-        history = History(
-            parent, new.items[:-1] if new.triggers else new.items
-        )  # to ask for something is not to say it
+        history = History(parent, new.items[:-1] if new.triggers else new.items)
         orphan = history.find_orphan(new.answers) if new.answers else None
         if orphan is not None:
             raise Refused(tool_call_not_found(*orphan))
@@ -210,10 +206,12 @@ class Executor:
         if create.native is not None and not is_native(found.upstreams, create.native.dialect):
             message = "The model has another upstream since the request came. Send it again."
             raise Refused(Problem("server_overloaded", message))
-        shown = history
-        if new.compacted or new.triggers or (parent is not None and parent.compacted is not None):
-            shown = self.compactions.show(caller.tenant, parent, new, upstreams=found.upstreams)
-        return ResolvedCreate(found, history, new, shown)
+        shown, settings = history, create.settings
+        if new.compacted or new.triggers or new.updates or (parent and (parent.compacted or parent.updates)):
+            shown, settings = self.compactions.view(
+                caller.tenant, parent, new=new, settings=settings, upstreams=found.upstreams
+            )
+        return ResolvedCreate(found, history, new, shown, settings)
 
     def _find(self, create: Create, caller: Caller) -> Found:
         """Find what runs the model of a create. One that is not for the caller looks like none."""
@@ -404,7 +402,7 @@ class TurnRun:
             response_id,
             self._tenant,
             resolved.shown,
-            create.settings,
+            resolved.settings,
             caller.credential,
             create.store,
             self._continuable,
@@ -458,6 +456,7 @@ class TurnRun:
             native=native,
             thread=create.thread,
         )
+        turn.updates = self._input.updates if turn.parent is None else turn.parent.updates + self._input.updates
         if self._input.compacted or create.compaction is not None:
             self._executor.compactions.stand_in(self._caller.tenant, turn)
         return turn
