@@ -128,6 +128,7 @@ def metrics() -> str:
                 values.setdefault(label, {})[value] = None
         values.pop("le", None)
         labels = "; ".join(f"`{label}`: {', '.join(map(code, shown))}" for label, shown in values.items())
+        labels = labels or ", ".join(map(code, getattr(family, "_labelnames", ())))  # no sample yet: the names alone
         name = family.name + ("_total" if family.type == "counter" else "")
         rows.append((code(name), family.type, labels, family.documentation))
     return table(("metric", "type", "labels", "meaning"), rows)

@@ -54,7 +54,7 @@ def report() -> bytes:
     key = KeyConfig("laptop", "alice", sha256(b"k").hexdigest(), limits=limits)
     quotas = Quotas(Config(key=[key], limits=LimitsConfig(tokens_per_minute=100_000)))
     principal = Principal("alice", "laptop")
-    quotas.end(quotas.begin(principal, 60.0), usage(12_345, 678), 60.0)
+    quotas.end(quotas.begin(principal, 60.0), usage(12_345, 678), 60.0, model="gpt-5")
     return encode(UsageRoutes(quotas, lambda: 60.0, 0.0).report(principal))
 
 
@@ -72,6 +72,7 @@ def test_counts_and_what_is_left_are_shown_side_by_side(command: Command) -> Non
     lines = [re.sub(r"\s{2,}", " | ", line.strip()) for line in printed.splitlines()]
     assert lines[0] == "tenant alice, key laptop; since 1970-01-01 00:00 UTC, when the gateway began"
     assert "input tokens | 12,345 | 12,345" in lines
+    assert "gpt-5 | 1 | 12,345 | 0 | 678" in lines
     assert "turns under way | 0 of 4 | 0" in lines
     assert "requests a minute, left | 1,199 of 1,200" in lines
     assert "tokens a minute, left | 86,977 of 100,000" in lines

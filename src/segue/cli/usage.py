@@ -73,7 +73,19 @@ def _lines(report: UsageReport) -> list[Text | Table]:
         cells = [_left(scope, limit, window) for scope in present.values()]
         if any(cells):
             table.add_row(f"{said}, left", *cells)
-    return [Text(f"{whose}; since {since} UTC, when the gateway began"), table]
+    told: list[Text | Table] = [Text(f"{whose}; since {since} UTC, when the gateway began"), table]
+    return [*told, Text(), _by_model(report)] if report.models else told
+
+
+def _by_model(report: UsageReport) -> Table:
+    """Show what the key has used of each model, the most used first."""
+    table = Table("model", box=None, pad_edge=False)
+    for head in ("turns", "input", "cached", "output"):
+        table.add_column(head, justify="right")
+    for model, used in sorted(report.models.items(), key=lambda one: -one[1].input_tokens):
+        tokens = (used.input_tokens, used.cached_tokens, used.output_tokens)
+        table.add_row(model, f"{used.turns:,}", *(f"{count:,}" for count in tokens))
+    return table
 
 
 def _left(scope: ScopeUsage, limit: str, window: str) -> str:

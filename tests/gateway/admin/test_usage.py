@@ -21,7 +21,7 @@ def routes() -> tuple[UsageRoutes, Quotas]:
 async def test_what_was_used_and_what_is_left() -> None:
     shown, quotas = routes()
     laptop, phone = Principal("a", "laptop"), Principal("a", "phone")
-    quotas.end(quotas.begin(laptop, 100.0), usage(100, 20, cached=60), 100.0)
+    quotas.end(quotas.begin(laptop, 100.0), usage(100, 20, cached=60), 100.0, model="m")
     quotas.begin(phone, 100.0)
     quotas.note_upload(laptop, 5000, 100.0)
     reply = await shown.show(laptop)
@@ -41,6 +41,7 @@ async def test_what_was_used_and_what_is_left() -> None:
     assert (key["running"], key["remaining"]) == (0, {"requests": 9})
     assert (tenant["used"]["turns"], tenant["running"], tenant["remaining"]) == (2, 1, {"tokens": 880})
     assert tenant["limits"]["turns"] == 3
+    assert told["models"] == {"m": {"turns": 1, "input_tokens": 100, "cached_tokens": 60, "output_tokens": 20}}
 
 
 def test_without_keys_there_is_the_tenant_alone() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from segue.config import Config, KeyConfig, LimitsConfig, TenantConfig
 from segue.gateway.principal import Principal
-from segue.gateway.quotas.quotas import Quotas, Scope
+from segue.gateway.quotas.quotas import MOST_MODELS, OTHER_MODELS, ModelCounts, Quotas, Scope
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import usage
 
@@ -170,3 +170,25 @@ def test_a_neighbour_is_judged_by_its_own_use_alone(
             if principal is BOB:
                 outcomes[id(rules)].append(outcome)
     assert outcomes[id(together)] == outcomes[id(alone)]
+
+
+def test_turns_are_counted_by_model_for_each_key() -> None:
+    """Once: in the scope of the key, and in that of the tenant if there is no key."""
+    rules = quotas()
+    for principal in (ALICE, Principal("c")):
+        for tokens in (5, 7):
+            rules.end(rules.begin(principal, 0.0), usage(tokens, 1, cached=2), 0.0, model="m")
+        rules.end(rules.begin(principal, 0.0), None, 0.0, model="n")
+        rules.end(rules.begin(principal, 0.0), None, 0.0)
+    models = {(tenant, key): scope.models for tenant, key, scope in rules.counted()}
+    expected = {"m": ModelCounts(2, 12, 4, 2), "n": ModelCounts(1)}
+    assert models == {("a", "laptop"): expected, ("a", None): {}, ("c", None): expected}
+
+
+def test_names_of_models_that_clients_choose_do_not_fill_the_memory() -> None:
+    rules = quotas()
+    for number in range(1000):
+        rules.end(rules.begin(ALICE, 0.0), None, 0.0, model=f"m{number}")
+    (scope,) = (scope for _, key, scope in rules.counted() if key is not None)
+    assert len(scope.models) == MOST_MODELS + 1
+    assert scope.models[OTHER_MODELS].turns == 1000 - MOST_MODELS

@@ -262,6 +262,8 @@ class UsageCollector(Collector):
         refused = counter("refused", "Those that were refused because of a limit of the key or its tenant.")
         tokens = counter("tokens", "Tokens of turns, as providers count them; cached ones are input, too.", "kind")
         uploads = counter("upload_bytes", "Bytes of requests, and of the bodies of sidecars.")
+        of_models = counter("model_turns", "Turns that are over, by model; of each key the first 50 by name.", "model")
+        model_tokens = counter("model_tokens", "Tokens of these turns.", "model", "kind")
         scopes = [] if self.quotas is None else list(self.quotas.counted())
         with_keys = {tenant for tenant, key, _ in scopes if key is not None}
         for tenant, key, scope in scopes:
@@ -273,7 +275,11 @@ class UsageCollector(Collector):
             for kind in ("input", "cached", "output"):
                 tokens.add_metric([*labels, kind], getattr(counts, f"{kind}_tokens"))
             uploads.add_metric(labels, counts.upload_bytes)
-        return turns, refused, tokens, uploads
+            for model, used in scope.models.items():
+                of_models.add_metric([*labels, model], used.turns)
+                for kind in ("input", "cached", "output"):
+                    model_tokens.add_metric([*labels, model, kind], getattr(used, f"{kind}_tokens"))
+        return turns, refused, tokens, uploads, of_models, model_tokens
 
 
 class EngineCollector(Collector):

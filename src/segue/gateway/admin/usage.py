@@ -12,7 +12,7 @@ from aiohttp import web
 
 from segue.config import LimitsConfig
 from segue.gateway.principal import Principal
-from segue.gateway.quotas.quotas import Quotas, Scope, UsageCounts
+from segue.gateway.quotas.quotas import ModelCounts, Quotas, Scope, UsageCounts
 from segue.protocol.codec import encode
 
 
@@ -26,13 +26,14 @@ class ScopeUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller has used since `since`, in unix seconds, when the gateway began."""
+    """What the caller has used since `since`, in unix seconds, when the gateway began; `models`: its key, by model."""
 
     tenant: str
     key: str | None
     since: float
     of_key: ScopeUsage | None
     of_tenant: ScopeUsage
+    models: dict[str, ModelCounts] = {}
 
 
 class UsageRoutes:
@@ -46,13 +47,15 @@ class UsageRoutes:
     def report(self, principal: Principal) -> UsageReport:
         """Return what a principal has used."""
         now = self._clock()
-        *of_key, of_tenant = (_usage_of(scope, now) for scope in self._quotas.scopes(principal))
+        scopes = self._quotas.scopes(principal)
+        *of_key, of_tenant = (_usage_of(scope, now) for scope in scopes)
         return UsageReport(
             tenant=principal.tenant,
             key=principal.key,
             since=self._started_at,
             of_key=of_key[0] if of_key else None,
             of_tenant=of_tenant,
+            models=scopes[0].models,
         )
 
     async def show(self, principal: Principal) -> web.Response:

@@ -19,6 +19,8 @@ from segue.gateway.quotas.ratelimit_headers import duration, ratelimit_headers
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Usage
 
+#: So many models are counted each by its name, for a key; the others together under another one.
+MOST_MODELS, OTHER_MODELS = 50, "(other)"
 #: When a turn may be over, so that another one may begin: nobody knows better.
 _TURN_WAIT_S = 1.0
 
@@ -34,15 +36,28 @@ class UsageCounts(msgspec.Struct):
     upload_bytes: int = 0
 
 
-class Scope:
-    """A key, or a tenant: its limits, what is left of them, and what it has used."""
+class ModelCounts(msgspec.Struct):
+    """What a scope has used of one model since the gateway began: turns that are over, and their tokens."""
 
-    __slots__ = ("connections", "counts", "limits", "limits_turns", "running", "whose", "windows")
+    turns: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Scope:
+    """A key, or a tenant: its limits, what is left of them, and what it has used.
+
+    `models` counts by model, for the scope of a key, or for that of a tenant without keys.
+    """
+
+    __slots__ = ("connections", "counts", "limits", "limits_turns", "models", "running", "whose", "windows")
 
     def __init__(self, whose: str, limits: LimitsConfig) -> None:
         self.whose = whose
         """How the refusal of a turn names it."""
         self.counts = UsageCounts()
+        self.models: dict[str, ModelCounts] = {}
         self.connections = 0
         self.running = 0
         self.windows: dict[str, RateBucket] = {}
@@ -63,6 +78,18 @@ class Scope:
                 self.windows[what] = known if known is not None and known.per_minute == rate else RateBucket(rate)
         self.limits_turns = bool(self.windows) or limits.turns is not None
         """Whether a turn has to be looked at."""
+
+    def note_model(self, model: str, used: Usage | None) -> None:
+        """Count a turn of a model. Clients choose names, where globs let them: the names beyond a number are one."""
+        counts = self.models.get(model)
+        if counts is None:
+            name = model if len(self.models) < MOST_MODELS else OTHER_MODELS
+            counts = self.models.setdefault(name, ModelCounts())
+        counts.turns += 1
+        if used is not None:
+            counts.input_tokens += used.input_tokens
+            counts.cached_tokens += used.input_tokens_details.cached_tokens
+            counts.output_tokens += used.output_tokens
 
     def take(self, what: str, units: int, now: float) -> None:
         """Take units out of a window, if there is one."""
@@ -136,8 +163,10 @@ class Quotas:
                 scope.take("requests", 1, now)
         return scopes
 
-    def end(self, scopes: Sequence[Scope], usage: Usage | None, now: float) -> None:
-        """End a turn that used so many tokens."""
+    def end(self, scopes: Sequence[Scope], usage: Usage | None, now: float, *, model: str | None = None) -> None:
+        """End a turn that used so many tokens of a model; None: none was found, or it is not known here."""
+        if model is not None and scopes:
+            scopes[0].note_model(model, usage)
         for scope in scopes:
             scope.running -= 1
             if usage is not None:

@@ -430,7 +430,8 @@ class TurnRun:
             None if self.finished is None else self.finished.head.usage,
             executor.monotonic() - self._begun_at,
         )
-        executor.quotas.end(self._scopes, used, executor.clock())
+        model = self._create.settings.model if self._upstreams else None
+        executor.quotas.end(self._scopes, used, executor.clock(), model=model)
         self._caller.meter.turn(outcome, self._first_output_s, time_s)
         if executor.turn_log.on:
             times = TurnTimes(executor.clock(), time_s, self._first_output_s)
