@@ -20,6 +20,7 @@ from segue.testing.responses_server import responding
 from segue.upstreams.idle_sockets import IdleLimits
 from segue.upstreams.interface import Secret
 from segue.upstreams.websocket_trust import MOST_FAILURES
+from tests.upstreams.provider import Exchange, hangs, providing, refuses
 from tests.upstreams.socket_turns import HI, Conversation, connected, finish, id_of, known, prompts
 
 Json = dict[str, Any]
@@ -433,6 +434,43 @@ async def test_a_refused_upgrade_means_what_a_refusal_over_http_means(status: in
         assert (await Conversation(one).refused()).code == code
         assert server.creates == []
         assert (await Conversation(one).run()).status == "completed"
+
+
+async def test_an_upgrade_that_is_cut_is_tried_again_and_then_left_for_http() -> None:
+    """Nothing was sent yet."""
+    async with responding(OPENAI) as server, connected(server) as one:
+        server.plan_upgrades(*[Cut(at="create")] * 2 * MOST_FAILURES)  # aiohttp asks twice: an upgrade is a GET
+        chain = Conversation(one)
+        assert (await chain.refused()).code == "upstream_unreachable"
+        assert one.failures["upstream_unreachable"] == 3, "as many attempts as over HTTP"
+        assert (await chain.run()).status == "completed"
+    assert [create.transport for create in server.creates] == ["http"]
+    assert one.fallbacks == {"unreliable": 1}
+
+
+async def test_a_handshake_that_breaks_the_rules_leaves_the_turn_to_http() -> None:
+    body = msgspec.json.encode({"error": {"message": "There is nothing here.", "code": "model_not_found"}})
+
+    async def breaks_the_rules(exchange: Exchange) -> None:
+        if exchange.got.method == "GET":
+            await exchange.send(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        else:
+            await refuses(404, msgspec.json.decode(body))(exchange)
+
+    async with providing(breaks_the_rules) as provider, connected(f"{provider.url}/v1") as one:
+        assert (await Conversation(one).refused()).code == "model_not_found"
+    assert [got.method for got in provider.got] == ["GET", "POST"]
+    assert one.fallbacks == {"no_websocket": 1}
+
+
+async def test_an_upgrade_that_nobody_answers_is_no_answer_to_the_turn() -> None:
+    async with providing(hangs) as provider, connected(f"{provider.url}/v1", connect_timeout_s=0.02) as one:
+        problem = await Conversation(one).refused()
+    assert (problem.code, problem.message) == (
+        "upstream_unreachable",
+        "No connection to the upstream 'acme' within 0.02 s.",
+    )
+    assert len(provider.got) == 3
 
 
 async def test_sockets_that_break_again_and_again_are_given_up() -> None:
