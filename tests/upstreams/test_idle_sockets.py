@@ -40,6 +40,17 @@ def test_a_free_socket_is_for_its_owner_only_and_the_one_used_last_comes_first()
     assert idle.take_free(BOB, 3.0) == 2
 
 
+def test_if_no_more_may_wait_the_oldest_of_its_owner_is_as_good_as_a_new_one() -> None:
+    idle = IdleSockets(LIMITS)
+    for number, owner in enumerate((BOB, ANN, ANN)):
+        assert idle.take_free(owner, 0.0) is None
+        idle.put(number, owner, response_id(number), opened_at=0.0, now=float(number))
+    assert idle.take_free(OTHER, 3.0) is None
+    assert idle.take_free(ANN, 3.0) == 1
+    assert idle.holder_of("ann", response_id(1)) is None
+    assert idle.take_free(ANN, 3.0) is None, "there is room again"
+
+
 def test_over_the_limit_the_tenant_that_has_most_loses_its_oldest() -> None:
     idle = IdleSockets(LIMITS)
     idle.put(0, BOB, None, opened_at=0.0, now=0.0)
@@ -82,9 +93,11 @@ class Turns(RuleBasedStateMachine):
 
     @rule(owner=st.sampled_from(OWNERS))
     def take_free(self, owner: SocketOwner) -> None:
+        full = len(self.model) == LIMITS.max_idle
         number = self.idle.take_free(owner, 0.0)
-        free = [one for one, (whose, head) in self.model.items() if whose == owner and head is None]
-        assert number == (free[-1] if free else None)
+        own = {one: head for one, (whose, head) in self.model.items() if whose == owner}
+        free = [one for one, head in own.items() if head is None]
+        assert number == (free[-1] if free else next(iter(own), None) if full else None)
         if number is not None:
             del self.model[number]
 

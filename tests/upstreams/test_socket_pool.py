@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from segue.dialects.responses.held_context import SentInput
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
 from segue.testing.provider import SocketAnswer
 from segue.upstreams.idle_sockets import IdleLimits, SocketOwner
@@ -52,6 +53,17 @@ async def test_the_socket_of_a_response_is_for_the_turn_that_continues_it() -> N
         assert pool.take_free(BOB) is None
         assert pool.take_free(OWNER) is socket
         assert len(pool) == 1
+
+
+async def test_where_no_more_may_wait_a_socket_takes_another_chain() -> None:
+    async with pooled(IdleLimits(max_idle=1)) as (pool, opener):
+        socket = pool.add(await opener.open(), OWNER)
+        socket.held = SentInput("v", 1, 0, b"", 0).answered("up_1")
+        pool.give_back(socket, response_id(1))
+        taken = pool.take_free(OWNER)
+        assert taken is socket
+        assert taken.held is None
+        assert pool.take_held("ann", response_id(1), OWNER) == "expired"
 
 
 async def test_of_a_response_whose_socket_is_gone_it_is_known_why(monkeypatch: pytest.MonkeyPatch) -> None:

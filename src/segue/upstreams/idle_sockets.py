@@ -87,11 +87,14 @@ class IdleSockets:
         return True
 
     def take_free(self, owner: SocketOwner, now: float) -> int | None:
-        """Take a free socket of this owner, the one that was used last."""
-        for number in reversed(self._free.get(owner, {})):
-            if self.take(number, owner, now):
-                return number
-        return None
+        """Take a free socket of this owner, the one that was used last.
+
+        If no more may wait, one that is not free does as well: another one would have to be closed for a new one.
+        """
+        numbers = [*reversed(self._free.get(owner, {}))]
+        if len(self) >= self._limits.max_idle:
+            numbers += self._by_tenant.get(owner.tenant, ())
+        return next((number for number in numbers if self.take(number, owner, now)), None)
 
     def remove(self, number: int) -> None:
         """Forget a socket; one that does not wait is fine."""

@@ -62,9 +62,14 @@ class SocketPool:
         return socket
 
     def take_free(self, owner: SocketOwner) -> ProviderSocket | None:
-        """Take a socket of this owner that holds nothing that is waited for."""
+        """Take a socket of this owner that holds nothing, or nothing that can be kept."""
         number = self._idle.take_free(owner, _now())
-        return None if number is None else self._sockets[number]
+        if number is None:
+            return None
+        self._forget_head(number, "expired")
+        socket = self._sockets[number]
+        socket.held = None
+        return socket
 
     def give_back(self, socket: ProviderSocket, head: ResponseId | None) -> None:
         """Let a socket wait whose turn has ended; it holds the response `head`, or none that anybody continues."""
