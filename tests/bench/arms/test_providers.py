@@ -53,10 +53,25 @@ def test_a_conversation_goes_on_from_an_answer_that_there_was() -> None:
     assert json.loads(named.messages[-1])["response"]["id"] == "msg_made_00000002"
     (lost,) = provider.answer_message(message(previous_response_id="msg_00000009")).messages
     assert json.loads(lost)["error"]["code"] == "previous_response_not_found"
-    for previous, status in ((None, b"200"), (name, b"200"), ("msg_00000000", b"404"), ("msg_00000009", b"404")):
-        thread = {} if previous is None else {"previous_message_id": previous}
-        reply = provider.answer_to(b"/v1/messages", json.dumps({"thread": thread}).encode())
-        assert reply.split(b" ")[1] == status
+
+
+def test_a_thread_goes_on_from_a_message_that_there_was_and_counts_what_was_said() -> None:
+    provider = AnsweringProvider("x")
+    read: list[int] = []
+    for number, previous in enumerate((None, "msg_made_00000001", "msg_made_00000002"), 1):
+        provider.requests = number
+        body = json.dumps({"thread": {"previous_message_id": previous}}).encode()
+        reply = provider.answer_to(b"/v1/messages", body, size=400)
+        start = next(
+            json.loads(line[6:]) for line in reply.splitlines() if b'"message_start"' in line and line[:1] == b"d"
+        )
+        assert start["message"]["id"] == f"msg_made_{number:08}"
+        read.append(start["message"]["usage"]["input_tokens"])
+    assert read[0] == 100
+    assert read[2] > read[1] + 100 > read[0] + 200
+    for unknown in ("msg_00000000", "msg_made_00000009"):
+        body = json.dumps({"thread": {"previous_message_id": unknown}}).encode()
+        assert provider.answer_to(b"/v1/messages", body).startswith(b"HTTP/1.1 404 ")
 
 
 async def test_requests_are_counted_however_they_are_cut() -> None:

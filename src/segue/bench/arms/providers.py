@@ -2,8 +2,9 @@
 
 `AnsweringProvider` runs in the process of the client and speaks just enough HTTP for the gateway's own client. Its
 answers have names, and a request that goes on from one, as a message thread or over a WebSocket, must name one that
-there was. `BareUpstream` runs in the gateway. It joins the items of the history and sends them untranslated with the
-same HTTP library: no gateway that sends a whole history to a provider can cost less.
+there was. What was said up to a message of a thread counts as read with the next one. `BareUpstream` runs in the
+gateway. It joins the items of the history and sends them untranslated with the same HTTP library: no gateway that sends
+a whole history to a provider can cost less.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from segue.bench.workloads.conversations import TOKEN_BYTES
 from segue.http_client.body import JsonBody
 from segue.listening import stop_listening
 from segue.protocol.codec import encode
@@ -30,6 +32,8 @@ _PATHS: dict[bytes, Api] = {b"/responses": "responses", b"/chat/completions": "c
 
 #: What stands in an answer for its name, and is as long.
 NAME = "msg_made_00000000"
+#: Where an answer says how many tokens were read.
+_TOKENS = b'"input_tokens":4'
 _LOST_THREAD = encode(
     {
         "type": "error",
@@ -82,8 +86,7 @@ def answer(api: Api, text: str) -> ProviderReply:
     )
 
 
-def _over_http(reply: ProviderReply) -> bytes:
-    stream = b"".join(reply.events)
+def _over_http(stream: bytes) -> bytes:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n" % len(stream)
     return head + stream
 
@@ -105,17 +108,23 @@ class AnsweringProvider:
         self.url = ""
         self.socket_url = ""
         replies = {path: answer(api, text) for path, api in _PATHS.items()}
-        self._answers = {path: _over_http(reply) for path, reply in replies.items()}
+        self._answers = {path: b"".join(reply.events) for path, reply in replies.items()}
         self._messages = replies[b"/responses"].messages
+        self._read_tokens: dict[str | None, int] = {None: 0}  # up to an answer, by its name
 
-    def answer_to(self, target: bytes, body: bytes = b"") -> bytes:
-        """Return the reply for a request; of a large one the body is not needed."""
+    def answer_to(self, target: bytes, body: bytes = b"", *, size: int = 0) -> bytes:
+        """Return the reply for a request of this size; of a large one the body is not needed."""
         path = next(path for path in self._answers if target.endswith(path))
-        if body and path == b"/messages":
-            thread = _continued.decode(body).thread
-            if thread is not None and not self._is_known(thread.previous_message_id):
+        stream = self._named(self._answers[path])
+        if path == b"/messages":
+            thread = _continued.decode(body).thread if body else None
+            previous = None if thread is None else thread.previous_message_id
+            if previous not in self._read_tokens:
                 return _NOT_FOUND
-        return self._named(self._answers[path])
+            tokens = self._read_tokens[previous] + size // TOKEN_BYTES
+            self._read_tokens[_name(self.requests)] = tokens + len(stream) // TOKEN_BYTES
+            stream = stream.replace(_TOKENS, b"%b%d" % (_TOKENS[:-1], tokens))
+        return _over_http(stream)
 
     def answer_message(self, message: SocketMessage) -> SocketAnswer:
         """Return the reply for a message over a WebSocket."""
@@ -130,7 +139,11 @@ class AnsweringProvider:
         return name is None or 0 < int(name[-8:]) <= self.requests
 
     def _named(self, data: bytes) -> bytes:
-        return data.replace(NAME.encode(), b"%b%08d" % (NAME[:-8].encode(), self.requests))
+        return data.replace(NAME.encode(), _name(self.requests).encode())
+
+
+def _name(number: int) -> str:
+    return f"{NAME[:-8]}{number:08}"
 
 
 class _CountingConnection(asyncio.Protocol):
@@ -158,7 +171,8 @@ class _CountingConnection(asyncio.Protocol):
             lines = bytes(head).lower().split(b"\r\n")
             self._target = lines[0].split(b" ")[1]
             self._missing = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
-            self._provider.received_bytes += self._missing
+            self._size = self._missing
+            self._provider.received_bytes += self._size
             self._keeps = self._missing <= _MOST_KEPT
             data = bytes(rest)
         if self._keeps:
@@ -166,7 +180,7 @@ class _CountingConnection(asyncio.Protocol):
         self._missing -= len(data)
         if not self._missing:
             self._provider.requests += 1
-            self._write(self._provider.answer_to(self._target, bytes(self._body)))
+            self._write(self._provider.answer_to(self._target, bytes(self._body), size=self._size))
             self._body.clear()
 
 
