@@ -1,5 +1,6 @@
 """Everything that can happen to conversations, at random, against a real gateway and beside a naive model: creates,
-forks, compactions, failures, lost connections, resumes and deletions, over many lanes, connections and tenants. After
+forks, steers, compactions, failures, lost connections, resumes and deletions, in conversations with an id and without,
+over many lanes, connections and tenants. After
 every step each turn that ended must have seen exactly the history that the model says: no item lost, doubled or
 somebody else's.
 """
@@ -19,6 +20,7 @@ from segue.config import CompactionConfig
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Failure, usage
+from segue.protocol.steering import MOST_STEERS
 from segue.testing.protocol_checker import Json, parse_json
 from segue.upstreams.interface import Batch, UpstreamRequest
 from segue.upstreams.scripted import MODEL
@@ -41,6 +43,7 @@ class Oracle:
     """A model that does what a turn's input says, and remembers what each turn saw."""
 
     models: Sequence[str] = (MODEL,)
+    stops_between_items = True
 
     def __init__(self) -> None:
         self.seen: dict[str, list[str]] = {}
@@ -90,7 +93,7 @@ def _text(item: Json) -> str:
 
 def _compacted(seen: list[str], name: str) -> list[str]:
     """What a model sees of a history once a turn has compacted it: what users said, and the model's summary."""
-    users = [text for text in seen if text.partition("-")[0] in (*WAYS, "hold")]
+    users = [text for text in seen if text.partition("-")[0] in (*WAYS, "hold", "note")]
     return [*users, f"{CompactionConfig().lead}\n\nre:{name}"]
 
 
@@ -106,6 +109,8 @@ class Turn:
         self.unknown = unknown  # its parent is an id that nobody ever had
         self.store = store
         self.kept = kept  # it may be resumed
+        self.given = [name]  # what its input says
+        self.steers: list[str] = []  # what was said to it while it ran
         self.held = False  # its parent is held for it
         self.frames: list[Json] = []  # what its clients have received
         self.logged = False  # all of its events can be had again
@@ -128,6 +133,15 @@ class Turn:
         if self.unknown or self.parent is not None:
             fields["previous_response_id"] = UNKNOWN if self.parent is None else self.parent.id
         return fields
+
+
+class Talk:
+    """A conversation of the API as the model knows it."""
+
+    def __init__(self, tenant: str, ident: str) -> None:
+        self.tenant = tenant
+        self.id = ident
+        self.texts: list[str] = []
 
 
 class Lane:
@@ -168,6 +182,7 @@ class Conversations(RuleBasedStateMachine):
         self.stack = AsyncExitStack()
         self.connections: list[Connection] = []
         self.turns: list[Turn] = []  # all that ended well, ever
+        self.talks: list[Talk] = []
         self.kept: list[Turn] = []  # those that began and may be resumed
         self.away: list[Turn] = []  # those that run, and that nobody follows
         self.count = 0
@@ -229,12 +244,10 @@ class Conversations(RuleBasedStateMachine):
     def ended_well(self, turn: Turn, response: Json) -> None:
         """Check what a turn saw and said, and make it a parent."""
         before = [] if turn.parent is None else turn.parent.history
-        seen = [*([] if turn.parent is None else turn.parent.seen), turn.name]
+        seen = [*([] if turn.parent is None else turn.parent.seen), *turn.given]
         assert self.oracle.seen[turn.name] == seen
         assert response["previous_response_id"] == (None if turn.parent is None else turn.parent.id)
-        said = [turn.name, f"re:{turn.name}"]
-        if turn.way == "compact":
-            said = [turn.name, "compaction"]
+        said = [*turn.given, "compaction" if turn.way == "compact" else f"re:{turn.name}"]
         assert [_text(item) for item in response["output"]] == said[-1:]
         assert response["id"] not in {other.id for other in self.turns}
         turn.id = response["id"]
@@ -279,6 +292,25 @@ class Conversations(RuleBasedStateMachine):
         else:
             self.ended_well(turn, response)
             lane.latest = turn
+            if turn.steers:
+                await self.succeed(connection, name, turn)
+
+    async def succeed(self, connection: Connection, name: str, turn: Turn) -> None:
+        """Follow the response that goes on from one that was steered; nobody has asked for it by a create."""
+        lane, successor = (
+            connection.lanes[name],
+            Turn(turn.tenant, turn.steers[-1], turn, unknown=False, store=turn.store),
+        )
+        successor.given = turn.steers
+        if successor.way == "refuse":
+            for text in turn.steers:
+                failed = await connection.frame(name, "response.steer.failed")
+                assert (failed["error"]["code"], failed["steer"]["input"]) == ("successor_creation_failed", text)
+            self.failed(successor, lane)
+            return
+        successor.id = (await connection.frame(name, "response.created"))["response"]["id"]
+        lane.running = successor
+        await self.conclude(connection, name)
 
     def failed(self, turn: Turn, lane: Lane) -> None:
         if turn.parent is not None and lane.latest is turn.parent:
@@ -346,6 +378,27 @@ class Conversations(RuleBasedStateMachine):
         connection, name = data.draw(st.sampled_from(held), "lane")
 
         self.run(self.let_go(connection, name))
+
+    @precondition(lambda self: self.busy())
+    @rule(data=st.data(), way=st.sampled_from(("ok", "fail", "refuse", "cut")))
+    def steer(self, data: st.DataObject, way: str) -> None:
+        """Say more to a turn that is held. One that outlives its connection takes nothing."""
+        connection = data.draw(st.sampled_from(self.busy()), "connection")
+        running = [(name, lane.running) for name, lane in connection.lanes.items() if lane.running is not None]
+        name, turn = data.draw(st.sampled_from(running), "lane")
+        self.count += 1
+        text = f"{way}-{self.count}"
+
+        async def steer() -> Json:
+            await connection.socket.send({"type": "response.steer", "previous_response_id": turn.id, "input": text})
+            return await connection.frame(name, "response.steer.accepted", "response.steer.failed")
+
+        frame = self.run(steer())
+        if turn.kept:
+            assert frame["error"]["code"] == "steering_not_supported"
+        elif len(turn.steers) < MOST_STEERS:
+            assert frame["type"] == "response.steer.accepted"
+            turn.steers.append(text)
 
     @precondition(lambda self: len(self.busy()) > 1 or (self.count > 30 and self.connections))
     @rule(data=st.data())
@@ -459,6 +512,54 @@ class Conversations(RuleBasedStateMachine):
             self.ended_well(turn, reply.body)
         else:
             assert reply.error["code"] == code
+
+    @rule(data=st.data(), tenant=st.sampled_from(TENANTS), way=st.sampled_from(WAYS[:-1]))
+    def converse(self, data: st.DataObject, tenant: str, way: str) -> None:
+        """Run a turn in a conversation: a new one, any there was, or somebody else's. Its response can be forked."""
+        talk = self.talk(data, tenant, most=3)
+        self.count += 1
+        turn = Turn(tenant, f"{way}-{self.count}", None, unknown=False, store=True)
+        fields = {**turn.fields(), "conversation": talk.id}
+        reply = self.run(self.https[tenant].request("POST", "/v1/responses", data=fields))
+        if talk.tenant != tenant:
+            assert (reply.status, reply.error["code"]) == (404, "conversation_not_found")
+            return
+        if way in ("fail", "refuse"):
+            assert reply.error["code"] == ("server_error" if way == "fail" else "upstream_error")
+            return
+        turn.given = [*talk.texts, turn.name]
+        self.ended_well(turn, reply.body)
+        assert reply.body["conversation"] == {"id": talk.id}
+        talk.texts = turn.history
+
+    def talk(self, data: st.DataObject, tenant: str, most: int) -> Talk:
+        """Return a conversation, a new one as long as there are few."""
+        if len(self.talks) < most:
+            made = self.run(self.https[tenant].request("POST", "/v1/conversations", data="{}"))
+            self.talks.append(Talk(tenant, made.body["id"]))
+        return data.draw(st.sampled_from(self.talks), "conversation")
+
+    @precondition(lambda self: self.talks)
+    @rule(data=st.data(), tenant=st.sampled_from(TENANTS))
+    def edit(self, data: st.DataObject, tenant: str) -> None:
+        """Add an item to a conversation, or take one out, and look at what is there."""
+        talk, http = self.talk(data, tenant, most=0), self.https[tenant]
+        path = f"/v1/conversations/{talk.id}/items"
+        listed = self.run(http.request("GET", f"{path}?order=asc&limit=100"))
+        if talk.tenant != tenant:
+            assert (listed.status, listed.error["code"]) == (404, "conversation_not_found")
+            return
+        assert [_text(item) for item in listed.body["data"]] == talk.texts[:100]
+        gone = data.draw(st.none() | st.sampled_from(range(len(talk.texts))) if talk.texts else st.none(), "item")
+        if gone is None or gone >= len(listed.body["data"]):
+            self.count += 1
+            item = {"role": "user", "content": f"note-{self.count}"}
+            self.run(http.request("POST", path, data={"items": [item]}))
+            talk.texts = [*talk.texts, f"note-{self.count}"]
+        else:
+            reply = self.run(http.request("DELETE", f"{path}/{listed.body['data'][gone]['id']}"))
+            assert reply.body["id"] == talk.id
+            talk.texts = [*talk.texts[:gone], *talk.texts[gone + 1 :]]
 
     @precondition(lambda self: self.turns)
     @rule(data=st.data(), tenant=st.sampled_from(TENANTS))

@@ -6,8 +6,10 @@ from segue.history.chains import History
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
 from segue.protocol.items import user_message
 from segue.protocol.requests import Settings
+from segue.upstreams.http import HttpUpstream
 from segue.upstreams.interface import Secret, UpstreamRequest, can_stop_between_items
 from segue.upstreams.scripted import ScriptedUpstream
+from segue.upstreams.websocket import WebSocketUpstream
 
 
 def test_a_secret_does_not_show_itself() -> None:
@@ -29,3 +31,5 @@ def test_a_turn_can_stop_between_items_if_each_upstream_can() -> None:
 
     assert can_stop_between_items([ScriptedUpstream(), ScriptedUpstream()])
     assert not can_stop_between_items([ScriptedUpstream(), Never()])
+    assert HttpUpstream.stops_between_items
+    assert not WebSocketUpstream.stops_between_items, "its socket, and what the provider keeps there, would be gone"

@@ -95,3 +95,22 @@ async def test_limits_hold_for_it_and_a_drain_ends_it() -> None:
         running.services.drain.draining = True
         assert (await ask(url, "POST", "/segue/conversations", None, b"x"))[0] == 503
         running.services.drain.draining = False
+
+
+async def test_a_conversation_of_the_api_is_exported_by_its_id(tmp_path: Path) -> None:
+    """And taken in under it; only as a file, since a request is that of a response."""
+    log = tmp_path / "audit.jsonl"
+    config = Config(server=ServerConfig(port=0, store="memory:", audit_log=str(log)), key=KEYS)
+    async with serving(config, ROUTER) as (_, url):
+        _, made = await ask(url, "POST", "/v1/conversations", "ann", b'{"metadata":{"a":"b"}}')
+        path = f"/segue/conversations/{made['id']}"
+        status, file = await ask(url, "GET", path)
+        assert (status, file["id"], file["turns"]) == (200, made["id"], [])
+        assert (await ask(url, "GET", path, "bob"))[0] == 404
+        assert (await ask(url, "GET", f"{path}?as=chat"))[0] == 404
+        status, report = await ask(url, "POST", "/segue/conversations", "bob", json.dumps(file).encode())
+        assert (status, report["id"], report["turns"]) == (200, made["id"], 0)
+        assert (await ask(url, "GET", f"/v1/conversations/{made['id']}", "bob"))[1]["metadata"] == {"a": "b"}
+    noted = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {line["conversation_id"] for line in noted} == {made["id"]}
+    assert [line["action"] for line in noted] == ["export", "export", "export", "import", "read"]
