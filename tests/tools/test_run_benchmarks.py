@@ -153,7 +153,11 @@ def test_a_command_runs_in_the_folder(module: Callable[[str], list[str]], tmp_pa
     assert (tmp_path / "out").read_text() == "argument"
 
 
-def test_a_command_that_takes_too_long_is_ended(module: Callable[[str], list[str]], tmp_path: Path) -> None:
+def test_a_command_that_takes_too_long_is_ended(
+    module: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may begin so slowly that it does not hear that it is to end, and is killed then."""
+    monkeypatch.setattr(run_benchmarks, "_ENDING_S", 0.2)
     assert run_command(module("import signal\nsignal.pause()\n"), tmp_path, 0.01) == -1
 
 

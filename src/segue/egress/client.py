@@ -8,6 +8,7 @@ send one.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import ssl
@@ -55,7 +56,7 @@ class Egress:
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._limits = limits or EgressLimits()
-        self._tls = tls or client_tls()
+        self._tls = tls
         self._network = network or AsyncioNetwork()
         self._own = own
         self._entropy = entropy
@@ -110,10 +111,18 @@ class Egress:
             EgressError: it cannot be reached.
         """
         try:
-            stream = await connect(target, network=self._network, tls=self._tls, wait_s=wait_s)
+            stream = await connect(target, network=self._network, tls=await self._tls_for(target), wait_s=wait_s)
         except NETWORK_ERRORS as error:
             raise egress_error(error, target.authority.decode("ascii"), sent=False) from error
         await stream.aclose()
+
+    async def _tls_for(self, target: Target) -> ssl.SSLContext | None:
+        """Return what TLS to a target needs. To read the system's authorities takes long, and is done when needed."""
+        if target.scheme == "http":
+            return None
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(client_tls)
+        return self._tls
 
     async def aclose(self) -> None:
         """Close all connections; requests that still use one fail."""
@@ -173,7 +182,8 @@ class Egress:
 
     def _pool_out(self, target: Target) -> ConnectionPool:
         async def connection() -> httpcore.AsyncNetworkStream:
-            return await connect(target, network=self._network, tls=self._tls, wait_s=self._limits.connect_s)
+            tls = await self._tls_for(target)
+            return await connect(target, network=self._network, tls=tls, wait_s=self._limits.connect_s)
 
         name = target.authority.decode("ascii")
         return ConnectionPool(connection, name=name, authority=target.authority, limits=self._limits)

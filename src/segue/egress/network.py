@@ -49,9 +49,9 @@ def client_tls(cafile: Path | None = None) -> ssl.SSLContext:
 
 
 async def connect(
-    target: Target, *, network: httpcore.AsyncNetworkBackend, tls: ssl.SSLContext, wait_s: float
+    target: Target, *, network: httpcore.AsyncNetworkBackend, tls: ssl.SSLContext | None, wait_s: float
 ) -> httpcore.AsyncNetworkStream:
-    """Connect within `wait_s`, and within as long again for TLS.
+    """Connect within `wait_s`, and within as long again for TLS. `tls` is for targets that are reached so.
 
     Raises:
         httpcore.ConnectError, httpcore.ConnectTimeout: there is no connection.
@@ -59,6 +59,7 @@ async def connect(
     stream = await network.connect_tcp(target.host, target.port, wait_s, None, keep_alive_options())
     if target.scheme == "http":
         return stream
+    assert tls is not None, "the target is reached with TLS"
     try:
         return await stream.start_tls(tls, target.host, wait_s)
     except BaseException:
