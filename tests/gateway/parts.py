@@ -54,7 +54,7 @@ async def parts(
     `tables` are those of the configuration beside `[server]`.
     """
     router = Router([ModelRule(upstream or ScriptedUpstream(), models)])
-    config = msgspec.convert({**tables, "server": server}, Config)
+    config = msgspec.convert({"server": server, **tables}, Config)
     services = build_services(config, router, store or MemoryStore(), clock or Clock())
     try:
         yield services

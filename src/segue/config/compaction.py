@@ -34,7 +34,8 @@ class CompactionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         Meta(
             description=(
                 "Variables that hold secrets of 32 characters or more. The first seals summaries, and each opens what "
-                "it has sealed. Without any, a secret is drawn when the gateway starts, and dies with it."
+                "it has sealed. Without any, there is one in a file beside the store's; a store in memory has one of "
+                "its own, which dies with it."
             )
         ),
     ] = []

@@ -22,6 +22,7 @@ from segue.gateway.listener_profile import ListenerProfiles
 from segue.gateway.quotas.quotas import Quotas
 from segue.gateway.request_memory import RequestMemory
 from segue.gateway.request_parser import RequestParser
+from segue.gateway.sealing_secret import stored_secret
 from segue.gateway.turns.background import BackgroundResponses, BackgroundSettings
 from segue.gateway.turns.compaction import Compactions, CompactionSettings
 from segue.gateway.turns.eviction import Eviction
@@ -39,6 +40,8 @@ from segue.protocol.requests import Create
 from segue.stores.event_logs import MemoryEventLogs
 from segue.stores.idempotency_keys import MemoryClaims
 from segue.stores.interface import Store
+from segue.stores.sqlite import SqliteStore
+from segue.stores.store_url import file_of
 from segue.upstreams.http import HttpUpstream
 from segue.upstreams.router import Router
 
@@ -89,7 +92,7 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
     """Build the parts of a gateway around upstreams that have started and a store that is open."""
     server, epoch = config.server, os.urandom(EPOCH_BYTES)
     drain, metrics, cache = DrainState(), Metrics(), TurnCache(server.memory_budget_bytes)
-    access, quotas, compactions = Access(config), Quotas(config), _build_compactions(config)
+    access, quotas, compactions = Access(config), Quotas(config), _build_compactions(config, store)
     eviction = Eviction(cache, router.upstreams)
     grace = GracePeriod(cache, clock, eviction.release)
     parents = Parents(
@@ -148,10 +151,14 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
     return services
 
 
-def _build_compactions(config: Config) -> Compactions:
-    """Build what compacts histories. Without secrets in the configuration, what it seals can be read in this run."""
+def _build_compactions(config: Config, store: Store) -> Compactions:
+    """Build what compacts histories. Without any secret, what it seals can be read in this run of the gateway."""
     table = config.compaction
-    secrets = compaction_secrets(table) or [os.urandom(MIN_SECRET_BYTES)]
+    secrets = compaction_secrets(table)
+    file = file_of(config.server.store) if isinstance(store, SqliteStore) else None
+    stored = None if file is None else stored_secret(file, make=not secrets)
+    secrets += [] if stored is None else [stored]
+    secrets = secrets or [os.urandom(MIN_SECRET_BYTES)]
     settings = CompactionSettings(
         prompt=table.prompt,
         lead=table.lead,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +17,7 @@ from segue.history.sealed_summaries import MAX_SUMMARY_BYTES, SummarySealer
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem, Refused, unreadable_compaction
 from segue.stores.memory import MemoryStore
+from segue.stores.store_url import open_store
 from segue.upstreams.interface import Batch, UpstreamRequest
 from segue.upstreams.scripted import (
     CallTool,
@@ -359,6 +362,19 @@ async def test_a_stored_history_is_read_by_every_gateway_that_has_the_secret(mon
         "user: on",
     ]
     assert shown(upstream.requests[4]) == ["user: task", "assistant: one", "user: fork"]
+
+
+async def test_a_gateway_that_was_started_again_reads_what_it_had_sealed(tmp_path: Path) -> None:
+    """Without a secret in its configuration: there is one beside its store."""
+    upstream, url = ScriptedUpstream([say("one"), say("sum"), say("two"), say("three")]), f"sqlite:///{tmp_path}/a.db"
+    stored = {"server": {"store": url}}
+    async with aclosing(await open_store(url)) as store, parts(upstream, store=store, tables=stored) as services:
+        first = await respond(services, create("task"))
+        made = await respond(services, create(input=[TRIGGER], previous_response_id=first["id"]))
+    async with aclosing(await open_store(url)) as store, parts(upstream, store=store, tables=stored) as services:
+        await respond(services, create("go", previous_response_id=made["id"]))
+        await respond(services, create(input=[*made["output"], user("x")]))
+    assert shown(upstream.requests[2]) == ["user: task", "user: SUMMARY sum", "user: go"]
 
 
 async def test_an_unstored_compaction_lives_in_its_lane() -> None:
