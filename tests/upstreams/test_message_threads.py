@@ -16,7 +16,7 @@ from segue.upstreams.group import GroupState, Member, UpstreamGroup
 from segue.upstreams.interface import Secret
 from segue.upstreams.message_threads import LIFETIME_S
 from tests.thread_service import BETA, ThreadService, read, said
-from tests.upstreams.threaded_turns import INSTRUCTIONS, assistant, bench, result, speak, user
+from tests.upstreams.threaded_turns import INSTRUCTIONS, Bench, assistant, bench, result, speak, told_by_item, user
 
 Json = dict[str, Any]
 
@@ -101,6 +101,104 @@ async def test_zero_retention_and_no_threads_at_all() -> None:
         assert "anthropic-beta" not in one.service.headers[-1]
         await one.go_on(turn, user("u3"), tenant="bob")
         assert one.kinds[-1] == "create"
+
+
+# ----------------------------------------------------------------------------------------- clients that send everything
+
+
+async def again(one: Bench, items: list[Item], *new: Item, **changed: Any) -> list[Item]:  # noqa: ANN401 - any setting
+    """Send a whole history with something new, and return it with what the model says."""
+    turn = await one.go_on(None, *items, *new, **{"held": False, **changed})
+    return [*turn.input, *turn.output]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_what_the_upstream_has_of_a_history_that_is_sent_whole_is_left_out(*, trusted: bool) -> None:
+    """A thread begins with the second request: not everybody who asks once asks again."""
+    async with bench(trusted=trusted) as one:
+        items: list[Item] = []
+        for number in range(6):
+            items = await again(one, items, user(f"u{number} " + "x" * 500))
+        trial = [] if trusted else ["continue"]
+        assert one.kinds == ["stateless", "create", *trial, *["continue"] * 4]
+        assert len({size for _, size in one.service.requests[-4:]}) == 1
+        assert [text[:2] for _, text in said(one.service.prompts[-1])] == [
+            *("u0", "r1", "u1", "r2", "u2", "r3", "u3", "r4", "u4", "r5", "u5")
+        ]
+        assert (one.counts.hits, one.counts.replays) == (4, {"unknown": 1})
+
+
+async def test_calls_and_thoughts_of_a_history_that_is_sent_whole() -> None:
+    async with bench(ThreadService(speak)) as one:
+        items = await again(one, await again(one, [], user("call")), result("toolu_1"), user("call"))
+        items = await again(one, items, result("toolu_2"), user("think"))
+        await again(one, items, user("u"))
+        assert one.kinds == ["stateless", "create", "continue", "continue"]
+
+
+@pytest.mark.parametrize("change", ["settings", "reply", "before", "end", "twice", "expired", "tenant"])
+async def test_a_history_that_is_not_what_the_upstream_has(change: str) -> None:
+    async with bench() as one:
+        items = await again(one, [user("u0"), assistant("r0")], user("u1"))
+        asked: dict[str, Any] = {}
+        match change:
+            case "settings":
+                asked = {"temperature": 0.5}
+            case "reply":
+                items = [*items[:-1], assistant("other words")]
+            case "before":
+                items = [user("other"), *items[1:]]
+            case "end":
+                items = [*items, assistant("and more")]
+            case "twice":
+                await again(one, items, user("u2"))
+            case "expired":
+                one.service.now += LIFETIME_S
+            case _:
+                asked = {"tenant": "bob"}
+        await again(one, items, user("u2"), **asked)
+        assert one.kinds[-1] == "create"
+        expected = [text for item in items for _, text in told_by_item(item)]
+        assert [text for _, text in said(one.service.prompts[-1])] == [*expected, "u2"]
+
+
+@pytest.mark.parametrize("fault", ["lost", "unsupported", "500", "ignored", "plain 400"])
+async def test_a_history_that_is_sent_whole_has_whatever_happens_what_it_says(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sent whole after all, it is what was rendered at first."""
+    rendered: list[Item] = []
+    add = MessagesRenderer.add
+
+    def note(renderer: MessagesRenderer, item: Item) -> None:
+        rendered.append(item)
+        add(renderer, item)
+
+    monkeypatch.setattr(MessagesRenderer, "add", note)
+    async with bench() as one:
+        items = await again(one, [user("u0"), assistant("r0")], user("u1"))
+        one.service.faults.append(fault)
+        rendered.clear()
+        await again(one, items, user("u2"))
+        assert [text for _, text in said(one.service.prompts[-1])] == ["u0", "r0", "u1", "r1", "u2"]
+        gave_up = fault in ("unsupported", "ignored")
+        assert one.kinds == ["create", "continue", "stateless" if gave_up else "create"]
+        assert len(rendered) == (10 if gave_up else 5)
+
+
+async def test_one_reply_is_gone_on_from_by_its_name_or_by_its_history() -> None:
+    """And not by both, since it has one successor."""
+    async with bench() as one:
+        turn = await one.go_on(None, user("u0"), assistant("r0"), user("u1"))
+        items = [*turn.input, *turn.output]
+        await one.go_on(turn, user("by name"))
+        await one.go_on(None, *items, user("by history"))
+        assert one.kinds == ["create", "continue", "create"]
+    async with bench() as one:
+        turn = await one.go_on(None, user("u0"), assistant("r0"), user("u1"))
+        await one.go_on(None, *turn.input, *turn.output, user("by history"))
+        await one.go_on(turn, user("by name"))
+        assert one.kinds == ["create", "continue", "create"]
 
 
 # ------------------------------------------------------------------------------------------------------------ in doubt

@@ -15,11 +15,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from segue.history.chains import Turn, path
+from segue.history.chains import History, Turn, path
 from segue.protocol.problems import Refused
 from tests.strategies import examples
 from tests.thread_service import CUTS, OTHERS, REFUSALS, ThreadService, read, said
-from tests.upstreams.threaded_turns import INSTRUCTIONS, bench, result, speak, told_by, user
+from tests.upstreams.threaded_turns import INSTRUCTIONS, bench, result, speak, told_by, told_by_item, user
 
 Json = dict[str, Any]
 
@@ -59,11 +59,12 @@ class Conversations(RuleBasedStateMachine):
         self.service.faults += [fault, later]
         self.runner.run(self.say(None, word, changes))
 
-    @rule(word=WORDS, fault=FAULTS, later=FAULTS, changes=CHANGES, back=st.integers(0, 2))
-    def go_on(self, word: str, fault: str, later: str, changes: Json, back: int) -> None:
+    @rule(word=WORDS, fault=FAULTS, later=FAULTS, changes=CHANGES, back=st.integers(0, 2), whole=st.booleans())
+    def go_on(self, word: str, fault: str, later: str, changes: Json, back: int, *, whole: bool) -> None:
+        """Go on from one of the last turns, by its id or with the whole history."""
         self.service.faults += [fault, later]
         parent = self.turns[-1 - back % len(self.turns)] if self.turns else None
-        self.runner.run(self.say(parent, word, changes))
+        self.runner.run(self.say(parent, word, changes, whole=whole))
 
     @rule(words=st.lists(WORDS, min_size=2, max_size=3))
     def at_once(self, words: list[str]) -> None:
@@ -78,11 +79,13 @@ class Conversations(RuleBasedStateMachine):
     def wait(self, seconds: int) -> None:
         self.service.now += seconds
 
-    async def say(self, parent: Turn | None, word: str, changes: Json) -> None:
+    async def say(self, parent: Turn | None, word: str, changes: Json, *, whole: bool = False) -> None:
         self.asked += 1
         asked = f"{word}{self.asked}"
         calls = [] if parent is None else sorted(parent.calls)
-        request = self.one.ask(parent, *map(result, calls), user(asked), **{**self.settings, **changes})
+        new, known = (*map(result, calls), user(asked)), list(History(parent, ()).items()) if whole else []
+        named = None if whole else parent
+        request = self.one.ask(named, *known, *new, **{**self.settings, **changes, "held": not whole})
         try:
             turn, _ = await self.one.run(request)
         except Refused:
@@ -91,7 +94,7 @@ class Conversations(RuleBasedStateMachine):
         if turn is None:
             return
         self.turns.append(turn)
-        reply = next(text for role, text in told_by(turn) if text.startswith("r"))
+        reply = next(text for item in turn.output for _, text in told_by_item(item) if text.startswith("r"))
         prompt = self.service.prompts[int(reply[1:]) - 1]
         expected = [one for before in path(parent) for one in told_by(before)]
         assert said(prompt) == [*expected, *(("user", call) for call in calls), ("user", asked)]

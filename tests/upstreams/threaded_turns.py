@@ -61,20 +61,23 @@ def speak(prompt: Json) -> list[Json]:
 
 def told_by(turn: Turn) -> list[tuple[str, str]]:
     """Return who said what in a turn, as its client knows it."""
-    told: list[tuple[str, str]] = []
-    for item in map(json.loads, (*turn.input, *turn.output)):
-        match item["type"]:
-            case "message":
-                content = item["content"]
-                text = content if isinstance(content, str) else "".join(part["text"] for part in content).rstrip()
-                told.append((item["role"], text))
-            case "reasoning":
-                told.append(("assistant", item["summary"][0]["text"]))
-            case "function_call":
-                told.append(("assistant", item["call_id"]))
-            case _:
-                told.append(("user", item["call_id"]))
-    return told
+    return [told for item in (*turn.input, *turn.output) for told in told_by_item(item)]
+
+
+def told_by_item(written: Item) -> list[tuple[str, str]]:
+    """Return who said what in an item."""
+    item = json.loads(written)
+    match item["type"]:
+        case "message":
+            content = item["content"]
+            text = content if isinstance(content, str) else "".join(part["text"] for part in content).rstrip()
+            return [(item["role"], text)]
+        case "reasoning":
+            return [("assistant", item["summary"][0]["text"])]
+        case "function_call":
+            return [("assistant", item["call_id"])]
+        case _:
+            return [("user", item["call_id"])]
 
 
 class Bench:

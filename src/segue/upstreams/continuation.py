@@ -1,10 +1,10 @@
 """What an upstream still holds of conversations, under its own names of replies, and how often that was of use. Pure.
 
 An upstream that keeps conversations can be sent only what is new, with its own name of the last reply. That name is
-kept here under the gateway's id of that reply, for one instance of an upstream: another instance knows nothing of it,
-so each has its own table. A name is taken out while a turn uses it, since a reply may have one successor only. It comes
-back if the turn came to nothing. Whoever finds no name sends everything. Not here: what a name is, when a conversation
-may be continued, and how (the upstreams).
+kept here under the gateway's id of that reply, or a digest of the history up to it, for one instance of an upstream:
+another instance knows nothing of it, so each has its own table. A name is taken out while a turn uses it, since a reply
+may have one successor only. It comes back if the turn came to nothing. Whoever finds no name sends everything. Not
+here: what a name is, when a conversation may be continued, and how (the upstreams).
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Generic, Literal, NamedTuple, TypeVar
-
-from segue.protocol.ids import ResponseId
 
 #: How many names one table holds. Each belongs to a turn that the gateway holds too.
 MAX_NAMES = 65_536
@@ -56,13 +54,13 @@ class ContinuationTable(Generic[N]):
     def __init__(self, lifetime_s: float, *, max_names: int = MAX_NAMES) -> None:
         self._lifetime_s = lifetime_s
         self._max_names = max_names
-        self._tenants: dict[str, OrderedDict[ResponseId, _KeptName[N]]] = {}
+        self._tenants: dict[str, OrderedDict[str, _KeptName[N]]] = {}
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
-    def keep(self, tenant: str, response_id: ResponseId, name: N, *, used_at: float) -> None:
+    def keep(self, tenant: str, response_id: str, name: N, *, used_at: float) -> None:
         """Keep the upstream's name of a response, which it gave or answered to at `used_at`."""
         names = self._tenants.setdefault(tenant, OrderedDict())
         self._size += response_id not in names
@@ -74,7 +72,7 @@ class ContinuationTable(Generic[N]):
             most = max(self._tenants, key=lambda one: len(self._tenants[one]))
             self._drop(most, next(iter(self._tenants[most])))
 
-    def take(self, tenant: str, response_id: ResponseId, *, now: float) -> N | ReplayReason:
+    def take(self, tenant: str, response_id: str, *, now: float) -> N | ReplayReason:
         """Take the name of a response out of the table; or say why it has none that is of use."""
         names = self._tenants.get(tenant)
         kept = None if names is None else names.get(response_id)
@@ -83,7 +81,7 @@ class ContinuationTable(Generic[N]):
         self._drop(tenant, response_id)
         return "expired" if self._is_old(kept, now) else kept.name
 
-    def forget(self, tenant: str, response_ids: Iterable[ResponseId]) -> None:
+    def forget(self, tenant: str, response_ids: Iterable[str]) -> None:
         """Drop the names of responses that are gone; ids without one are fine."""
         for response_id in response_ids:
             if response_id in self._tenants.get(tenant, {}):
@@ -102,7 +100,7 @@ class ContinuationTable(Generic[N]):
     def _is_old(self, kept: _KeptName[N], now: float) -> bool:
         return now - kept.used_at >= self._lifetime_s
 
-    def _drop(self, tenant: str, response_id: ResponseId) -> None:
+    def _drop(self, tenant: str, response_id: str) -> None:
         names = self._tenants[tenant]
         del names[response_id]
         self._size -= 1

@@ -344,7 +344,7 @@ class HttpUpstream:
         rendered = await self._rendered_beside(turn.request, lambda cache: self._render(turn, cache, turn.without))
         if isinstance(rendered, Problem):
             raise Refused(rendered)
-        turn.rendered = rendered
+        turn.rendered = rendered if turn.thread is None else turn.thread.settle(rendered, turn.without)
 
     async def _rendered_beside(self, request: UpstreamRequest, render: Callable[[RenderCache], R]) -> R:
         """Return what `render` makes of a request; a large one is rendered in another thread, one at a time."""

@@ -21,9 +21,16 @@ import msgspec
 from segue.byte_lru import ByteLru
 from segue.dialects.interface import Rendered, ReplyDecoder
 from segue.dialects.messages.thread_reply import ThreadReplyDecoder
-from segue.dialects.messages.thread_request import BETA, BETA_HEADER, THREAD, HeldReply, ThreadedDialect, ThreadRequest
+from segue.dialects.messages.thread_request import (
+    BETA,
+    BETA_HEADER,
+    THREAD,
+    HeldReply,
+    ReplayedHistory,
+    ThreadedDialect,
+    ThreadRequest,
+)
 from segue.dialects.render_cache import RenderCache
-from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Code, Problem
 from segue.upstreams.continuation import ContinuationCounts, ContinuationTable, ReplayReason
 from segue.upstreams.interface import UpstreamRequest
@@ -61,27 +68,39 @@ class MessageThreads:
     def __init__(self, dialect: ThreadedDialect, *, trusted: bool) -> None:
         self.dialect = dialect
         self.counts = ContinuationCounts()
-        self._held: ContinuationTable[HeldReply] = ContinuationTable(LIFETIME_S)
+        self._named: ContinuationTable[HeldReply] = ContinuationTable(LIFETIME_S)
+        self._replayed: ContinuationTable[HeldReply] = ContinuationTable(LIFETIME_S)  # by the history up to them
         self._trusted = trusted
         self._proven: ByteLru[str, str] = ByteLru(MAX_MODELS * MAX_NAME_CHARS, max_entries=MAX_MODELS)
 
     def begin(self, request: UpstreamRequest, headers: Mapping[str, str], *, now: float) -> ThreadedTurn | None:
         """Return a turn that may go on from a reply, or whose reply may be gone on from; None for any other."""
         parent = request.history.parent
-        taken = None if parent is None else self._held.take(request.tenant, parent.id, now=now)
-        held = taken if isinstance(taken, HeldReply) else None
-        if held is None and not request.held:
+        taken = None if parent is None else self._named.take(request.tenant, parent.id, now=now)
+        if isinstance(taken, HeldReply):
+            self._replayed.forget(request.tenant, [_key(taken.messages, taken.reply.content)])
+        elif not request.held and (parent is not None or request.native is not None):
             return None
-        reason = taken if isinstance(taken, str) else None
-        return ThreadedTurn(self, request, _digest_lines(headers), held, reason)
+        return ThreadedTurn(self, request, _digest_lines(headers), taken, now=now)
+
+    def find(self, tenant: str, replayed: ReplayedHistory, *, now: float) -> HeldReply | ReplayReason:
+        """Return the reply before what is new in a history that is sent whole; or say why there is none."""
+        taken = self._replayed.take(tenant, _key(replayed.before, replayed.said), now=now)
+        if isinstance(taken, HeldReply):
+            self._named.forget(tenant, [taken.response_id])
+        return taken
 
     def forget_tenant(self, tenant: str) -> None:
         """Drop what is held of a tenant."""
-        self._held.forget_tenant(tenant)
+        self._named.forget_tenant(tenant)
+        self._replayed.forget_tenant(tenant)
 
-    def keep(self, tenant: str, response_id: ResponseId, held: HeldReply) -> None:
+    def keep(self, tenant: str, held: HeldReply) -> None:
         """Hold a reply."""
-        self._held.keep(tenant, response_id, held, used_at=held.used_at)
+        if held.response_id:
+            self._named.keep(tenant, held.response_id, held, used_at=held.used_at)
+        if held.messages:
+            self._replayed.keep(tenant, _key(held.messages, held.reply.content), held, used_at=held.used_at)
 
     def is_trusted(self, model: str) -> bool:
         """Tell whether the server is known not to ignore the field `thread`."""
@@ -95,8 +114,8 @@ class MessageThreads:
 class ThreadedTurn:
     """One turn at an upstream with threads, from its first attempt to its end. `close` it in any case.
 
-    It goes on from the `held` reply, or is sent whole, for this `reason` if it continues another turn. `account` stands
-    for all that is sent beside the body.
+    It goes on from the reply that was `taken`; or it is sent whole, for the reason given instead if there is something
+    to go on from. `account` stands for all that is sent beside the body.
     """
 
     def __init__(
@@ -104,15 +123,19 @@ class ThreadedTurn:
         threads: MessageThreads,
         request: UpstreamRequest,
         account: bytes,
-        held: HeldReply | None,
-        reason: ReplayReason | None,
+        taken: HeldReply | ReplayReason | None,
+        *,
+        now: float,
     ) -> None:
         self._threads = threads
         self._request = request
         self._account = account
-        self._held = held  # until it is known to be gone, or to have a successor
-        self._going = held is not None
-        self._reason = reason
+        self._begun_at = now
+        self._held = taken if isinstance(taken, HeldReply) else None  # until it is gone, or has a successor
+        self._going = self._held is not None
+        self._continues = taken is not None
+        self._reason: ReplayReason | None = taken if isinstance(taken, str) else None
+        self._whole: tuple[ThreadRequest, frozenset[str]] | None = None  # as it would be sent whole, without what
         self._sent: ThreadRequest | None = None
         self._decoder: ThreadReplyDecoder | None = None
         self._on_trial = False  # the server is asked for a reply that does not exist
@@ -130,7 +153,7 @@ class ThreadedTurn:
         self._on_trial = held is not None and not self._threads.is_trusted(self._request.model)
         if held is not None and self._on_trial:
             held = msgspec.structs.replace(held, reply=msgspec.structs.replace(held.reply, name=_NOBODY))
-        written = self._threads.dialect.render(self._request, cache, held, account=self._account, without=without)
+        written = self._write(cache, held, without)
         if isinstance(written, Problem):
             return written
         if self._going and not written.goes_on:
@@ -139,6 +162,30 @@ class ThreadedTurn:
             self._reason = "unsupported"
         self._sent, self.outdated = written, False
         return written.rendered
+
+    def _write(self, cache: RenderCache, held: HeldReply | None, without: frozenset[str]) -> ThreadRequest | Problem:
+        request, dialect = self._request, self._threads.dialect
+        if self._whole is None or self._whole[1] != without:
+            return dialect.render(request, cache, held, account=self._account, without=without, named=request.held)
+        whole, _ = self._whole
+        going = None if held is None else dialect.go_on(request, whole, held, without=without)
+        if isinstance(going, ThreadRequest):
+            return going
+        return msgspec.structs.replace(whole, differs=going)
+
+    def settle(self, rendered: Rendered, without: frozenset[str]) -> Rendered:
+        """Return what is sent first, now that it was rendered: less, if its client has sent what the upstream has."""
+        sent, request = self._sent, self._request
+        if sent is None or sent.replayed is None or self._continues:
+            return rendered
+        self._continues, self._whole = True, (sent, without)
+        found = self._threads.find(request.tenant, sent.replayed, now=self._begun_at)
+        if not isinstance(found, HeldReply):
+            self._reason = found
+            return rendered
+        self._held, self._going = found, True
+        less = self.render(RenderCache(0), without)
+        return rendered if isinstance(less, Problem) else less
 
     def open(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         """Begin an attempt; return its header lines, with the beta if it has the field for threads."""
@@ -193,7 +240,7 @@ class ThreadedTurn:
             self._threads.counts.note_hit(sent.whole_bytes - sum(map(len, sent.rendered.pieces)))
         elif self._reason is not None:
             self._threads.counts.replays[self._reason] += 1
-        self._sent = msgspec.structs.replace(sent, rendered=Rendered(()))  # it is not needed again
+        self._sent, self._whole = msgspec.structs.replace(sent, rendered=Rendered(())), None  # not needed again
 
     def close(self, *, now: float) -> None:
         """Hold the reply, or if there is none that can be continued, the one before it again."""
@@ -203,22 +250,26 @@ class ThreadedTurn:
         request, sent, decoder = self._request, self._sent, self._decoder
         reply = None if decoder is None else decoder.kept_reply()
         if sent is not None and reply is not None:
-            held = sent.held(reply, used_at=now)
-            if held is not None and request.held:
-                self._threads.keep(request.tenant, request.response_id, held)
+            held = sent.held(reply, used_at=now, response_id=request.response_id if request.held else "")
+            if held is not None:
+                self._threads.keep(request.tenant, held)
             if sent.goes_on:
                 return
-        parent = request.history.parent
-        if self._held is not None and parent is not None:
-            self._threads.keep(request.tenant, parent.id, self._held)
+        if self._held is not None:
+            self._threads.keep(request.tenant, self._held)
 
     def _send_whole(self, reason: ReplayReason) -> None:
         self._going, self.outdated = False, True
-        self._reason = None if self._request.history.parent is None else reason  # else there was nothing to go on from
+        self._reason = reason if self._continues else None  # else there was nothing to go on from
 
     def _give_up(self, reason: ReplayReason) -> Reaction:
         self._send_whole(reason)
         return "stateless"
+
+
+def _key(messages: bytes, said: bytes) -> str:
+    """Return what stands for a reply in a history that is sent whole."""
+    return (messages + said).hex()
 
 
 def _digest_lines(headers: Mapping[str, str]) -> bytes:

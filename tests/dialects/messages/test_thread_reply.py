@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from segue.dialects.messages.stream import MessagesDecoder
-from segue.dialects.messages.thread_reply import ThreadReplyDecoder, content_digest, digest_of_blocks
+from segue.dialects.messages.thread_reply import ThreadReplyDecoder, content_digest, digest_of_blocks, digest_of_message
 from segue.http.sse import SseEvent
 from segue.protocol.events import Ended
 from segue.protocol.responses import Failure
@@ -143,3 +143,7 @@ def test_what_is_not_understood_is_like_nothing(block: Json) -> None:
 
 def test_what_cannot_be_read_is_like_nothing() -> None:
     assert digest_of_blocks([b"{"]) is None
+    for message in (b"{", b'{"role":"user","content":[]}', b'{"role":"assistant","content":"r"}', b"{},{}"):
+        assert digest_of_message(message) is None
+    written = json.dumps({"role": "assistant", "content": [TEXT]}).encode()
+    assert digest_of_message(written) == content_digest([TEXT])

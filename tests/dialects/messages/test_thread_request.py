@@ -20,7 +20,7 @@ from segue.history.chains import History, NativeTurn, Turn
 from segue.protocol.object_text import ObjectText, read_object
 from segue.protocol.problems import Problem
 from segue.protocol.requests import NativeBody, Settings, json_text
-from tests.dialects.conversations import MESSAGES, Request, encode_items, grow, render, turns
+from tests.dialects.conversations import MESSAGES, Request, encode_items, grow, render, replay, turns
 from tests.strategies import examples
 from tests.thread_service import unmarked
 
@@ -90,6 +90,56 @@ def test_the_thread_of_the_upstream_is_the_whole_request(conversation: Turns, bu
         held = hold(written, parent, cache)
         reply = {"role": "assistant", "content": [*map(json.loads, reply_of(parent, cache))]}
         kept = {**kept, "messages": [*kept["messages"], reply]}
+
+
+@pytest.mark.untraced
+@settings(max_examples=examples(500))
+@given(conversation=turns)
+def test_what_is_left_out_of_a_history_that_is_sent_whole_is_what_the_upstream_has(conversation: Turns) -> None:
+    cache, seen = RenderCache(0), list[bytes]()
+    held: HeldReply | None = None
+    kept: list[Json] = []
+    for new, made in conversation:
+        request = Request(replay([*seen, *new]), ASKED)
+        whole = json.loads(render(DIALECT, request.history, ASKED).body)["messages"]
+        written = THREADED.render(request, cache, None, account=b"me", named=False)
+        assert isinstance(written, ThreadRequest)
+        going = written if held is None else THREADED.go_on(request, written, held, without=frozenset())
+        sent = going if isinstance(going, ThreadRequest) else written
+        kept = (kept if sent.goes_on else []) + body_of(sent)["messages"]
+        assert unmarked(kept) == unmarked(whole)
+        turn = grow(None, [*seen, *new], made)
+        reply = reply_of(turn, cache)
+        kept = [*kept, {"role": "assistant", "content": [*map(json.loads, reply)]}]
+        digest, seen = digest_of_blocks(reply), [*seen, *new, *made]
+        found = None if digest is None else ContinuableReply("msg_1", digest.digest, digest.size_bytes, 100)
+        held = None if found is None else sent.held(found, used_at=0.0)
+
+
+def test_a_conversation_that_is_sent_whole_is_known_again() -> None:
+    """From the second request on; and goes on with the messages that are new."""
+    cache = RenderCache(0)
+    first = THREADED.render(Request(replay(encode_items([USER])), ASKED), cache, None, account=b"me", named=False)
+    assert isinstance(first, ThreadRequest)
+    assert (first.form, first.replayed) == (None, None)
+    items = [USER, SAID, USER]
+    second = THREADED.render(Request(replay(encode_items(items)), ASKED), cache, None, account=b"me", named=False)
+    assert isinstance(second, ThreadRequest)
+    digest = digest_of_blocks([b'{"type":"text","text":"r"}'])
+    assert digest is not None
+    held = second.held(ContinuableReply("msg_1", digest.digest, 7, 100), used_at=0.0)
+    request = Request(replay(encode_items([*items, SAID, USER])), ASKED)
+    third = write(request, cache)
+    assert held is not None
+    going = THREADED.go_on(request, third, held, without=frozenset())
+    assert isinstance(going, ThreadRequest)
+    assert body_of(going)["messages"] == [{"role": "user", "content": [{"type": "text", "text": "u"}]}]
+    assert going.messages == third.messages != b""
+    for changed, differs in (({"pinned": b"other"}, "settings"), ({"messages": b"other"}, "history")):
+        odd = msgspec.structs.replace(held, **changed)
+        assert THREADED.go_on(request, third, odd, without=frozenset()) == differs
+    assert THREADED.go_on(request, second, held, without=frozenset()) == "history"
+    assert THREADED.go_on(request, first, held, without=frozenset()) == "history"
 
 
 def first_turn(cache: RenderCache, asked: Settings = ASKED) -> tuple[Turn, HeldReply]:

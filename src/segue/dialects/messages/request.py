@@ -65,7 +65,7 @@ _OURS = frozenset({"thread"})
 _EPHEMERAL = {"cache_control": {"type": "ephemeral"}}
 _MARK = b',"cache_control":{"type":"ephemeral"}'
 #: What follows the last block of a message, before which a mark can stand.
-_MESSAGE_END = b"}]},"
+MESSAGE_END = b"}]},"
 _START = b'{"type":"text","text":"[the conversation begins with what the assistant says]"}'
 _SILENCE = b'{"type":"text","text":"[the user has said nothing yet]"}'
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
@@ -392,7 +392,7 @@ class OpenMessageBlocks(msgspec.Struct, frozen=True):
         missing = (_result(call_id, [_NO_RESULT]) for call_id in self.waiting)
         blocks = (*self.results, *missing, *self.others)
         written = b'{"role":"user","content":[' + b",".join(blocks)
-        return [written[:-1], _MARK if marked else b"", _MESSAGE_END]
+        return [written[:-1], _MARK if marked else b"", MESSAGE_END]
 
 
 class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
@@ -440,7 +440,7 @@ class MessagesRenderer(ItemRenderer[OpenMessageBlocks]):
         if self._results or self._others:
             self._loop = self._open().present_loop
             self._close()
-            self._mark = self._size - len(_MESSAGE_END)
+            self._mark = self._size - len(MESSAGE_END)
         self._loop = self._loop.continued(thoughts=bool(self._thoughts), effort=self._effort)
         self._said += (*self._thoughts, *blocks)
         self._thoughts.clear()

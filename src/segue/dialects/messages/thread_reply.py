@@ -124,6 +124,14 @@ class ThreadReplyDecoder:
         return ContinuableReply(name, digest.digest, digest.size_bytes, tokens, thoughts)
 
 
+class _WrittenMessage(msgspec.Struct):
+    role: str
+    content: list[dict[str, Any]]
+
+
+_messages = msgspec.json.Decoder(_WrittenMessage)
+
+
 class ContentDigest(msgspec.Struct, frozen=True):
     """A digest of the blocks of a message, and roughly how long they are as JSON."""
 
@@ -151,6 +159,15 @@ def digest_of_blocks(blocks: Sequence[bytes]) -> ContentDigest | None:
     except UNREADABLE:
         return None
     return content_digest(read)
+
+
+def digest_of_message(message: bytes) -> ContentDigest | None:
+    """Return the digest of what a message of the model's says; None if it is anything else."""
+    try:
+        read = _messages.decode(message)
+    except UNREADABLE:
+        return None
+    return content_digest(read.content) if read.role == "assistant" else None
 
 
 def _compared(block: dict[str, Any]) -> list[Any] | None:

@@ -19,6 +19,7 @@ import msgspec
 from segue.dialects.incremental import RenderedTurn, RenderState, render_turn
 from segue.dialects.interface import NOTHING, Rendered, TurnRequest
 from segue.dialects.messages.request import (
+    MESSAGE_END,
     MessagesDialect,
     OpenMessageBlocks,
     warnings_of,
@@ -27,7 +28,7 @@ from segue.dialects.messages.request import (
     write_system,
 )
 from segue.dialects.messages.settings import finish_settings
-from segue.dialects.messages.thread_reply import ContinuableReply, digest_of_blocks
+from segue.dialects.messages.thread_reply import ContinuableReply, digest_of_blocks, digest_of_message
 from segue.dialects.prefix_digest import digest_of, digests_of
 from segue.dialects.refused_fields import SEALED_REASONING
 from segue.dialects.render_cache import RenderCache
@@ -64,7 +65,9 @@ class HeldReply(msgspec.Struct, frozen=True):
 
     `prefix` is the digest of the items that it answered. `pinned` is that of the settings. `least_tokens` is how many
     tokens the next prompt has at least, and `whole_bytes` how long all of it is as a request. A prompt that `shrinks`
-    may be read without some of it in a later turn: there are thoughts in it, or the client has it edited.
+    may be read without some of it in a later turn: there are thoughts in it, or the client has it edited. The reply is
+    found again by `response_id`, or by a history that is sent whole, if `messages` is the digest of all messages that
+    it answered; either may be empty.
     """
 
     reply: ContinuableReply
@@ -75,13 +78,27 @@ class HeldReply(msgspec.Struct, frozen=True):
     whole_bytes: int
     shrinks: bool
     used_at: float
+    response_id: str = ""
+    messages: bytes = b""
+
+
+class ReplayedHistory(msgspec.Struct, frozen=True):
+    """What a whole request says of its last reply: digests of the messages `before` it and of what it `said`.
+
+    `new` is the message of the user's that follows it.
+    """
+
+    before: bytes
+    said: bytes
+    new: RenderState[OpenMessageBlocks]
 
 
 class ThreadRequest(msgspec.Struct, frozen=True):
     """A request body. Without a `form`, it has no field for threads, and its reply cannot be continued.
 
     If it `goes_on`, the upstream gets only what is new; `differs` says why it does not, if it was to. `least_tokens` is
-    what its prompt has at least, if that is known yet; `shrinks` is as in `HeldReply`.
+    what its prompt has at least, if that is known yet; `shrinks` and `messages` are as in `HeldReply`. A request that
+    continues no turn, and has words of the model in its history, is `replayed`.
     """
 
     rendered: Rendered
@@ -93,8 +110,10 @@ class ThreadRequest(msgspec.Struct, frozen=True):
     differs: Difference | None = None
     least_tokens: int | None = None
     shrinks: bool = True
+    messages: bytes = b""
+    replayed: ReplayedHistory | None = None
 
-    def held(self, reply: ContinuableReply, *, used_at: float) -> HeldReply | None:
+    def held(self, reply: ContinuableReply, *, used_at: float, response_id: str = "") -> HeldReply | None:
         """Return what is to be remembered of the reply to this request."""
         if self.form is None:
             return None
@@ -102,7 +121,9 @@ class ThreadRequest(msgspec.Struct, frozen=True):
         if self.shrinks:
             least = reply.prompt_tokens // _SHRINKS_TO if self.least_tokens is None else self.least_tokens
         whole, shrinks = self.whole_bytes + reply.size_bytes, self.shrinks or reply.thoughts
-        return HeldReply(reply, self.form, self.pinned, self.prefix, least, whole, shrinks, used_at)
+        return HeldReply(
+            *(reply, self.form, self.pinned, self.prefix, least, whole, shrinks, used_at, response_id, self.messages)
+        )
 
 
 class ThreadedDialect:
@@ -119,10 +140,12 @@ class ThreadedDialect:
         *,
         account: bytes,
         without: frozenset[str] = NOTHING,
+        named: bool = True,
     ) -> ThreadRequest | Problem:
         """Write a request that goes on from the `held` reply of the turn before it, or begins a thread.
 
-        `account` stands for all that is sent beside the body. A thread is bound to it, too.
+        `account` stands for all that is sent beside the body. A thread is bound to it, too. If the reply will not be
+        `named` by its id, only a conversation that has begun is worth a thread: its client sends it whole, again.
         """
         if THREAD in without:
             return self._stateless(request, cache, without)
@@ -131,7 +154,22 @@ class ThreadedDialect:
         going = None if held is None else self._go_on(request, cache, held, account=account, without=without)
         if isinstance(going, ThreadRequest | Problem):
             return going
-        return self._begin(request, cache, account=account, without=without, differs=going)
+        return self._begin(request, cache, account=account, without=without, differs=going, named=named)
+
+    def go_on(
+        self, request: TurnRequest, whole: ThreadRequest, held: HeldReply, *, without: frozenset[str]
+    ) -> ThreadRequest | Difference:
+        """Write a request that was `replayed` so that it goes on from a reply; or say what does not fit."""
+        replayed = whole.replayed
+        if replayed is None or (held.messages, held.reply.content) != (replayed.before, replayed.said):
+            return "history"
+        if held.form != "rendered" or held.pinned != whole.pinned:
+            return "settings"
+        builder = self._dialect.settings_of(request, without)
+        finish_settings(builder, replayed.new.open.present_loop)
+        builder.is_wanted(THREAD)
+        going = _continue(builder, replayed.new, held, prefix=whole.prefix)
+        return msgspec.structs.replace(going, messages=whole.messages)
 
     def _stateless(self, request: TurnRequest, cache: RenderCache, without: frozenset[str]) -> ThreadRequest | Problem:
         without -= {THREAD}
@@ -151,11 +189,15 @@ class ThreadedDialect:
         account: bytes,
         without: frozenset[str],
         differs: Difference | None,
+        named: bool,
     ) -> ThreadRequest | Problem:
         builder = self._dialect.settings_of(request, without)
         parts, plain = self._dialect.render_parts(request, builder, cache)
         pinned = _digest_fields(builder.fields, account)
-        thread = _CREATE if plain and builder.is_wanted(THREAD) else None  # what is not plain is sent so only once
+        whole = parts[0] if request.history.parent is None else None
+        replayed = None if whole is None else _replayed(whole)
+        wanted = plain and (named or replayed is not None)  # what is not plain is sent so only once
+        thread = _CREATE if wanted and builder.is_wanted(THREAD) else None
         rendered = write_body(builder, parts, thread)
         if isinstance(rendered, Problem) or thread is None:
             return rendered if isinstance(rendered, Problem) else ThreadRequest(rendered, differs=differs)
@@ -168,6 +210,8 @@ class ThreadedDialect:
             _size(rendered),
             differs=differs,
             shrinks=shrinks,
+            messages=b"" if whole is None else _digest_messages(whole),
+            replayed=replayed,
         )
 
     def _go_on(
@@ -188,7 +232,7 @@ class ThreadedDialect:
         write_system(builder, new.preamble)
         if not builder.is_wanted(THREAD) or _digest_fields(builder.fields, account) != held.pinned:
             return "settings"
-        return self._continue(request, cache, held, builder=builder, new=new)
+        return _continue(builder, new, held, prefix=digest_of(request.history, cache))
 
     def _new_message(
         self, request: TurnRequest, parent: Turn, cache: RenderCache, held: HeldReply
@@ -205,31 +249,6 @@ class ThreadedDialect:
         new: RenderedTurn[OpenMessageBlocks] = renderer.finish()
         is_one = not (new.closed or new.state.open.said) and bool(new.state.open.results or new.state.open.others)
         return new.state if is_one else None
-
-    def _continue(
-        self,
-        request: TurnRequest,
-        cache: RenderCache,
-        held: HeldReply,
-        *,
-        builder: RequestBuilder,
-        new: RenderState[OpenMessageBlocks],
-    ) -> ThreadRequest:
-        for name in _KEPT:
-            builder.fields.pop(name, None)
-        head = write_head(builder, _from(held), marked=builder.is_wanted("cache_control"))
-        message = b"".join(new.open.messages()).removesuffix(b",")
-        rendered = Rendered((head, message, b"]}"), warnings_of(builder, new), frozenset(builder.own_fields))
-        return ThreadRequest(
-            rendered,
-            "rendered",
-            held.pinned,
-            digest_of(request.history, cache),
-            held.whole_bytes + len(message),
-            goes_on=True,
-            least_tokens=held.least_tokens,
-            shrinks=held.shrinks,
-        )
 
     # --- in the client's words ---------------------------------------------------------------------------------------
 
@@ -290,6 +309,49 @@ class ThreadedDialect:
             return native.messages if next(newest_first(parent)).native is not None else None
         new = self._new_message(request, parent, cache, held)
         return None if new is None or new.problem is not None else b"".join(new.open.messages()).removesuffix(b",")
+
+
+def _continue(
+    builder: RequestBuilder, new: RenderState[OpenMessageBlocks], held: HeldReply, *, prefix: bytes
+) -> ThreadRequest:
+    """Write a request with one new message."""
+    for name in _KEPT:
+        builder.fields.pop(name, None)
+    head = write_head(builder, _from(held), marked=builder.is_wanted("cache_control"))
+    message = b"".join(new.open.messages()).removesuffix(b",")
+    rendered = Rendered((head, message, b"]}"), warnings_of(builder, new), frozenset(builder.own_fields))
+    return ThreadRequest(
+        rendered,
+        "rendered",
+        held.pinned,
+        prefix,
+        held.whole_bytes + len(message),
+        goes_on=True,
+        least_tokens=held.least_tokens,
+        shrinks=held.shrinks,
+    )
+
+
+def _replayed(whole: RenderedTurn[OpenMessageBlocks]) -> ReplayedHistory | None:
+    """Read what a history that was rendered as one says of its last reply; None if it does not end in a reply and more.
+
+    The user's last closed message is the one before that reply.
+    """
+    run = whole.state.open
+    if whole.mark < 0 or run.said or not (run.results or run.others):
+        return None
+    end = whole.mark + len(MESSAGE_END)
+    said = digest_of_message(whole.closed[end:].removesuffix(b","))
+    before = hashlib.sha256(memoryview(whole.closed)[:end]).digest()
+    return None if said is None else ReplayedHistory(before, said.digest, whole.state)
+
+
+def _digest_messages(whole: RenderedTurn[OpenMessageBlocks]) -> bytes:
+    """Return a digest of all messages, as they stand before the reply when the history is sent again."""
+    digest = hashlib.sha256(whole.closed)
+    for piece in whole.state.open.messages():
+        digest.update(piece)
+    return digest.digest()
 
 
 def _from(held: HeldReply) -> dict[str, str]:
