@@ -63,5 +63,5 @@ async def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
         store = f"sqlite:///{tmp_path}/segue.db"
         status, printed, log = await refused(tmp_path, "--store", store, port=port)
         assert (status, printed) == (2, "")
-        assert "address already in use" in log
+        assert f"cannot listen on 127.0.0.1:{port}: another program listens there" in log
         assert "Traceback" not in log
