@@ -44,6 +44,7 @@ def test_a_conversation_may_begin_with_items_and_metadata() -> None:
         (b'{"items":[{"role":"user"}]}', "missing_required_parameter", "items[0].content"),
         (b'{"items":[1]}', "invalid_type", "items[0]"),
         (json.dumps({"items": [ITEM] * (MOST_ADDED + 1)}).encode(), "invalid_value", "items"),
+        (b'{"items":[{"type":"compaction_trigger"}]}', "invalid_value", "items[0].type"),
         (b'{"metadata":{"a":1}}', "invalid_type", None),
         (json.dumps({"metadata": {"k" * 65: "v"}}).encode(), "invalid_value", None),
         (json.dumps({"metadata": {"k": "v" * 513}}).encode(), "invalid_value", None),

@@ -102,6 +102,9 @@ def _parse_items(raw: Raw, limits: RequestLimits) -> Input | Problem:
             message=items.message.replace("input[", "items["),
             param=None if items.param is None else items.param.replace("input", "items", 1),
         )
+    if items.triggers:
+        field = f"items[{len(items.items) - 1}].type"
+        return Problem("invalid_value", f"Invalid value for '{field}': it asks for a compaction; a create can.", field)
     if len(items.items) > MOST_ADDED:
         message = f"'items' has {len(items.items)} items; a request may add {MOST_ADDED}."
         return Problem("invalid_value", message, "items")

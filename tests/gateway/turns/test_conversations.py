@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -16,7 +16,7 @@ from segue.gateway.services import Services
 from segue.history.conversations import ConversationHead, ConversationMove, ConversationStep
 from segue.history.records import ChainLink, Record
 from segue.protocol.conversations import NewConversation
-from segue.protocol.ids import ConversationId, chain_tag, message_id
+from segue.protocol.ids import FIRST_INPUT_NUMBER, ConversationId, chain_tag, derived_item_id, message_id
 from segue.protocol.items import Input, parse_input
 from segue.protocol.problems import Problem, Refused
 from segue.stores.interface import StoreError
@@ -25,6 +25,7 @@ from segue.testing.store_samples import sample_step
 from segue.upstreams.scripted import Fail, Refuse, ScriptedTurn, ScriptedUpstream, Wait, call, say
 from tests.gateway.parts import TENANT, Clock, caller, collect, create, ident, parts, respond, response
 
+USER_B = {"role": "user", "content": "b"}
 UNKNOWN = ConversationId("conv_" + "0" * 40)
 
 
@@ -372,3 +373,48 @@ async def test_the_record_is_that_of_any_response() -> None:
         record = await services.store.record(TENANT, ident(made), services.clock())
         assert isinstance(record, Record)
         assert json.loads(record.response().whole()) == made
+
+
+async def test_what_was_compacted_stays_so_in_a_conversation() -> None:
+    """Whether the conversation is in memory, was read again, or has an item more."""
+    model = ScriptedUpstream([say("one"), say("summary"), *[say("then")] * 3])
+    async with parts(model) as services:
+        talk, conversations = await begin(services), services.executor.conversations
+        await respond(services, create("a", conversation=talk))
+        await respond(services, create(input=[USER_B, {"type": "compaction_trigger"}], conversation=talk))
+        await conversations.add(TENANT, talk, items("added"))
+        await respond(services, create("c", conversation=talk))
+        compacted = seen(model)
+        assert "one" not in compacted
+        assert compacted[-2:] == ["added", "c"]
+        services.cache.drop_tenant(TENANT)
+        await respond(services, create("d", conversation=talk))
+        assert seen(model) == [*compacted, "then", "d"]
+        links = await conversations.links(TENANT, talk)
+        added = find_item_id(links, b"added")
+        await conversations.remove(TENANT, talk, added)
+        await respond(services, create("e", conversation=talk))
+        assert seen(model) == [*(text for text in compacted if text != "added"), "then", "d", "then", "e"]
+
+
+async def test_what_an_item_changes_holds_for_later_turns() -> None:
+    """An item that brings settings has them for all that comes behind it, also if it was added without a response."""
+    model = ScriptedUpstream([say("one"), say("two")])
+    async with parts(model) as services:
+        talk, conversations = await begin(services), services.executor.conversations
+        update = {"type": "configuration_update", "reasoning": {"effort": "low"}}
+        await conversations.add(TENANT, talk, parsed([update]))
+        for text in ("a", "b"):
+            await respond(services, create(text, conversation=talk))
+            assert model.requests[-1].settings.reasoning == {"effort": "low"}
+            services.cache.drop_tenant(TENANT)
+
+
+def find_item_id(links: Sequence[ChainLink], text: bytes) -> str:
+    """Return the derived id of the item that says this."""
+    return next(
+        derived_item_id("message", link.id, FIRST_INPUT_NUMBER + place)
+        for link in links
+        for place, item in enumerate(link.input)
+        if text in item
+    )

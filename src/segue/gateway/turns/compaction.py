@@ -121,10 +121,14 @@ class Compactions:
         """Build a chain that was read from the store (`records.restore`), with what its items say of it."""
         turn = restore(links, resident)
         for one in lineage(turn)[-len(links) :]:  # oldest first: each begins where the one before it was compacted
-            one.updates = (() if one.parent is None else one.parent.updates) + updates_in(one.input)
-            if one.compacted is None and not one.references and _may_be_compacted(one):
-                self.stand_in(tenant, one)
+            self.note(tenant, one)
         return turn
+
+    def note(self, tenant: str, turn: Turn) -> None:
+        """Note what the items of a turn say of its history: which settings change, and what stands for others."""
+        turn.updates = (() if turn.parent is None else turn.parent.updates) + updates_in(turn.input)
+        if turn.compacted is None and not turn.references and _may_be_compacted(turn):
+            self.stand_in(tenant, turn)
 
     def _open(self, tenant: str, sealed: str, upstreams: Sequence[Upstream]) -> Item | None:
         """Return the message that a sealed summary becomes; None if an upstream is to read what is sealed."""

@@ -206,7 +206,9 @@ class Conversations:
                 move = ConversationMove(from_id=step.parent_id, step=step, at=self._clock())
                 async with self._writing(tenant, erasures, conversation_id):
                     await self._store.move_conversation(tenant, conversation_id, move)
-                self._cache.put_slot(tenant, self._slot(tenant, conversation_id), step.turn(parent))
+                turn = step.turn(parent)
+                self._compactions.note(tenant, turn)
+                self._cache.put_slot(tenant, self._slot(tenant, conversation_id), turn)
                 self._storage_quota.note_added(tenant, step.size_bytes)
         finally:
             claim.release()
