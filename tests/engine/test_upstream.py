@@ -33,6 +33,7 @@ from tests.engine.grammar.byte_grammars import parser_for
 from tests.engine.kept import look
 from tests.engine.turns import ask, ask_alone, begin, first_text, loaded, tiny
 from tests.engine.turns import request as plain_request
+from tests.faults.gateways import until
 
 ID = sample_id("turn")
 CONTEXT = 512
@@ -478,3 +479,24 @@ async def test_no_small_request_waits_until_the_prompts_of_large_ones_are_made(m
         assert upstream.waiting == len(large)
         go.set()
         await asyncio.gather(*asked)
+
+
+@pytest.mark.local_engine
+async def test_turns_of_one_tenant_leave_a_place_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that run and wait are as many as there may be, and more are on their way: one of them gives way."""
+    go, compute = threading.Event(), LoadedModel.compute
+
+    def held(model: LoadedModel, entries: Sequence[BatchEntry]) -> list[int]:
+        assert go.wait(PATIENCE_S)
+        return compute(model, entries)
+
+    async with tiny(parallel=1, waiting=3) as upstream:
+        monkeypatch.setattr(LoadedModel, "compute", held)
+        many = [asyncio.ensure_future(ask(upstream, plain_request("x", tenant="mallory"))) for _ in range(8)]
+        await until(lambda: upstream.running + upstream.waiting >= 4)
+        alice = asyncio.ensure_future(ask(upstream, plain_request("x")))
+        await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED)
+        go.set()
+        assert (await alice).finished.status == "incomplete"
+        refused = [one for one in await asyncio.gather(*many, return_exceptions=True) if isinstance(one, Refused)]
+        assert {one.problem.code for one in refused} == {"server_overloaded"}

@@ -13,9 +13,11 @@ import pytest
 from segue.testing.tiny_model import write_tiny_model
 from tests.faults.isolation.hostile import BY_NAME
 from tests.faults.isolation.neighbours import Neighbour, Way
-from tests.faults.isolation.trial import Outcome, trial
+from tests.faults.isolation.trial import Outcome, quantile, trial
 
 WAYS: tuple[Way, ...] = ("http", "http", "http", "sse", "sse", "websocket", "websocket", "tunnel", "tunnel")
+#: Of all attacks at once, for three minutes: those on the model have a neighbour there.
+SOAK_WAYS: tuple[Way, ...] = ("http", "http", "sse", "sse", "websocket", "websocket", "tunnel", "tunnel", "model")
 #: How much longer a neighbour's turn may take beside an attack.
 MOST = 2.0
 #: A stall of less is the machine's: two cores carry the gateway, its clients and whatever else runs.
@@ -25,13 +27,19 @@ MIB = 1 << 20
 HELD_MIB = 500
 #: Whatever is done, no turn takes longer.
 LONGEST_S = 2.0
+#: What the hostile tenant uses of a core: with less, it was not there.
+BUSY = 0.05
 QUICK = ("half heads", "fields and items", "upgrades that are given up", "kept turns")
 OF_THE_MODEL = [name for name, one in BY_NAME.items() if one.case in {"A1", "A5"}]
 OTHERS = [name for name in BY_NAME if name not in OF_THE_MODEL]
 
 
 def neighbours(*ways: Way, interval_s: float) -> list[Neighbour]:
-    return [Neighbour(f"sk-neighbour{number}", way, interval_s) for number, way in enumerate(ways)]
+    return [neighbour(f"sk-neighbour{number}", way, interval_s) for number, way in enumerate(ways)]
+
+
+def neighbour(key: str, way: Way, interval_s: float) -> Neighbour:
+    return Neighbour(key, way, 3 * interval_s, "tiny", 4) if way == "model" else Neighbour(key, way, interval_s)
 
 
 def judge(outcome: Outcome, *, most_mib: int, of: float = 0.99, noise_s: float = NOISE_S) -> None:
@@ -71,13 +79,19 @@ async def test_neighbours_at_the_model_feel_no_attack_on_it(attack: str, tmp_pat
 
 
 @pytest.mark.deep
+@pytest.mark.local_engine
 @pytest.mark.timeout(900)
 async def test_neighbours_feel_nothing_of_all_attacks_at_once_for_three_minutes(tmp_path: Path) -> None:
-    """Each at a twentieth of its pace: one client has one network, and one tenant cannot be kept from using a processor
-    that nobody else uses. Those on the model are left out, which has the second core for itself alone. One turn in
-    ten may meet several attacks in the same moment.
+    """Nine neighbours, and one tenant that is hostile in every way that there is, each at a twentieth of its pace.
+
+    One client has one network. Of 99 turns in 100, none takes twice as long as without it, and what the machine itself
+    adds: a clock in the neighbours' own process tells how late it wakes them meanwhile.
     """
-    async with trial(tmp_path, neighbours(*WAYS, interval_s=0.1)) as run:
-        outcome = await run.run(OTHERS, rounds=9, alone_s=10.0, attacked_s=20.0, pace=0.05)
-    judge(outcome, most_mib=1200, of=0.9)
+    model = tmp_path / "tiny.gguf"
+    write_tiny_model(model)
+    others = neighbours(*SOAK_WAYS, interval_s=0.1)
+    async with trial(tmp_path, others, model=model) as run:
+        outcome = await run.run(list(BY_NAME), rounds=9, alone_s=10.0, attacked_s=20.0, pace=0.05)
+    judge(outcome, most_mib=1500, noise_s=quantile(outcome.late, 0.99))
     assert max(map(max, outcome.attacked.values())) < LONGEST_S
+    assert outcome.hostile_cpu > BUSY

@@ -317,6 +317,9 @@ def test_a_connection_learns_what_became_of_its_key() -> None:
         (None, "127.0.0.1:4747", None, "forbidden_peer"),
         (None, "127.0.0.1:4747", "Bearer k", None),
         ("127.0.0.1", "127.0.0.1@evil.example", None, "forbidden_peer"),
+        ("127.0.0.1", "LOCALHOST.", None, "forbidden_peer"),
+        ("::ffff:127.0.0.1", "[::1]:4747", None, "forbidden_peer"),
+        ("127.0.0.1", "[::1]:4747", "Bearer wrong", "forbidden_peer"),
     ],
 )
 def test_with_keys_an_operators_page_is_for_a_key_alone(

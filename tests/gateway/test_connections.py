@@ -299,11 +299,16 @@ async def test_there_are_no_more_connections_than_descriptors_for_them(monkeypat
             assert len(local.gateway.connections) <= 5 + RESERVED
 
 
+#: A message, a ping, and the rest of a message that begins as it should.
+UNMASKED = [b"\x81\x02{}", b"\x89\x00", b"\x01\x81\0\0\0\0{" + b"\x80\x01}"]
+
+
+@pytest.mark.parametrize("sent", UNMASKED)
 @pytest.mark.parametrize("path", ["/v1/responses", "/segue/tunnel"])
-async def test_a_frame_that_is_not_masked_closes_with_1002(path: str) -> None:
+async def test_a_frame_that_is_not_masked_closes_with_1002(path: str, sent: bytes) -> None:
     """RFC 6455, 5.1."""
     async with listening() as local, client(local, upgrade(path)) as careless:
-        careless.send(b"\x81\x02{}")
+        careless.send(sent)
         told = (await careless.rest()).partition(b"\r\n\r\n")
         assert told[0].startswith(b"HTTP/1.1 101")
         assert b"\x03\xea" in told[2]

@@ -291,7 +291,11 @@ UPGRADE = (
 )
 
 
-@pytest.mark.parametrize("data", [GET, POST, UPGRADE, b""])
+#: They tell paths, and the sizes of documents, by which one can guess what is in them.
+STATS = b"GET /segue/stats HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize("data", [GET, POST, UPGRADE, STATS, b""])
 async def test_another_user_is_refused_before_anything_is_read(data: bytes) -> None:
     async with listening(unreachable, access=AgentAccess("user", None, others())) as server:
         answer = await server.ask(data)

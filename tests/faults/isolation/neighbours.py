@@ -1,8 +1,10 @@
 """`python -m tests.faults.isolation.neighbours PLAN`: tenants that take small turns at a steady pace, and time them.
 
-Each has one way: HTTP, server-sent events, a WebSocket, or a sidecar. A turn counts from the moment at which it was
-due, so that one that waits behind another is not left out. On SIGTERM the process prints what it has measured as JSON.
-The times are of the monotonic clock, which all processes of a machine share. Not here: who judges (`trial`).
+Each has one way: HTTP, server-sent events, a WebSocket, a sidecar, or HTTP to a model in the gateway's process. A turn
+counts from the moment at which it was due, so that one that waits behind another is not left out. Beside them a clock
+does nothing at a steady pace: how late it is tells what the machine adds to every turn. On SIGTERM the process prints
+what it has measured as JSON. The times are of the monotonic clock, which all processes of a machine share. Not here:
+who judges (`trial`).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from segue.sidecar.app import Sidecar, SidecarSettings
 from segue.sidecar.connector import ConnectorSettings
 from tests.faults.isolation.wire import Target, Wire, connected, create, frame
 
-Way = Literal["http", "sse", "websocket", "tunnel"]
+Way = Literal["http", "sse", "websocket", "tunnel", "model", "clock"]
 
 #: So long a turn is waited for. Then it counts as failed.
 PATIENCE_S = 20.0
@@ -31,6 +33,7 @@ _ENDS = (b'"type":"response.completed"', b'"type":"response.incomplete"')
 #: So many turns continue each other.
 _DEPTH = 10
 _MOST_BYTES = 1 << 20
+_TICK_S = 0.01
 
 
 class Neighbour(msgspec.Struct, frozen=True):
@@ -161,6 +164,15 @@ async def live(plan: Plan, neighbour: Neighbour, samples: list[Sample], offset_s
             due = max(due + neighbour.interval_s, time.monotonic())
 
 
+async def tick(samples: list[Sample]) -> None:
+    """Note for ever how late one is woken."""
+    due = time.monotonic()
+    while True:
+        due = max(due + _TICK_S, time.monotonic())
+        await asyncio.sleep(due - time.monotonic())
+        samples.append(Sample("clock", due, time.monotonic() - due))
+
+
 def _id_of(reply: bytes) -> str:
     at = reply.index(b'"resp_') + 1
     return reply[at : reply.index(b'"', at)].decode()
@@ -173,6 +185,7 @@ async def _main(plan: Plan) -> list[Sample]:
         asyncio.create_task(live(plan, one, samples, number * one.interval_s / count))
         for number, one in enumerate(plan.neighbours)
     ]
+    living.append(asyncio.create_task(tick(samples)))
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     sys.stdout.write("ready\n")

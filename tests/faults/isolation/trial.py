@@ -45,6 +45,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     alone: dict[Way, list[float]]
     attacked: dict[Way, list[float]]
+    late: list[float]
+    """How late a clock was beside the neighbours while the attack was on: what the machine adds to each turn."""
     faults: list[str]
     before: Usage
     after: Usage
@@ -72,6 +74,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
             shown = [f"{quantile(times, of) * 1000:.1f}" for of in (0.5, 0.99) for times in (alone, beside)]
             lines.append(f"{way}: {len(alone)} and {len(beside)} turns; p50 {shown[0]} and {shown[1]} ms, ")
             lines[-1] += f"p99 {shown[2]} and {shown[3]} ms, longest {max(beside) * 1000:.0f} ms"
+        shown = [f"{quantile(self.late, of) * 1000:.1f}" for of in (0.5, 0.99)]
+        lines += [f"clock: p50 {shown[0]} ms late, p99 {shown[1]} ms"]
         resident = [size >> 20 for size in (self.before.resident_bytes, self.peak_bytes, self.after.resident_bytes)]
         lines += [f"times {self.ratio():.2f} at p99, {self.ratio(0.5):.2f} at p50"]
         lines += [f"{len(self.faults)} faults {self.faults[:3]}", f"MiB before, at most, after: {resident}"]
@@ -167,10 +171,13 @@ class Trial:
         assert status == 0, "the neighbours failed"
         samples = msgspec.json.decode(said, type=list[Sample])
         ended, _ = await self._gateway.stop()
-        beside, without = _within(samples, attacked), _within(samples, alone)
+        beside, without = _by_way(_within(samples, attacked)), _by_way(_within(samples, alone))
+        late = beside.pop("clock")
+        del without["clock"]
         return Outcome(
-            alone=_by_way(without),
-            attacked=_by_way(beside),
+            alone=without,
+            attacked=beside,
+            late=late,
             faults=[f"{one.way}: {one.fault}" for one in samples if one.fault is not None],
             before=before,
             after=after,

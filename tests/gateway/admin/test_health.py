@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
+from segue.gateway.admin import health
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.services import Services
 from segue.protocol.problems import Problem
 from segue.stores.interface import StoreError
+from segue.stores.memory import MemoryStore
 from segue.upstreams.retries import FailedAttempt
 from segue.upstreams.router import ModelRule, Sharing
 from segue.upstreams.scripted import ScriptedUpstream
@@ -73,6 +76,19 @@ async def test_a_gateway_whose_store_can_be_read_and_not_written_is_not_ready() 
     """As with a full disk: every stored turn fails."""
     async with parts(store=BrokenStore("append", "check_writable")) as services:
         with pytest.raises(StoreError):
+            await routes(services).readyz(GET)
+
+
+async def test_a_gateway_whose_store_hangs_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a disk behind a network that is gone: no write fails, and none ends."""
+
+    class Hung(MemoryStore):
+        async def check_writable(self) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(health, "STORE_S", 0.01)
+    async with parts(store=Hung()) as services:
+        with pytest.raises(StoreError, match="has not written"):
             await routes(services).readyz(GET)
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from segue.gateway.admin.metrics import Metrics
 from segue.gateway.drain import DrainState
 from segue.history.cache import TurnCache
 from segue.protocol.codec import encode
-from segue.stores.interface import Store
+from segue.stores.interface import Store, StoreError, StoreSize
 from segue.upstreams.router import Router
+
+#: How long the store may take until the gateway is not ready: a disk that hangs fails every stored turn, too.
+STORE_S = 2.0
 
 
 class HealthRoutes:
@@ -35,12 +40,19 @@ class HealthRoutes:
         del request
         if self._drain.draining:
             return web.Response(status=503, body=b'{"status":"draining"}', content_type="application/json")
-        await self._store.check_writable()
-        size = await self._store.size()
+        size = await self._check_store()
         upstreams = {name: "in use" if in_use else "out" for name, in_use in self._router.in_use.items()}
         shown = {"status": "ready", "records": size.records}
         body = encode({**shown, "upstreams": upstreams} if upstreams else shown)
         return web.Response(body=body, content_type="application/json")
+
+    async def _check_store(self) -> StoreSize:
+        try:
+            async with asyncio.timeout(STORE_S):
+                await self._store.check_writable()
+                return await self._store.size()
+        except TimeoutError:
+            raise StoreError(f"the store has not written within {STORE_S:g} s") from None
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Write the metrics in the text format of Prometheus."""
