@@ -29,6 +29,7 @@ from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Failure, usage
 from segue.testing.store_conformance import sample_id
 from segue.upstreams.interface import UpstreamRequest
+from segue.upstreams.time_slices import TimeSlices
 from tests.engine.grammar.byte_grammars import parser_for
 from tests.engine.kept import look
 from tests.engine.turns import ask, ask_alone, begin, first_text, loaded, tiny
@@ -500,3 +501,17 @@ async def test_turns_of_one_tenant_leave_a_place_for_another(monkeypatch: pytest
         assert (await alice).finished.status == "incomplete"
         refused = [one for one in await asyncio.gather(*many, return_exceptions=True) if isinstance(one, Refused)]
         assert {one.problem.code for one in refused} == {"server_overloaded"}
+
+
+@pytest.mark.local_engine
+async def test_the_engine_lets_the_loop_go_round_between_two_steps(
+    monkeypatch: pytest.MonkeyPatch, steps: Steps
+) -> None:
+    paused: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        TimeSlices, "pause", lambda _: paused.append((threading.current_thread().name, len(steps.tokens)))
+    )
+    async with tiny() as upstream:
+        await ask(upstream, plain_request("x", max_output_tokens=4))
+    assert {name for name, _ in paused} == {"segue-local-model"}
+    assert len({computed for _, computed in paused}) >= 4

@@ -56,7 +56,7 @@ def judge(outcome: Outcome, *, most_mib: int, of: float = 0.99, noise_s: float =
 async def test_neighbours_of_a_hostile_tenant_feel_nothing(tmp_path: Path) -> None:
     """Four attacks at once, for a moment, on a machine that runs other tests as well."""
     others = neighbours("http", "websocket", "tunnel", interval_s=0.05)
-    async with trial(tmp_path, others) as run:
+    async with trial(tmp_path, others, beside_others=True) as run:
         judge(await run.run(QUICK, rounds=1, alone_s=1.0, attacked_s=1.5), most_mib=300, of=0.5, noise_s=0.25)
 
 

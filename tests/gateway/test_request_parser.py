@@ -10,10 +10,10 @@ import pytest
 
 from segue.gateway import request_parser
 from segue.gateway.request_parser import LARGE_BYTES, RequestParser
-from segue.gateway.time_slices import TimeSlices
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import RequestLimits
 from segue.protocol.requests import Create
+from segue.upstreams.time_slices import TimeSlices
 
 
 def body(size: int = 0, **fields: object) -> bytes:

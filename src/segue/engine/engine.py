@@ -70,9 +70,12 @@ class Engine:
         """How many turns wait for others to end."""
         return self._queue.waiting
 
-    def start(self, ready: Callable[[Unavailable | None], None]) -> None:
-        """Start the thread, which loads the model and then calls `ready`, with the reason if it cannot."""
-        self._thread = Thread(target=self._run, args=(ready,), name="segue-local-model")
+    def start(self, ready: Callable[[Unavailable | None], None], *, pause: Callable[[], None] = lambda: None) -> None:
+        """Start the thread, which loads the model and then calls `ready`, with the reason if it cannot.
+
+        It calls `pause` behind each step, so that others have the interpreter, too.
+        """
+        self._thread = Thread(target=self._run, args=(ready, pause), name="segue-local-model")
         self._thread.start()
 
     def check_place(self, tenant: str) -> None:
@@ -148,7 +151,7 @@ class Engine:
             assert self._model is not None, "a step is computed on a loaded model"
             self._model.interrupt()
 
-    def _run(self, ready: Callable[[Unavailable | None], None]) -> None:
+    def _run(self, ready: Callable[[Unavailable | None], None], pause: Callable[[], None]) -> None:
         try:
             model = LoadedModel(self._file)
             try:
@@ -166,12 +169,12 @@ class Engine:
         self._model = model
         ready(None)
         try:
-            self._work(worker)
+            self._work(worker, pause)
         finally:
             self._end(worker)
             model.close()
 
-    def _work(self, worker: Worker) -> None:
+    def _work(self, worker: Worker, pause: Callable[[], None]) -> None:
         while True:
             with self._changed:
                 due_in_s = worker.due_in_s
@@ -187,6 +190,7 @@ class Engine:
             for action in actions:
                 _guarded(worker, action)
             _guarded(worker, Worker.step)
+            pause()
 
     def _end(self, worker: Worker) -> None:
         """End all jobs that run or wait with a problem."""

@@ -33,6 +33,7 @@ from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Failure, Usage, usage
 from segue.upstreams.admission import AdmissionQueue
 from segue.upstreams.interface import Batch, UpstreamRequest
+from segue.upstreams.time_slices import TimeSlices
 
 T = TypeVar("T")
 
@@ -98,7 +99,8 @@ class LocalUpstream:
         """Load the model. Raises `Unavailable` if that fails; `aclose` is then not needed, but does no harm."""
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[Unavailable | None] = loop.create_future()
-        self._engine.start(lambda reason: _call(loop, lambda: _settle(loaded, reason)))
+        pause = TimeSlices(loop).pause
+        self._engine.start(lambda reason: _call(loop, lambda: _settle(loaded, reason)), pause=pause)
         try:
             reason = await loaded
         except asyncio.CancelledError:

@@ -14,12 +14,12 @@ import msgspec
 
 from segue.dialects.doors import Door, DoorRequest, Speaks
 from segue.dialects.messages.threads import may_have_thread, previous_message
-from segue.gateway.time_slices import TimeSlices
 from segue.protocol.codec import is_utf8
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import RequestLimits
 from segue.protocol.requests import ClientMessage, Create, parse_create, parse_message
 from segue.upstreams.admission import AdmissionQueue
+from segue.upstreams.time_slices import TimeSlices
 
 T = TypeVar("T")
 

@@ -1,4 +1,6 @@
-"""`python -m tests.faults.isolation.hostile KEY`: a hostile tenant and its provider, in a process of their own.
+"""`python -m tests.faults.isolation.hostile KEY WAY`: a hostile tenant and its provider, in a process of their own.
+
+`WAY` is how it gives way to others on this machine: `idle` or `nice`.
 
 It prints the port of the provider. Each line of standard input is a JSON list: the address of the gateway, the
 pace, and the names of the attacks to go on with from then on, if any.
@@ -30,21 +32,21 @@ def _say(what: object) -> None:
     sys.stdout.flush()
 
 
-def _give_way() -> None:
-    """Take only processor time that nobody else on this machine wants.
+def _give_way(way: str) -> None:
+    """Take only processor time that nobody else on this machine wants, or less than others.
 
     A hostile tenant sits at another machine. Here it would take the two cores from the gateway and its neighbours, and
-    they would be judged by that.
+    they would be judged by that. But where other tests run too, it would get nothing at all.
     """
-    os.nice(19)
-    if sys.platform == "linux":
+    os.nice(10)
+    if way == "idle" and sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
-async def _main(key: str) -> None:
+async def _main(key: str, way: str) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    _give_way()
+    _give_way(way)
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
@@ -63,4 +65,4 @@ async def _main(key: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_main(sys.argv[1]))
+    uvloop.run(_main(*sys.argv[1:]))

@@ -259,6 +259,18 @@ bases_bytes = 16777216
 """
 
 
+#: A tiny model that takes from the machine what a real one does: one of its two cores, of which the event loop and the
+#: neighbours have the other, and a cache of as many cells. To change a sequence takes the longer, the more there are.
+_MODEL = """
+[[upstream]]
+name = "tiny"
+dialect = "local"
+models = ["tiny"]
+threads = 1
+kv_bytes = 4194304
+"""
+
+
 def configuration(provider_port: int, neighbours: Sequence[Neighbour], model: Path | None) -> str:
     """Return the configuration of the gateway under attack."""
     own = f"http://127.0.0.1:{provider_port}"
@@ -276,7 +288,7 @@ def configuration(provider_port: int, neighbours: Sequence[Neighbour], model: Pa
         "idle_timeout_s = 1.0\nattempts = 1\n"
     )
     if model is not None:
-        parts.append(f'[[upstream]]\nname = "tiny"\ndialect = "local"\nmodel_file = "{model}"\nmodels = ["tiny"]\n')
+        parts.append(f'{_MODEL}model_file = "{model}"\n')
     return "\n".join(parts)
 
 
@@ -285,8 +297,10 @@ def _sha256(key: str) -> str:
 
 
 @asynccontextmanager
-async def trial(folder: Path, neighbours: Sequence[Neighbour], *, model: Path | None = None) -> AsyncIterator[Trial]:
-    """Start all processes."""
+async def trial(
+    folder: Path, neighbours: Sequence[Neighbour], *, model: Path | None = None, beside_others: bool = False
+) -> AsyncIterator[Trial]:
+    """Start all processes. `beside_others`: other programs use the machine."""
     async with AsyncExitStack() as stack:
 
         async def start(*command: str, log: str) -> _Process:
@@ -310,7 +324,7 @@ async def trial(folder: Path, neighbours: Sequence[Neighbour], *, model: Path | 
             return process
 
         here = "tests.faults.isolation"
-        hostile = await start(f"{here}.hostile", HOSTILE_KEY, log="hostile.log")
+        hostile = await start(f"{here}.hostile", HOSTILE_KEY, "nice" if beside_others else "idle", log="hostile.log")
         port = int(await hostile.line())
         config = folder / "segue.toml"
         config.write_text(configuration(port, neighbours, model), "utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from segue.gateway.time_slices import TimeSlices
+from segue.upstreams.time_slices import TimeSlices
 
 
 async def test_what_is_ready_in_the_loop_is_done_between_two_slices() -> None:
