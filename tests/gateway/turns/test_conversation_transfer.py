@@ -140,7 +140,9 @@ async def test_a_large_file_is_read_beside_the_event_loop(monkeypatch: pytest.Mo
 async def test_a_turn_is_written_as_a_request() -> None:
     async with parts() as services:
         made = await chain(services)
-        written = await transfer(services).stateless_request(TENANT, made[2], "chat")
+        written = await transfer(services).stateless_request(
+            TENANT, made[2], "chat", compactions=services.executor.compactions
+        )
         said = [one["content"] for one in json.loads(bytes(written.body))["messages"] if one["role"] == "user"]
         assert said == ["turn 0", "turn 1", "turn 2"]
 

@@ -57,7 +57,9 @@ class TransferRoutes:
         if asked is None:
             body = await self._transfer.export(principal.tenant, response_id)
         elif asked in _DIALECTS:
-            found = await self._transfer.stateless_request(principal.tenant, response_id, _DIALECTS[asked])
+            found = await self._transfer.stateless_request(
+                principal.tenant, response_id, _DIALECTS[asked], compactions=services.executor.compactions
+            )
             body = encode(found)
         else:
             message = f"Invalid value for 'as': one of {', '.join(_DIALECTS)}; without it, a file."

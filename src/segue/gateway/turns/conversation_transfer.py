@@ -16,6 +16,7 @@ import msgspec
 from segue.config import ProviderDialect
 from segue.gateway.quotas.storage_quota import StorageQuota
 from segue.gateway.request_parser import LARGE_BYTES
+from segue.gateway.turns.compaction import Compactions
 from segue.gateway.turns.stateless_request import StatelessRequest, write_request
 from segue.history.conversation_file import (
     Imported,
@@ -95,12 +96,12 @@ class ConversationTransfer:
             return await asyncio.to_thread(write_conversation, living(links, records), now, named)
 
     async def stateless_request(
-        self, tenant: str, response_id: ResponseId, dialect: ProviderDialect
+        self, tenant: str, response_id: ResponseId, dialect: ProviderDialect, *, compactions: Compactions
     ) -> StatelessRequest:
         """Return the request that made a response as one that needs no gateway. Raises `Refused`."""
         records = await self._read(tenant, response_id)
         async with self._queue.permit(tenant):
-            written = await asyncio.to_thread(write_request, records, dialect)
+            written = await asyncio.to_thread(write_request, records, dialect, compactions)
         if isinstance(written, Problem):
             raise Refused(written)
         return written
