@@ -44,7 +44,7 @@ from segue.gateway.app import Gateway
 from segue.gateway.error_mapping import socket_reply
 from segue.gateway.listener_profile import listener_profile
 from segue.gateway.services import EPOCH_BYTES
-from segue.protocol import lanes, session
+from segue.protocol import lanes, session, steering
 from segue.protocol.capabilities import HEADER, encode_capabilities
 from segue.protocol.compact_events import CompactReader, CompactWriter
 from segue.protocol.events import Ended, Event, OutputWriter
@@ -390,6 +390,15 @@ def phase_table() -> str:
     return table(("a connection that is", "gets", "becomes"), rows)
 
 
+def steering_table() -> str:
+    """Write what becomes of the steers of a lane."""
+    rows = [
+        (code(state.value), code(event.value), code(after.value), "" if action is None else code(action.value))
+        for (state, event), (after, action) in steering.STEERING.items()
+    ]
+    return table(("steers that wait for", "when", "then wait for", "and are asked to"), rows)
+
+
 def session_words() -> str:
     """Write what the inputs and actions mean: the comments behind them in the code."""
     rows: list[Row] = []
@@ -398,6 +407,9 @@ def session_words() -> str:
         ("lane", session.LaneInput),
         ("lane, action", session.Action),
         ("connection", session.PhaseInput),
+        ("steers", steering.SteeringState),
+        ("steers", steering.SteeringInput),
+        ("steers, action", steering.SteeringAction),
     ):
         rows += [(what, code(value), meaning) for value, meaning in _members(enum) if meaning]
     return table(("of a", "word", "meaning"), rows)
@@ -537,6 +549,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "lane-table": lane_table,
     "lane-diagram": lane_diagram,
     "phase-table": phase_table,
+    "steering-table": steering_table,
     "phase-diagram": phase_diagram,
     **tunnel_tables.TABLES,
 }
