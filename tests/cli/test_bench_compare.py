@@ -63,7 +63,19 @@ def test_an_arm_that_failed_fails(command: Command, tmp_path: Path) -> None:
 LISTS = {"agent-tasks.json", "real-agents.json"}
 
 
-@pytest.mark.parametrize("name", sorted({path.name for path in RESULTS.glob("*.json")} - LISTS))
+#: A second or two are spent on drawing the table of a file that is larger.
+LARGE_BYTES = 80_000
+
+
+def published() -> list[object]:
+    files = {path.name: path.stat().st_size for path in RESULTS.glob("*.json") if path.name not in LISTS}
+    return [
+        pytest.param(name, marks=[pytest.mark.deep] if size > LARGE_BYTES else [])
+        for name, size in sorted(files.items())
+    ]
+
+
+@pytest.mark.parametrize("name", published())
 def test_every_published_file_is_the_same_as_itself(name: str, command: Command, tmp_path: Path) -> None:
     shutil.copy(RESULTS / name, tmp_path / "a.json")
     status, printed, told = command("bench", "compare", "a.json", "a.json", "--fail-over", "0", "--json", "out.json")
