@@ -51,15 +51,24 @@ def sessions() -> str:
     """Return the bytes on the wire of agent sessions, per path."""
     reports = [read_result(f"table-{name}.json") for name in SESSIONS]
     heads = ["way", *(f"{report.settings['session']}: {what}" for report in reports for what in ("sent", "saved"))]
+    known = [{arm.name: arm for arm in report.arms} for report in reports]
     rows = [
-        [_way(arms[0]), *(cell for report, arm in zip(reports, arms, strict=True) for cell in _sent(report, arm))]
-        for arms in zip(*(report.arms for report in reports), strict=True)
+        [
+            _way(arm),
+            *(
+                cell
+                for report, arms in zip(reports, known, strict=True)
+                for cell in (_sent(report, arms[arm.name]) if arm.name in arms else ["", ""])
+            ),
+        ]
+        for arm in max((report.arms for report in reports), key=len)  # the APIs of some agents have more ways
     ]
     said = (
         f"`segue bench table --session codex --turns {reports[0].settings['turns']}`, and `--session claude-code`: "
         f"generated sessions of the size and shape of these agents' real ones, with {reports[0].settings['turns']} "
         "requests each. All bytes that the agent's side sends are counted, with heads, frames and acknowledgements. "
-        "Cold is a first day; warm is after an earlier session of the same agent."
+        "Message threads are Anthropic's: as its SDKs use them, and with the tools again as Claude Code does at any "
+        "host but Anthropic's own. Cold is a first day; warm is after an earlier session of the same agent."
     )
     return "\n".join(
         [_row(heads), _row(["---", *["---:"] * (len(heads) - 1)]), *map(_row, rows), "", said, _at(reports[0])]
