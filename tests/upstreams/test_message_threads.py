@@ -16,7 +16,17 @@ from segue.upstreams.group import GroupState, Member, UpstreamGroup
 from segue.upstreams.interface import Secret
 from segue.upstreams.message_threads import LIFETIME_S
 from tests.thread_service import BETA, ThreadService, read, said
-from tests.upstreams.threaded_turns import INSTRUCTIONS, Bench, assistant, bench, result, speak, told_by_item, user
+from tests.upstreams.threaded_turns import (
+    INSTRUCTIONS,
+    Bench,
+    assistant,
+    bench,
+    encode_item,
+    result,
+    speak,
+    told_by_item,
+    user,
+)
 
 Json = dict[str, Any]
 
@@ -38,19 +48,19 @@ async def test_a_chain_is_sent_as_what_is_new_and_read_as_a_whole(monkeypatch: p
         turn, sizes, work = None, list[int](), list[int]()
         for number in range(100):
             before = rendered
-            turn = await one.go_on(turn, user(f"u{number:03d} " + "x" * 500))
+            turn = await one.go_on(turn, user(f"u{number:03d} " + "x" * 100))
             sizes.append(one.service.requests[-1][1])
             work.append(rendered - before)
         assert one.kinds == ["create"] + ["continue"] * 99
-        assert max(sizes[1:]) == min(sizes[1:]) < 800
+        assert max(sizes[1:]) == min(sizes[1:]) < 400
         assert set(work[1:]) == {3}, "what the last turn said and heard, and what is new"
         told = said(one.service.prompts[-1])
         assert [text[:4] for role, text in told if role == "user"] == [f"u{number:03d}" for number in range(100)]
         assert [text for role, text in told if role == "assistant"] == [f"r{number}" for number in range(1, 100)]
         assert read(one.service.prompts[-1]) == INSTRUCTIONS
         assert (one.counts.hits, one.counts.replays) == (99, {})
-        whole = sum(500 * number for number in range(1, 100))
-        assert whole < one.counts.saved_bytes < 1.5 * whole
+        whole = sum(100 * number for number in range(1, 100))
+        assert whole < one.counts.saved_bytes < 3 * whole
 
 
 async def test_a_continuation_has_every_setting_again_but_not_what_the_thread_keeps() -> None:
@@ -90,8 +100,21 @@ async def test_a_turn_that_nobody_can_continue_begins_no_thread() -> None:
         assert one.kinds == ["stateless"]
         turn = await one.go_on(await one.go_on(None, user("u1")), user("u2"), held=False)
         assert one.kinds == ["stateless", "create", "continue"]
+        await one.go_on(turn, user("u3"), held=False)
+        one.service.faults += ["500", "500"]
+        assert await one.fails(turn, user("u3"), held=False) == "upstream_error"
+        assert one.kinds[3:] == ["stateless"] * 3
         await one.go_on(turn, user("u3"))
         assert one.kinds[-1] == "create"
+
+
+async def test_what_cannot_be_said_leaves_the_thread_as_it_was() -> None:
+    async with bench() as one:
+        turn = await one.two()
+        odd = encode_item({"type": "compaction", "encrypted_content": "x"})
+        assert await one.fails(turn, odd) == "invalid_encrypted_content"
+        await one.go_on(turn, user("u3"))
+        assert one.kinds[2:] == ["continue"]
 
 
 async def test_zero_retention_and_no_threads_at_all() -> None:
@@ -158,6 +181,7 @@ async def test_a_history_that_is_not_what_the_upstream_has(change: str) -> None:
                 asked = {"tenant": "bob"}
         await again(one, items, user("u2"), **asked)
         assert one.kinds[-1] == "create"
+        assert not one.counts.replays["history"], "what was found there was the right one"
         expected = [text for item in items for _, text in told_by_item(item)]
         assert [text for _, text in said(one.service.prompts[-1])] == [*expected, "u2"]
 
@@ -451,8 +475,11 @@ async def test_an_erased_tenant_has_no_threads() -> None:
     async with bench() as one:
         turn = await one.two()
         one.upstream.forget_tenant("ann")
-        await one.go_on(turn, user("u3"))
-        assert one.kinds[-1] == "create"
+        turn = await one.go_on(turn, user("u3"))
+        items = await again(one, [user("u0"), assistant("r0")], user("u1"))
+        one.upstream.forget_tenant("ann")
+        await again(one, items, user("u2"))
+        assert one.kinds[2:] == ["create"] * 3
 
 
 # ------------------------------------------------------------------------------------------------- a server on trial

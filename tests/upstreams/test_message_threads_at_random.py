@@ -107,6 +107,7 @@ class Untrusted(Conversations):
     trusted = False
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("machine", [Conversations, Untrusted])
 def test_no_answer_is_given_without_the_history(machine: type[Conversations]) -> None:
     run_state_machine_as_test(

@@ -116,10 +116,10 @@ class Bench:
         assert turn is not None, ended
         return turn
 
-    async def fails(self, parent: Turn, *items: Item) -> str:
+    async def fails(self, parent: Turn, *items: Item, **changed: Any) -> str:  # noqa: ANN401 - any setting
         """Run a turn that comes to nothing; return its code."""
         try:
-            turn, ended = await self.run(self.ask(parent, *items))
+            turn, ended = await self.run(self.ask(parent, *items, **changed))
         except Refused as refused:
             return refused.problem.code
         assert turn is None

@@ -335,10 +335,9 @@ def _continue(
 def _replayed(whole: RenderedTurn[OpenMessageBlocks]) -> ReplayedHistory | None:
     """Read what a history that was rendered as one says of its last reply; None if it does not end in a reply and more.
 
-    The user's last closed message is the one before that reply.
+    The user's last closed message is the one before that reply. A reply that is still open is not followed by anything.
     """
-    run = whole.state.open
-    if whole.mark < 0 or run.said or not (run.results or run.others):
+    if whole.mark < 0:
         return None
     end = whole.mark + len(MESSAGE_END)
     said = digest_of_message(whole.closed[end:].removesuffix(b","))
