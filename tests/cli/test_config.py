@@ -47,7 +47,7 @@ def test_each_setting_is_shown_with_its_source_and_no_secret(
     assert settings["sidecar.cache_dir"] == '"" (default)'
     assert "\x1b" not in printed
     assert "\u202e" not in printed
-    assert "secret" not in printed
+    assert "sk-secret" not in printed
     told = json.loads(command("config", "show", "--json", "--config", "segue.toml")[1])
     assert told["file"] == "segue.toml"
     port = next(one for one in told["settings"] if one["name"] == "sidecar.port")

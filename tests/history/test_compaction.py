@@ -74,6 +74,7 @@ def test_the_newest_compaction_is_found() -> None:
     assert find_newest(items) == NewestCompaction(2, "sealed 2")
     assert find_newest(items[:2]) == NewestCompaction(0, "sealed 1")
     assert find_newest([REASONING, CALL]) is None
+    assert find_newest([item(type="compaction", encrypted_content=7)]) == NewestCompaction(0, "")
     assert find_newest([]) is None
 
 

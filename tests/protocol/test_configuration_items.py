@@ -60,6 +60,11 @@ def test_a_tool_without_its_name_and_too_many_tools_are_refused() -> None:
     assert many.param == "tools"
 
 
+def test_an_item_that_nobody_has_checked_is_a_problem() -> None:
+    """As of a turn that an earlier version has stored."""
+    assert isinstance(with_updates(Settings(model="m"), [item(type="additional_tools", tools=7)]), Problem)
+
+
 @pytest.mark.parametrize(
     "bad",
     [

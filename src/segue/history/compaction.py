@@ -16,7 +16,9 @@ from typing import NamedTuple
 import msgspec
 
 from segue.history.chains import CompactedTurn, Turn
+from segue.protocol.codec import decode
 from segue.protocol.items import COMPACTIONS, CONFIGURATION, Item, user_message
+from segue.protocol.problems import Problem
 
 #: No item of a type that stands for others is without it.
 _NAME = b'"compaction'
@@ -68,8 +70,14 @@ def find_newest(items: Sequence[Item]) -> NewestCompaction | None:
     """Return the newest compaction item, if there is one."""
     for place in range(len(items) - 1, -1, -1):
         if may_be_compaction(items[place]) and _heads.decode(items[place]).type in COMPACTIONS:
-            return NewestCompaction(place, _sealed_items.decode(items[place]).encrypted_content)
+            return NewestCompaction(place, _sealed_in(items[place]))
     return None
+
+
+def _sealed_in(item: Item) -> str:
+    """Return what an item holds sealed; nothing, if a provider has made one that holds nothing of the kind."""
+    sealed = decode(item, _sealed_items)
+    return "" if isinstance(sealed, Problem) else sealed.encrypted_content
 
 
 def summary_message(lead: str, summary: str) -> Item:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from segue.protocol.codec import decode
 from segue.protocol.items import CONFIGURATION, Item, key_of
 from segue.protocol.problems import Problem, missing
 from segue.protocol.requests import MOST_TOOLS, NAMED_TOOLS, Settings, too_many_tools
@@ -38,7 +39,12 @@ def updates_in(items: Iterable[Item]) -> tuple[Item, ...]:
 
 def with_updates(settings: Settings, updates: Sequence[Item]) -> Settings | Problem:
     """Return settings with what these items change, the newest last. A tool takes the place of one of its name."""
-    read = [_configuration_items.decode(item) for item in updates]
+    read = []
+    for item in updates:
+        update = decode(item, _configuration_items, "input")
+        if isinstance(update, Problem):  # of a turn that an earlier version has stored, which did not check it
+            return update
+        read.append(update)
     tools = {_key(tool, place): tool for place, tool in enumerate((*settings.tools, *_tools_of(read)))}
     if len(tools) > MOST_TOOLS:
         return too_many_tools(len(tools))

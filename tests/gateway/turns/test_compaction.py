@@ -256,6 +256,15 @@ async def test_a_turn_goes_on_with_the_whole_history_if_that_cannot_be_compacted
     assert len(list(upstream.requests[-1].history.items())) == 5
 
 
+async def test_a_turn_that_is_refused_with_its_summary_never_was() -> None:
+    """So its client can send it again."""
+    refused = Problem("rate_limit_exceeded", "not now")
+    upstream = ScriptedUpstream([ScriptedTurn((Refuse(refused),))] * 2)
+    history = [user("x"), {"role": "assistant", "content": LONG}, user("z")]
+    async with parts(upstream) as services:
+        assert await problem_of(services, input=history, **MANAGED) == refused
+
+
 async def test_an_answer_that_fails_after_a_summary_has_cost_that() -> None:
     upstream = ScriptedUpstream([say("12345678"), ScriptedTurn((Refuse(Problem("rate_limit_exceeded", "no")),))])
     history = [user("x"), {"role": "assistant", "content": LONG}, user("z")]

@@ -225,7 +225,8 @@ class CompactingTurn:
         if self._wanted.only:
             yield (*item, self._end_alone(failure))
             return
-        yield item
+        if item:  # else nothing may have begun yet, and the answer can still be refused
+            yield item
         asked = request if failure is not None else self._answering(request)
         async with aclosing(self._runs.stream(asked)) as batches:
             async for batch in batches:
