@@ -277,7 +277,7 @@ class Create(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
         return hashlib.sha256(b"\0".join((encode(whole), *self.input.items))).digest()
 
 
-class Steer(msgspec.Struct, frozen=True, kw_only=True):
+class Steer(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     """A `response.steer`: input for a running response. It names no lane, since the response decides that."""
 
     previous_response_id: str

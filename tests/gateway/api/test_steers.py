@@ -230,6 +230,23 @@ def _nothing() -> Any:  # noqa: ANN401 - what a conversation begins with
     return NewConversation()
 
 
+async def test_a_steer_counts_in_memory_until_it_is_committed() -> None:
+    gate, second = asyncio.Event(), asyncio.Event()
+    model = ScriptedUpstream([two_items(gate), ScriptedTurn((Say(("x",)), Wait(second)))])
+    async with listening(model) as local, client(local) as one:
+        memory = local.gateway.services.memory
+        target = await one.create()
+        before = memory.size_bytes
+        assert (await one.steer(target, "x" * 100_000))["type"] == "response.steer.accepted"
+        assert memory.size_bytes > before + 100_000
+        await one.steer(target, [{"role": "developer", "content": "x" * 100_000}])
+        gate.set()
+        await one.until("response.created")
+        await until(lambda: memory.size_bytes <= before)
+        second.set()
+        await one.until("response.completed")
+
+
 async def test_an_upstream_that_cannot_stop_there_is_not_steered() -> None:
     gate = asyncio.Event()
     async with listening(_Unstoppable([ScriptedTurn((Say(("x",)), Wait(gate)))])) as local, client(local) as one:

@@ -96,8 +96,7 @@ class ConnectionSteers:
         assert run is not None, "it has given a number"
         self._note_created(target.lane)  # it has, if the steer is for the successor: its client knows its id
         lane = self._lanes.setdefault(target.lane, _SteeredLane(run))
-        kept = msgspec.structs.replace(steer, input=steer.input.copy())  # not the whole message
-        queued = QueuedSteer(f"steer_{self._entropy(_ID_BYTES).hex()}", kept, given.items)
+        queued = QueuedSteer(f"steer_{self._entropy(_ID_BYTES).hex()}", steer, given.items)
         lane.steering.accept(queued)
         await self._send(steer_accepted(queued, number), target.lane)
 
@@ -118,10 +117,17 @@ class ConnectionSteers:
         steered = self._lanes.get(lane)
         return steered is not None and steered.automatic
 
-    async def commit(
+    def committing(
         self, lane: str, batches: AsyncGenerator[Sequence[Event], None]
     ) -> AsyncGenerator[Sequence[Event], None]:
-        """Yield the events of a turn. If it carries steers, they are committed once the first ones were sent."""
+        """Return the events of a turn. If it carries steers, they are committed once the first events were sent."""
+        steered = self._lanes.get(lane)
+        commits = steered is not None and steered.steering.state is SteeringState.COMMITTING
+        return self._commit(lane, batches) if commits else batches
+
+    async def _commit(
+        self, lane: str, batches: AsyncGenerator[Sequence[Event], None]
+    ) -> AsyncGenerator[Sequence[Event], None]:
         async with aclosing(batches):
             async for batch in batches:
                 yield batch

@@ -55,6 +55,9 @@ _log = logging.getLogger("segue.gateway")
 #: The events after which a response can be continued.
 _CONTINUABLE = frozenset({"response.completed", "response.incomplete"})
 
+#: The requests that may wait: their messages count in memory as long as they are there.
+_KEPT = (Create, Steer)
+
 #: OpenAI's servers say so how large a message may be, and Codex sends what is larger over HTTP.
 _MESSAGE_LIMIT = "x-codex-websocket-max-message-bytes"
 
@@ -174,13 +177,13 @@ class WebSocketConnection:
             if parsed is None:
                 await self._close(WSCloseCode.INVALID_TEXT, "not UTF-8")
             else:
-                if isinstance(parsed.request, Create):
+                if isinstance(parsed.request, _KEPT):
                     held.release_with(parsed.request)
                 await self._apply(self._session.receive(text, self._loop.time(), parsed))
         except BaseException:
             held.release()
             raise
-        if parsed is None or not isinstance(parsed.request, Create):
+        if parsed is None or not isinstance(parsed.request, _KEPT):
             held.release()
         return parsed is not None
 
@@ -347,9 +350,9 @@ class WebSocketConnection:
         if request.kept:
             response_id = await background.create(request, caller)
             events = self._follow(lane, response_id, background.follow(tenant, response_id, -1))
-            return events if self._steers is None else self._steers.commit(lane, events)
+            return events if self._steers is None else self._steers.committing(lane, events)
         run = self._runs[lane] = self._services.executor.run(request, caller)
-        return run.events() if self._steers is None else self._steers.commit(lane, run.events())
+        return run.events() if self._steers is None else self._steers.committing(lane, run.events())
 
     async def _follow(
         self, lane: str, response_id: str, batches: AsyncGenerator[Sequence[Event], None]
