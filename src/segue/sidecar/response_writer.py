@@ -185,10 +185,8 @@ class ResponseWriter:
         """Return the next piece of what has come."""
         assert self._decoder is not None, "the reply has begun"
         data = self._exchange.log.read(self._position)
-        if data:
-            self._decoder.feed(data)
-            self._position += len(data)
-        piece = self._decoder.read(PIECE_BYTES)
+        self._position += len(data)
+        piece = self._decoder.read(PIECE_BYTES, data)
         if isinstance(piece, StreamError):
             self._broken = True
             return b""

@@ -535,7 +535,10 @@ class GatewaySession:
                 exchange.head, exchange.prefix = head, prefix
                 self._changed[exchange] = None
             case ReplyData(data=data):
-                self._add_reply_data(exchange, data)
+                exchange.log.write(data)
+                self._changed[exchange] = None
+                if exchange.orphaned:
+                    self._go_on_without_agent(exchange)
             case ExchangeReset(code="not_forwarded") if not exchange.reopened:
                 exchange.reopened = True
                 self._rejected.append(exchange)
@@ -559,11 +562,7 @@ class GatewaySession:
             case _:
                 assert_never(event)
 
-    def _add_reply_data(self, exchange: AgentExchange, data: bytes) -> None:
-        exchange.log.write(data)
-        self._changed[exchange] = None
-        if not exchange.orphaned:
-            return
+    def _go_on_without_agent(self, exchange: AgentExchange) -> None:
         if exchange.log.replayable:
             self.consume_to(exchange, exchange.log.end)
         else:  # no agent can get it from its beginning any more

@@ -286,7 +286,8 @@ class Endpoint(ABC, Generic[X, V]):
             piece = None if exchange is None else exchange.outgoing.take(limit)
             if exchange is None or piece is None:
                 continue
-            self._give_turn(exchange)
+            if exchange.outgoing.has_unsent or exchange.outgoing.finished:
+                self._give_turn(exchange)
             self._on_taken(exchange)
             frame = Data(exchange.number, piece.offset, piece.final, exchange.sends_again, piece.data)
             end = piece.offset + len(piece.data)
@@ -298,18 +299,20 @@ class Endpoint(ABC, Generic[X, V]):
         outgoing.acknowledge(end, final=final)
         if outgoing is not exchange.outgoing:
             return  # the upload was replaced after a MISS
-        self._look_for_room(exchange)
+        if exchange.starved:
+            self._look_for_room(exchange)
         self._on_delivered(exchange)
 
     def _rewind(self, exchange: X, offset: int) -> None:
         """Continue on a new link at the offset that the peer has received."""
         if not exchange.outgoing.rewind(offset):
             raise TunnelViolation("it wants to go on from where nothing is")
-        self._look_for_room(exchange)
+        if exchange.starved:
+            self._look_for_room(exchange)
         self._give_turn(exchange)
 
     def _look_for_room(self, exchange: X) -> None:
-        if exchange.starved and exchange.outgoing.kept_bytes <= BUFFER_BYTES // 2:
+        if exchange.outgoing.kept_bytes <= BUFFER_BYTES // 2:
             exchange.starved = False
             self._tell_writable(exchange)
 

@@ -97,9 +97,10 @@ class CongestionWindow:
 
     def sample(self, rtt_s: float, acked_bytes: int, now: float, *, was_full: bool) -> None:
         """Learn from an acknowledgement: the time that its packet took, and whether the window was full meanwhile."""
-        self._renew_min_rtt(rtt_s, now)
+        if now - self._min_rtt_since > 0.8 * MIN_RTT_LIFETIME_S:
+            self._renew_min_rtt(rtt_s, now)
         self._min_rtt_now_s = min(self._min_rtt_now_s, rtt_s)
-        queued_s = rtt_s - self.min_rtt_s
+        queued_s = rtt_s - min(self._min_rtt_before_s, self._min_rtt_now_s)
         if queued_s < TARGET_QUEUE_S / 2:
             self.size_bytes = min(MAX_BYTES, self.size_bytes + (acked_bytes if was_full else 0))
         elif queued_s > 1.5 * TARGET_QUEUE_S and now >= self._may_shrink_at:
@@ -110,11 +111,7 @@ class CongestionWindow:
         if age_s > MIN_RTT_LIFETIME_S:  # a longer path must not look like a queue for ever
             self._min_rtt_since, self._min_rtt_before_s, self._min_rtt_now_s = now, self._min_rtt_now_s, rtt_s
             self._drained = False
-        elif (
-            age_s > 0.8 * MIN_RTT_LIFETIME_S
-            and not self._drained
-            and self._min_rtt_now_s > self.min_rtt_s + TARGET_QUEUE_S / 4
-        ):
+        elif not self._drained and self._min_rtt_now_s > self.min_rtt_s + TARGET_QUEUE_S / 4:
             self._drained = True
             self._shrink(1 / 4, now + rtt_s)
 

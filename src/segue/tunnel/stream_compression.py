@@ -127,8 +127,13 @@ class StreamDecoder:
         self._fed.clear()
         return rest
 
-    def read(self, max_bytes: int) -> bytes | StreamError:
-        """Return the next bytes, at most `max_bytes`; `b""` if there are no more before the next `feed`."""
+    def read(self, max_bytes: int, data: bytes = b"") -> bytes | StreamError:
+        """Return the next bytes, at most `max_bytes`; `b""` if there are no more before the next `feed`.
+
+        `data` is fed before.
+        """
+        if data:
+            self._fed += data
         if self._error is None and self._expander.eof and self._fed:
             self._error = StreamError("there are bytes after the end of the stream")
         if self._error is not None:
@@ -140,14 +145,14 @@ class StreamDecoder:
             fed = bytes(self._fed)
             self._fed.clear()
         try:
-            data = self._expander.decompress(fed, max_bytes)
+            expanded = self._expander.decompress(fed, max_bytes)
         except zstd.ZstdError as error:
             self._error = StreamError(str(error))
             return self._error
         if self._expander.unused_data:
             # bytes before the end can be read; the next call returns the error
             self._fed += self._expander.unused_data
-        return data
+        return expanded
 
 
 def _as_prefix(prefix: bytes) -> tuple[zstd.ZstdDict, int] | None:

@@ -90,10 +90,10 @@ class Outgoing:
 
     def take(self, limit: int) -> Piece | None:
         """Take the next piece of at most `limit` bytes for the link."""
-        if not self.sendable:
-            return None
         start = self._next - self._kept_from
         stop = min(start + limit, self._limit - self._kept_from, len(self._kept))
+        if stop <= start and not self.sendable:
+            return None
         data = bytes(self._kept[start:stop])
         piece = Piece(self._next, data, self.finished and stop == len(self._kept))
         self._next += len(data)
