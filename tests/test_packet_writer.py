@@ -235,7 +235,7 @@ def test_a_packet_is_one_binary_message(masked: bool) -> None:
     socket = PacketSocket(cast("aiohttp.ClientWebSocketResponse[bool]", Opened()), pipe, masked=masked)
     socket.write(b"x" * MAX_PACKET_BYTES)
     assert bytes(pipe.written[:2]) == (b"\x82\xfe" if masked else b"\x82\x7e")
-    assert pipe.marks == [0]  # a packet is written in the call
+    assert pipe.marks == [MAX_PACKET_BYTES]
     assert (socket.has_room, socket.closed) == (False, False)
     socket.abort()
     assert socket.closed

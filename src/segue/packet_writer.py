@@ -4,9 +4,11 @@
     task = loop.create_task(writer.run())
     ...
     writer.wake()  # there may be something to send
+    writer.write_now()  # and somebody waits for it
 
-While the socket takes what it gets, a wake-up is one call of the event loop and no step of a task: the first event of a
-reply waits for it. When it does not, the task waits for room. Not here: what there is to send (`segue.tunnel`).
+While the socket takes what it gets, a wake-up is one call of the event loop and no step of a task; and what somebody
+waits for is written at once (`write_now`). When the socket is full, the task waits for room. Not here: what there is to
+send (`segue.tunnel`).
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ class PacketSocket:
         self._socket = socket
         self._transport = transport
         self._masked = masked
-        transport.set_write_buffer_limits(high=0)  # uvloop writes in the call what is over the mark, all else later
+        transport.set_write_buffer_limits(high=MAX_PACKET_BYTES)
 
     @property
     def closed(self) -> bool:

@@ -24,8 +24,8 @@ from segue.sidecar.agent_transport import AgentTransport
 from segue.sidecar.packet_protocol import PacketProtocol
 from segue.testing.provider import Answer, ReceivedRequest, provided
 
-GATEWAY_CALLS = 80
-SIDECAR_CALLS = 55
+GATEWAY_CALLS = 76
+SIDECAR_CALLS = 54
 EVENT = b'event: message_start\ndata: {"type":"message_start"}\n\n'
 LINES = tuple(Line(b"X-Line-%d" % number, b"value") for number in range(8))
 REQUEST = b"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\n{}"

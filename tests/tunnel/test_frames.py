@@ -39,6 +39,7 @@ from segue.tunnel.frames import (
     ResetCode,
     Welcome,
     Window,
+    _read_others,
     encode_frame,
     encode_packet,
     pieces,
@@ -277,3 +278,17 @@ def test_an_open_names_only_an_exchange_before_it() -> None:
     for back in (b"\x00", b"\x07", b"\x08"):
         packet = encode_packet([encode_frame(named)[:-1] + back])
         assert read_packet(packet) == BadPacket("an OPEN names the reply of an exchange that cannot be")
+
+
+@settings(max_examples=examples(300))
+@given(
+    st.sampled_from([Data(3, 300, True, False, b"payload"), ReplyFrame(300, True, b"piece", True), Ack(70_000, 3)]),
+    st.integers(0, 12),
+    st.binary(max_size=3),
+    st.binary(max_size=8),
+)
+def test_a_frequent_frame_is_read_as_any_other(frame: Frame, at: int, instead: bytes, behind: bytes) -> None:
+    """Also one that is damaged, or cut off."""
+    whole = encode_frame(frame)
+    content = whole[:at] + instead + whole[at + len(instead) :] + behind
+    assert read_packet(encode_packet([content])) == _read_others(content, 0, [])

@@ -1,8 +1,9 @@
 """One HTTP/1.1 connection to a target (RFC 9112): requests and their answers, one after the other.
 
 An answer that comes before the request is out is read at once, and an answer that nobody asked for (a 408 before the
-server hangs up) is never taken for that to the next request. Not here: what a head means (`segue.http.reply_rules`),
-and when a connection is opened or kept (`pool`).
+server hangs up) is never taken for that to the next request. What comes can be passed on before the task that reads is
+woken (`pass_on`). Not here: what a head means (`segue.http.reply_rules`), and when a connection is opened or kept
+(`pool`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The handler of every request of an agent: it sends the body up as a document, and has the reply written back.
 
 A request that cannot go through the tunnel gets an error that agents understand, or goes straight to the provider if
-the sidecar may do that. Data runs one way: the handler opens an exchange in a session, and what comes back is pulled
+the sidecar may do that. Data runs one way: the handler opens an exchange in a session, and what comes back is taken
 from the exchange (`segue.sidecar.response_writer`). Not here: the connections of agents (`segue.sidecar.listener`), the
 links to gateways (`segue.sidecar.session`), and the encoding of bodies (`segue.sidecar.body_encoder`).
 """

@@ -1,8 +1,8 @@
 """The writer of one reply: it reads the reply from its exchange and writes it to the agent, byte for byte as it comes.
 
-It pulls: it waits until the exchange has changed, writes what is new, and only then lets the gateway send more. It also
-folds the reply on the way. Not here: requests (`segue.sidecar.request_handler`), and WebSockets after their upgrade
-(`segue.sidecar.websocket_relay`).
+It writes what is new in the call that got it (`pass_on`), as long as the agent's socket takes it. A task does what is
+left: it waits for room, ends the reply, and folds it on the way. What was written lets the gateway send more. Not here:
+requests (`segue.sidecar.request_handler`), and WebSockets after their upgrade (`segue.sidecar.websocket_relay`).
 """
 
 from __future__ import annotations

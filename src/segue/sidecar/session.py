@@ -1,8 +1,8 @@
 """One session with a gateway: the exchanges that it carries, and the links that carry them, one after the other.
 
 Data runs one way. To send something, ask the session (`open`, `send`, `consume_to`, `cancel` …). The session writes
-what comes back into the `AgentExchange`; to receive it, wait there and read. The session calls none of its users: it
-sets `attention` when its owner has to act, and the owner then looks.
+what comes back into the `AgentExchange`; to receive it, wait there and read, or let the exchange call you when a packet
+was taken (`pass_on`). The session sets `attention` when its owner has to act, and the owner then looks.
 
 When a link is lost, the session looks for its gateway again, with growing waits. Not here: at which addresses
 (`segue.sidecar.gateway_addresses`), how long exchanges wait for a link (`segue.sidecar.link_status`), which session

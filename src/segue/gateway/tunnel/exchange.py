@@ -1,8 +1,9 @@
 """One exchange at the gateway: collect the upload, rebuild and check the body, forward it once, send the reply back.
 
-The provider is read whether the sidecar is connected or not, as far as the exchange's buffer goes. The request body
-becomes a base when it was rebuilt, and has the folded reply when the exchange is over, however it ended. Not here:
-sockets and frames (`session`), and how a provider is reached (`segue.egress`).
+The provider is read whether the sidecar is connected or not, as far as the exchange's buffer goes. What comes of a
+reply goes on in the call that reads it; a task does the rest. The request body becomes a base when it was rebuilt, and
+has the folded reply when the exchange is over, however it ended. Not here: sockets and frames (`session`), and how a
+provider is reached (`segue.egress`).
 """
 
 from __future__ import annotations
