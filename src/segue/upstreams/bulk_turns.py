@@ -21,6 +21,7 @@ class BulkTurns:
     async def wait(self, tenant: str, size: int) -> None:
         """Wait until a tenant may read its next piece, after one of this size."""
         clock = asyncio.get_running_loop().time
-        due_at = clock() + self._pace.wait_s(tenant, size, clock())
-        async with self._reading.setdefault(tenant, asyncio.Lock()):
-            await asyncio.sleep(max(0.0, due_at - clock()))
+        async with self._reading.setdefault(
+            tenant, asyncio.Lock()
+        ):  # the pace is from one to the next: none catches up
+            await asyncio.sleep(self._pace.wait_s(tenant, size, clock()))

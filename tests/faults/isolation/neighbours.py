@@ -33,7 +33,7 @@ _ENDS = (b'"type":"response.completed"', b'"type":"response.incomplete"')
 #: So many turns continue each other.
 _DEPTH = 10
 _MOST_BYTES = 1 << 20
-_TICK_S = 0.01
+_TICK_S = 0.05
 
 
 class Neighbour(msgspec.Struct, frozen=True):

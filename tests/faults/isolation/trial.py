@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 
@@ -28,6 +29,8 @@ HOSTILE_KEY = "sk-mallory"
 #: What is still under way when an attack ends counts for neither.
 SETTLE_S = 1.0
 DESCRIPTORS = 1024
+#: Where logs are: a gateway's go to a pipe. A file on the disk of its store would make it wait until that is written.
+_MEMORY = "/dev/shm" if sys.platform == "linux" else None  # noqa: S108 - a folder of its own is made there
 #: So often it is looked what the gateway uses: it is busy with a turn at some of them.
 _LOOKS = 10
 
@@ -137,10 +140,10 @@ class _Process:
 
 
 class Trial:
-    """All processes while they run."""
+    """All processes while they run, and the folder of their logs."""
 
-    def __init__(self, folder: Path, gateway: _Process, hostile: _Process, neighbours: _Process, url: str) -> None:
-        self._folder = folder
+    def __init__(self, logs: Path, gateway: _Process, hostile: _Process, neighbours: _Process, url: str) -> None:
+        self._logs = logs
         self._gateway = gateway
         self._hostile = hostile
         self._neighbours = neighbours
@@ -200,7 +203,7 @@ class Trial:
         return Usage(self._gateway.resident_bytes(), self._gateway.descriptors(), await self._tasks())
 
     async def _tasks(self) -> int:
-        log = self._folder / "gateway.log"
+        log = self._logs / "gateway.log"
         told = len(log.read_text("utf-8"))
         os.kill(self._gateway.pid, signal.SIGUSR1)
         await until(lambda: "tasks=" in log.read_text("utf-8")[told:])
@@ -302,11 +305,12 @@ async def trial(
 ) -> AsyncIterator[Trial]:
     """Start all processes. `beside_others`: other programs use the machine."""
     async with AsyncExitStack() as stack:
+        logs = Path(stack.enter_context(TemporaryDirectory(dir=_MEMORY)))
 
         async def start(*command: str, log: str) -> _Process:
             kept = {name: value for name, value in os.environ.items() if not name.startswith("SEGUE_")}
             places = {"HOME": str(folder), "TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
-            with (folder / log).open("ab") as stderr:
+            with (logs / log).open("ab") as stderr:
                 process = _Process(
                     await asyncio.create_subprocess_exec(
                         sys.executable,
@@ -334,4 +338,4 @@ async def trial(
         plan = msgspec.json.encode(Plan(url, list(neighbours))).decode()
         living = await start(f"{here}.neighbours", plan, log="neighbours.log")
         assert await living.line() == "ready\n"
-        yield Trial(folder, gateway, hostile, living, url)
+        yield Trial(logs, gateway, hostile, living, url)
