@@ -103,8 +103,8 @@ class MessageThreads:
             self._replayed.keep(tenant, _key(held.messages, held.reply.content), held, used_at=held.used_at)
 
     def is_trusted(self, model: str) -> bool:
-        """Tell whether the server is known not to ignore the field `thread`."""
-        return self._trusted or self._proven.get(model) is not None
+        """Tell whether the server is known not to ignore the field `thread`. For any thread: it changes nothing."""
+        return self._trusted or self._proven.peek(model) is not None
 
     def trust(self, model: str) -> None:
         """Note that the server has looked for a reply, and told that it is not there."""
