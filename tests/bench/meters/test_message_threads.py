@@ -93,6 +93,7 @@ async def test_a_turn_that_continues_has_what_is_new_and_the_server_keeps_the_re
         assert kinds[:2] == ["response.created", "response.in_progress"]
         assert second[0]["response"]["store"] is True  # so that the library continues it
         begun, continued = (json.loads(request.body or b"") for request in provider.requests)
+        assert {request.connection for request in provider.requests} == {0}
         head = provider.requests[1].raw_head
     assert begun.pop("thread") == {"type": "create"}
     assert begun == {

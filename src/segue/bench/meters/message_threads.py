@@ -27,7 +27,7 @@ from segue.client.transports.interface import Connected, EventStream, TransportF
 from segue.dialects.messages.stream import MessagesDecoder
 from segue.http.sse import SseEvent, SseReader
 from segue.http_client.body import JsonBody
-from segue.http_client.reply_body import read_piece
+from segue.http_client.reply_body import read_piece, read_start
 from segue.http_client.wire_meter import WireMeter
 from segue.protocol.codec import UNREADABLE
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
@@ -41,6 +41,8 @@ THREAD_HEADERS = (("anthropic-version", "2023-06-01"), ("anthropic-beta", "messa
 _MAX_TOKENS = 4096
 _OK = 200
 _STREAM = "text/event-stream"
+#: How long the end of a stream may take to come after its last event, and how much may come.
+_TAIL_S, _MOST_TAIL_BYTES = 2.0, 64 * 1024
 _PROVIDER = "bench"
 
 Json = dict[str, Any]
@@ -192,7 +194,9 @@ class _ThreadStream:
         return self._ready.popleft()
 
     async def aclose(self) -> None:
-        """Stop reading; break the connection if the answer has not ended."""
+        """Stop reading. The connection serves the next request if the answer has ended; else it is broken."""
+        if self._over:
+            await read_start(self._response, limit=_MOST_TAIL_BYTES, patience_s=_TAIL_S)
         self._response.release()
 
     async def _read(self) -> None:
