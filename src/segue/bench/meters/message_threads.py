@@ -205,8 +205,10 @@ class _ThreadStream:
             async with asyncio.timeout(settings.idle_timeout_s):
                 piece = await read_piece(self._response.content)
         except (OSError, aiohttp.ClientError) as error:
+            self._response.close()
             raise TransportFault(fault_of(error, "http")) from error
         if not piece or self._reader.overflowed:
+            self._response.close()
             raise TransportFault(TurnFault(kind="stream_ended", transport="http"))
         for event in self._reader.feed(piece):
             self._take(event)
