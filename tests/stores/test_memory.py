@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from segue.stores.interface import Store
 from segue.stores.memory import MemoryStore
+from segue.testing.conversation_conformance import CONVERSATION_CHECKS
 from segue.testing.store_conformance import ALICE, BOB, NOW, sample_id, sample_record
 
 
@@ -28,4 +34,12 @@ async def test_a_tombstone_holds_only_what_descendants_need() -> None:
     assert 0 < (await store.size()).size_bytes < 10_000
     assert await store.delete(ALICE, sample_id("leaf"), NOW)
     assert (await store.size()).size_bytes == 0
+    await store.aclose()
+
+
+@pytest.mark.parametrize("check", CONVERSATION_CHECKS, ids=lambda check: check.__name__)
+async def test_conversations_keep_their_rules(check: Callable[[Store], Awaitable[None]]) -> None:
+    """Those of the conformance suite, which runs over all stores in `tests/testing`."""
+    store = MemoryStore()
+    await check(store)
     await store.aclose()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
+import pytest
 
+from segue.stores.interface import Store
 from segue.stores.sqlite import SqliteStore
+from segue.testing.conversation_conformance import CONVERSATION_CHECKS
 from segue.testing.store_samples import ALICE, NOW, sample_conversation, sample_conversation_id, sample_record
 
 TALK = sample_conversation_id("talk")
@@ -30,4 +34,12 @@ async def test_a_turn_of_a_conversation_costs_its_delta(tmp_path: Path) -> None:
     assert chain is not None
     assert len(chain) == 200
     assert len(statements) == 1
+    await store.aclose()
+
+
+@pytest.mark.parametrize("check", CONVERSATION_CHECKS, ids=lambda check: check.__name__)
+async def test_conversations_keep_their_rules(check: Callable[[Store], Awaitable[None]], tmp_path: Path) -> None:
+    """Those of the conformance suite, which runs over all stores in `tests/testing`."""
+    store = await SqliteStore.open(tmp_path / "segue.db", synchronous="NORMAL")
+    await check(store)
     await store.aclose()
