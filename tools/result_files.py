@@ -79,7 +79,7 @@ RESULT_FILES = (
         shown_by=("dialect-figures",),
         charts=("CPU per turn by depth",),
         without_turns=True,
-        about_s=57,
+        about_s=48,
     ),
     ResultFile(
         name="tunnel.json",
@@ -133,7 +133,7 @@ RESULT_FILES = (
         "(https://www.infoq.com/articles/ai-agent-transport-layer/) come to.",
         subject="Ten turns of 3.2 KB",
         charts=("Bytes sent so far",),
-        about_s=58,
+        about_s=64,
     ),
     ResultFile(
         name="arms-loop-12.json",
@@ -142,7 +142,7 @@ RESULT_FILES = (
         heading="A loop of tools",
         words="Twelve rounds with results of 2 KB, on the same arms. [Arms](../reference/arms.md) says what each is.",
         tables=("Arms", "Bytes", "Figures"),
-        about_s=23,
+        about_s=25,
     ),
     *(
         ResultFile(
@@ -152,7 +152,7 @@ RESULT_FILES = (
             heading=f"The agent at work: {task}",
             words=f"{TASKS[task].capitalize()}: segue's own agent, with real tools, on the same arms.",
             tables=("Arms", "Bytes", "Times"),
-            about_s=27,
+            about_s=30,
         )
         for task in TASKS
     ),
@@ -199,7 +199,7 @@ RESULT_FILES = (
         "first turn.",
         subject="Where the state is",
         tables=("Arms", "Bytes", "Times", "Figures"),
-        about_s=36,
+        about_s=41,
     ),
     ResultFile(
         name="capacity.json",

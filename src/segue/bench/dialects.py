@@ -42,7 +42,7 @@ class DialectBenchSettings(msgspec.Struct, frozen=True, kw_only=True):
     text_bytes: int = 300
 
 
-FULL = DialectBenchSettings(rounds=9, turns=40)
+FULL = DialectBenchSettings(rounds=5, turns=40)
 QUICK = DialectBenchSettings(rounds=3, turns=20)
 
 

@@ -69,7 +69,7 @@ ROWS = (
         name="message threads",
         state="the server's memory, instructions and tools too",
         arm=THREADS,
-        at_most="5 minutes after the last request",
+        at_most="at most 5 minutes after the last request",
     ),
     SpectrumRow(
         name="sidecar", state="the client; bytes, as a cache, at both ends", arm=COLD, lasts="as long as the client"
