@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # the package ships no types
 
+from segue.engine.grammar import schema_normalizer
 from segue.engine.grammar.json_schema import GrammarError, Schema
 from segue.engine.grammar.lark import LarkGrammar
 from segue.engine.grammar.schema_normalizer import SchemaNormalizer
@@ -561,3 +562,17 @@ def test_what_is_made_is_flat() -> None:
             "s1": {"type": "string"},
         },
     }
+
+
+def test_names_that_are_too_many_are_not_written_to_be_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That alone would hold up other turns."""
+    names = [f"{number:050}" for number in range(20_000)]
+
+    def write(value: object) -> str:
+        raise AssertionError(f"{value!r} is written")
+
+    monkeypatch.setattr(schema_normalizer, "to_json", write)
+    with pytest.raises(GrammarError, match="too large, all together"):
+        SchemaNormalizer().normalize({"enum": names})
+    monkeypatch.undo()
+    assert SchemaNormalizer().normalize({"enum": names[:1] * 30_000})

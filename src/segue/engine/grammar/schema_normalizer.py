@@ -70,6 +70,7 @@ _SHORT = 500  # what is kept of the last trials is bounded
 _UNSATISFIABLE = "Unsatisfiable schema"
 
 _Key = tuple[int, int]
+_write = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class SchemaNormalizer:
@@ -197,8 +198,10 @@ class _Definitions:
             raise GrammarError("an enum is a list with something in it")
         if _is_deep(values):
             raise GrammarError("something in the schema is nested too deeply")
+        texts = sum(len(text) + len('""') for text in {value for value in values if isinstance(value, str)})
+        self._spend(texts)  # before they are written: thousands of them take long
         different = {to_json(value): value for value in values}
-        self._spend(sum(map(len, different)))
+        self._spend(sum(map(len, different)) - texts)
         return {"enum": list(different.values())}
 
     def _any_of(self, found: list[Any], besides: Schema, document: Schema) -> dict[str, Any]:
@@ -311,7 +314,7 @@ class _Definitions:
 
 def to_json(value: Any) -> str:  # noqa: ANN401 - any JSON value
     """Write a value as JSON."""
-    return json.dumps(value, ensure_ascii=False)
+    return _write(value)
 
 
 def _is_deep(value: Any) -> bool:  # noqa: ANN401 - any JSON value
