@@ -65,9 +65,16 @@ def egress_error(error: Exception, target: str, *, sent: bool, answered: bool = 
     """Return the error of this package for one of `NETWORK_ERRORS`. `answered`: the head of the answer has arrived."""
     _, before, after, words = next(row for row in _TABLE if isinstance(error, row[0]))
     if isinstance(error, httpcore.ConnectError):
-        words = f"{words}: {connection_failure(error)}"
+        words = f"{words}: {_reason_of(error)}"
     elif answered and after == "upstream_truncated":
         words = "ended the connection in the middle of its answer"
     elif sent and before == "upstream_closed":
         words = f"{words} before it answered; it may have carried the request out all the same"
     return EgressError(after if answered else before, f"{target} {words}", sent=sent and before != "invalid_request")
+
+
+def _reason_of(error: httpcore.ConnectError) -> str:
+    """Say why there is no connection; what a proxy on the way has done stands in the cause, without a number."""
+    cause = error.__cause__
+    told = cause.strerror if isinstance(cause, OSError) and cause.errno == 0 else None
+    return told or str(connection_failure(error))
