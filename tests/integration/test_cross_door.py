@@ -6,15 +6,22 @@ the conversation, each time.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
 import aiohttp
+import msgspec
 import pytest
 
+from segue.config import UpstreamConfig
 from segue.testing.response_schemas import Json
-from tests.integration.cases import CaseProvider, Said, Step, case_provider, transcript
+from segue.testing.responses_rules import OPENAI, playing
+from segue.testing.responses_server import responding
+from tests.integration.cases import CaseProvider, Said, Step, case_provider, transcript, write
 from tests.integration.providers import Api, gateway, upstream
+from tests.thread_service import ThreadService
+from tests.upstreams.provider import providing
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 URL = f"data:image/png;base64,{PIXEL}"
@@ -166,3 +173,84 @@ async def test_each_upstream_of_a_conversation_is_sent_all_of_it(thinker: Api, o
     assert asked_of(second) == [[*ASKED, *ANSWERED]]
     assert asked_of(third) == [[*ASKED, *ANSWERED, *MORE]]
     assert not any(b"segue:1:" in raw for server in (own, second, third) for raw in server.raw)
+
+
+# --- providers that hold what they were sent -------------------------------------------------------------------------
+
+
+class Holding(NamedTuple):
+    """A provider that holds what it was sent: its settings, what its model read, and how often it was sent a part."""
+
+    settings: Json
+    read: Callable[[], list[list[Said]]]
+    parts: Callable[[], int]
+
+
+@asynccontextmanager
+async def threaded(steps: Sequence[Step]) -> AsyncIterator[Holding]:
+    """A server of Messages that keeps message threads."""
+
+    def reply(prompt: Json) -> list[Json]:
+        blocks: list[Json] = write("messages", steps[prompt["count"] - 1], f"crossing_{prompt['count']}")
+        return blocks
+
+    service = ThreadService(reply)
+    async with providing(service.play) as provider:
+        yield Holding(
+            {"dialect": "messages", "message_threads": True, "base_url": f"{provider.url}/v1"},
+            lambda: [transcript("messages", prompt) for prompt in service.prompts],
+            lambda: sum(kept.continued for kept in service.kept.values()),
+        )
+    assert service.violations == []
+
+
+@asynccontextmanager
+async def connected(steps: Sequence[Step]) -> AsyncIterator[Holding]:
+    """A server of Responses in WebSocket mode."""
+    turns = [write("responses", step, f"crossing_{number}") for number, step in enumerate(steps, 1)]
+    async with responding(OPENAI, model=playing(*turns)) as server:
+        yield Holding(
+            {"dialect": "responses", "transport": "websocket", "base_url": server.base_url},
+            lambda: [transcript("responses", {"input": run.history}) for run in server.executions],
+            lambda: sum("previous_response_id" in one.create for one in server.creates),
+        )
+
+
+@pytest.mark.parametrize("holding", [threaded, connected])
+async def test_a_provider_that_holds_the_conversation_has_read_all_of_it(
+    holding: Callable[[Sequence[Step]], Any],
+) -> None:
+    """It is sent what is new where it can be, and the whole conversation where a door changes what was agreed on."""
+    steps = [STEPS[0], *(Step(words) for words in ("4 degrees.", "It is.", "Not to me.", "Always.", "Bye."))]
+    result = {"type": "function_call_output", "call_id": "call_1", "output": "4 degrees"}
+    image = {"type": "input_image", "image_url": URL}
+    async with holding(steps) as provider:
+        up = msgspec.convert({"name": "one", "models": ["m"], **provider.settings}, UpstreamConfig)
+        async with gateway(up) as url, aiohttp.ClientSession(url) as session:
+            walk = Walk(session, "m")
+            first = await walk.respond(user_item(text(QUESTION), image))
+            second = await walk.respond(result, previous_response_id=first["id"])
+            third = await walk.go_on(second["id"], {"type": "text", "text": NEXT})
+            fourth = await walk.go_on(third["id"], {"type": "text", "text": "Really?"})
+            parts = [{"type": "text", "text": QUESTION}, {"type": "image_url", "image_url": {"url": URL}}]
+            words = (NEXT, "It is.", "Really?", "Not to me.", LAST)
+            fifth = await walk.complete(
+                {"role": "user", "content": parts},
+                as_chat(first),
+                {"role": "tool", "tool_call_id": "call_1", "content": "4 degrees"},
+                as_chat(second),
+                *({"role": ("user", "assistant")[place % 2], "content": said} for place, said in enumerate(words)),
+            )
+            assert fifth["content"] == "Always."
+            asked = (user_item(text(LAST)), {"type": "message", "role": "assistant", "content": "Always."})
+            last = await walk.respond(*asked, user_item(text("Bye!")), previous_response_id=fourth["id"], store=False)
+            assert last["output"][-1]["content"][0]["text"] == "Bye."
+        read, sent_in_parts = provider.read(), provider.parts()
+    told = [
+        *(*ASKED, THOUGHT, *ANSWERED, ("assistant", "4 degrees.")),
+        *(("user", NEXT), ("assistant", "It is."), ("user", "Really?"), ("assistant", "Not to me.")),
+        *(("user", LAST), ("assistant", "Always."), ("user", "Bye!")),
+    ]
+    assert [told[: len(one)] for one in read] == read
+    assert [len(one) for one in read] == [2, 6, 8, 10, 12, 14]
+    assert sent_in_parts >= 2

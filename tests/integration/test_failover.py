@@ -6,37 +6,41 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
+import msgspec
 import pytest
 
 from segue.config import Config, ServerConfig, UpstreamConfig
 from segue.gateway.app import serving
 from segue.gateway.bootstrap import build_router
+from segue.testing.responses_rules import OPENAI
+from segue.testing.responses_rules import said as answer
+from segue.testing.responses_server import ScriptedResponsesServer
 from segue.upstreams.group import GroupState
 from tests.faults.clients import Http, http, output_text
 from tests.faults.gateways import until
 from tests.integration.providers import model_server, says
-from tests.upstreams.provider import Exchange, Provider, providing, refuses
+from tests.thread_service import ThreadService, said
+from tests.upstreams.provider import Exchange, Play, Provider, providing, refuses
 
 Json = dict[str, Any]
+#: What a model read: who said what.
+Prompt = list[tuple[str, str]]
 
 
-class ModelHost:
-    """A server of the Chat Completions API that can be killed and started again. It answers "re " and the last message.
+class Host:
+    """A server that plays, and that can be killed and started again."""
 
-    A message with "slow" stops in the middle of its answer, one with "silent" before it.
-    """
-
-    def __init__(self) -> None:
-        self.asked: list[Json] = []
-        self.unfinished: set[str] = set()
+    def __init__(self, play: Play) -> None:
         self.port = 0
         self._server: asyncio.Server | None = None
-        self._provider = Provider(self._play)
+        self._provider = Provider(play)
         self._connections: dict[asyncio.StreamWriter, asyncio.Event] = {}
 
     async def start(self) -> None:
@@ -58,6 +62,18 @@ class ModelHost:
         finally:
             closed.set()
             del self._connections[writer]
+
+
+class ModelHost(Host):
+    """A server of the Chat Completions API, which answers "re " and the last message.
+
+    A message with "slow" stops in the middle of its answer, one with "silent" before it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(self._play)
+        self.asked: list[Json] = []
+        self.unfinished: set[str] = set()
 
     def texts(self) -> list[str]:
         """The last messages of its requests."""
@@ -82,6 +98,64 @@ class ModelHost:
 def _chunk(delta: Json, finish: str | None = None) -> bytes:
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
     return b"data: %b\n\n" % json.dumps({"id": "c", "object": "chat.completion.chunk", "choices": [choice]}).encode()
+
+
+class ThreadHost(Host):
+    """A server of the Messages API with message threads, which answers "re " and the last message."""
+
+    settings: ClassVar[Json] = {"dialect": "messages", "message_threads": True}
+
+    def __init__(self) -> None:
+        self.service = ThreadService(lambda prompt: [{"type": "text", "text": f"re {said(prompt)[-1][1]}"}])
+        super().__init__(self.service.play)
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """What its model read."""
+        return [said(prompt) for prompt in self.service.prompts]
+
+    @property
+    def continued(self) -> int:
+        """How many turns were sent only what was new."""
+        return sum(kept.continued for kept in self.service.kept.values())
+
+
+class SocketHost:
+    """A server of the Responses API in WebSocket mode, likewise."""
+
+    settings: ClassVar[Json] = {"dialect": "responses", "transport": "websocket"}
+
+    def __init__(self) -> None:
+        self.server = ScriptedResponsesServer(
+            OPENAI, lambda history: [answer(f"re {_words(history[-1])}")], time.monotonic
+        )
+
+    async def start(self) -> None:
+        await self.server.open()
+
+    async def kill(self) -> None:
+        """Refuse connections, and break all that there are."""
+        await self.server.aclose()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.server.port
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """What its model read."""
+        return [[(item["role"], _words(item)) for item in run.history] for run in self.server.executions]
+
+    @property
+    def continued(self) -> int:
+        """How many turns were sent only what was new."""
+        return sum(one.create.get("previous_response_id") is not None for one in self.server.creates)
+
+
+def _words(item: Json) -> str:
+    content: str | list[Json] = item["content"]
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
 class Conversation:
@@ -118,9 +192,12 @@ class Conversation:
 
     def is_whole_in(self, messages: list[Json]) -> bool:
         """Say whether a request had exactly what was said before its last message."""
-        texts = self.said[: len(messages) // 2]
-        pairs = [({"role": "user", "content": one}, {"role": "assistant", "content": f"re {one}"}) for one in texts]
-        return messages[:-1] == [message for pair in pairs for message in pair]
+        return self.is_whole([(message["role"], message["content"]) for message in messages])
+
+    def is_whole(self, prompt: Prompt) -> bool:
+        """Say the same of what a model read."""
+        texts = self.said[: len(prompt) // 2]
+        return prompt[:-1] == [one for text in texts for one in (("user", text), ("assistant", f"re {text}"))]
 
 
 def _is_hit(host: ModelHost, asked: int, load: Sequence[asyncio.Task[list[str]]]) -> bool:
@@ -135,15 +212,22 @@ class Clock:
 
 
 @asynccontextmanager
-async def gateway(*hosts: ModelHost, clock: Clock, rerun: bool) -> AsyncIterator[str]:
+async def gateway(
+    *hosts: ModelHost | ThreadHost | SocketHost,
+    clock: Clock,
+    **settings: object,
+) -> AsyncIterator[str]:
     ups = [
-        UpstreamConfig(
-            name=name,
-            dialect="chat",
-            models=["m"],
-            base_url=f"http://127.0.0.1:{host.port}/v1",
-            group="hosts",
-            rerun=rerun,
+        msgspec.convert(
+            {
+                "name": name,
+                "dialect": "chat",
+                "models": ["m"],
+                "base_url": f"http://127.0.0.1:{host.port}/v1",
+                "group": "hosts",
+                **settings,
+            },
+            UpstreamConfig,
         )
         for name, host in zip("ab", hosts, strict=True)
     ]
@@ -210,6 +294,37 @@ async def test_one_of_two_servers_is_killed_under_load(monkeypatch: pytest.Monke
         assert at_a[0].said[-1] in b.texts(), "and what has moved stays where its prompt is cached"
     await a.kill()
     await b.kill()
+
+
+@pytest.mark.parametrize("kind", [ThreadHost, SocketHost])
+async def test_what_a_killed_server_held_is_sent_whole_to_the_other(
+    monkeypatch: pytest.MonkeyPatch, kind: type[ThreadHost | SocketHost]
+) -> None:
+    """Each conversation goes on whole, with only what is new again after that; and no turn is paid for twice."""
+    monkeypatch.setattr("segue.http_client.connector._IDLE_CLOSE_S", 0.0)
+    a, b = kind(), kind()
+    await a.start()
+    await b.start()
+    async with gateway(a, b, clock=Clock(), **kind.settings) as url, http(url) as client:
+        conversations = await meet(client, 12, "talk")
+        assert await asyncio.gather(*(one.go_on(1) for one in conversations)) == [[]] * 12
+        assert (a.continued + b.continued, len(a.prompts) not in {0, 24}) == (12, True)
+        asked = len(a.prompts)
+        load = [asyncio.create_task(one.go_on(4)) for one in conversations]
+        await until(lambda: len(a.prompts) > asked + 2)
+        await a.kill()
+        before = b.continued
+        failed = Counter(text for texts in await asyncio.gather(*load) for text in texts)
+        await asyncio.gather(*(one.go_on(2) for one in conversations))
+        assert b.continued >= before + 24, "what has moved is held there, too"
+    await b.kill()
+    by_name = {one.name: one for one in conversations}
+    read = [*a.prompts, *b.prompts]
+    assert all(by_name[prompt[-1][1].split()[0]].is_whole(prompt) for prompt in read)
+    assert {len(one.said) for one in conversations} == {8}
+    runs = Counter(prompt[-1][1] for prompt in read)
+    assert all(count <= 1 + failed[text] for text, count in runs.items())
+    assert set(failed) <= {prompt[-1][1] for prompt in a.prompts}, "nothing failed but what the dead server had got"
 
 
 async def test_what_passes_through_is_sent_to_the_other_under_its_own_name() -> None:

@@ -81,6 +81,7 @@ RESPONSES: Mapping[str, Callable[[str], Asked]] = {
         "POST", "/v1/responses", {**TURN, "previous_response_id": name, "background": True}
     ),
     "count behind": lambda name: Asked("POST", "/v1/responses/input_tokens", {**TURN, "previous_response_id": name}),
+    "compact": lambda name: Asked("POST", "/v1/responses/compact", {"model": MODEL, "previous_response_id": name}),
     "export": lambda name: Asked("GET", f"/segue/conversations/{name}"),
     "export as a request": lambda name: Asked("GET", f"/segue/conversations/{name}?as=chat"),
 }
@@ -98,9 +99,16 @@ CONVERSATIONS: Mapping[str, Callable[[str], Asked]] = {
     "look at an item of": lambda name: Asked("GET", f"/v1/conversations/{name}/items/msg_1"),
     "take an item out of": lambda name: Asked("DELETE", f"/v1/conversations/{name}/items/msg_1"),
     "take a turn in": lambda name: Asked("POST", "/v1/responses", {**TURN, "conversation": name}),
+    "stream a turn in": lambda name: Asked("POST", "/v1/responses", {**TURN, "conversation": name, "stream": True}),
+    "count in": lambda name: Asked("POST", "/v1/responses/input_tokens", {**TURN, "conversation": name}),
+    "export": lambda name: Asked("GET", f"/segue/conversations/{name}"),
+    "export as a request": lambda name: Asked("GET", f"/segue/conversations/{name}?as=messages"),
 }
 ITEMS: Mapping[str, Callable[[str], Asked]] = {
-    "refer to": lambda name: Asked("POST", "/v1/responses", {**TURN, "input": [{"type": "item_reference", "id": name}]})
+    "refer to": lambda name: Asked("POST", "/v1/responses", {**TURN, "input": [_reference(name)]}),
+    "count with": lambda name: Asked("POST", "/v1/responses/input_tokens", {**TURN, "input": [_reference(name)]}),
+    "compact with": lambda name: Asked("POST", "/v1/responses/compact", {**TURN, "input": [_reference(name)]}),
+    "begin a conversation with": lambda name: Asked("POST", "/v1/conversations", {"items": [_reference(name)]}),
 }
 CASES: list[tuple[str, str, Callable[[str], Asked]]] = [
     *((kind, verb, ask) for kind in ("response", "kept", "durable", "held") for verb, ask in RESPONSES.items()),
@@ -108,6 +116,10 @@ CASES: list[tuple[str, str, Callable[[str], Asked]]] = [
     *(("conversation", verb, ask) for verb, ask in CONVERSATIONS.items()),
     *(("item", verb, ask) for verb, ask in ITEMS.items()),
 ]
+
+
+def _reference(name: str) -> Json:
+    return {"type": "item_reference", "id": name}
 
 
 def _thread(name: str) -> Json:
