@@ -64,6 +64,39 @@ async def test_it_goes_on_as_it_would_have_where_it_was(api: Api) -> None:
 
 
 @pytest.mark.parametrize("api", ["responses", "chat", "messages"])
+async def test_a_named_conversation_goes_on_likewise(api: Api) -> None:
+    """Under its name, with what was put into it and taken out of it between its turns."""
+    script = (calls(api, "call_1", "add", {"a": 2}, "Let me see."), says(api, "Four."), says(api, "Good."))
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(model_server(api, *script))
+        urls = [await stack.enter_async_context(gateway(upstream(server))) for _ in range(3)]
+        first, *others = [await stack.enter_async_context(http(url)) for url in urls]
+        status, made = await first.send("POST", "/v1/conversations", {"items": LOOK, "metadata": {"a": "b"}})
+        assert status == 200
+        path, asked = f"/v1/conversations/{made['id']}", {"model": api, "conversation": made["id"], "tools": [TOOL]}
+        output = {"type": "function_call_output", "call_id": "call_1", "output": "4"}
+        for given in ("Well?", [output]):
+            status, answer = await first.send("POST", "/v1/responses", {**asked, "input": given})
+            assert (status, answer["status"]) == (200, "completed")
+        added = [{"type": "message", "role": "user", "content": f"Aside {number}."} for number in (1, 2)]
+        _, listed = await first.send("POST", f"{path}/items", {"items": added})
+        assert (await first.send("DELETE", f"{path}/items/{listed['data'][0]['id']}"))[0] == 200
+        for before, after in pairwise((first, *others)):
+            async with before.session.get(f"/segue/conversations/{made['id']}") as reply:
+                file = await reply.read()
+            async with after.session.post("/segue/conversations", data=file) as reply:
+                assert reply.status == 200, await reply.text()
+        shown = [(await client.send("GET", f"{path}/items?limit=100"))[1]["data"] for client in (first, *others)]
+        said = [[{name: value for name, value in item.items() if name != "id"} for item in items] for items in shown]
+        assert said[0] == said[1] == said[2], "only the places of items in turns may differ"
+        for client in (first, *others):
+            assert (await client.send("POST", "/v1/responses", {**asked, "input": "Fine."}))[0] == 200
+        assert len(set(server.raw[-3:])) == 1, "the same bytes"
+        assert all(words in server.raw[-1] for words in (b"Four.", b"Aside 2.", b"Fine."))
+        assert b"Aside 1." not in server.raw[-1]
+
+
+@pytest.mark.parametrize("api", ["responses", "chat", "messages"])
 async def test_a_request_that_needs_no_gateway_is_what_the_model_was_sent(api: Api) -> None:
     """Apart from what the gateway itself adds for the provider, and the model's name there."""
     script = (calls(api, "call_1", "add", {"a": 2}), says(api, "Four."), says(api, "Good."))

@@ -10,6 +10,7 @@ import pytest
 
 from segue.dialects.messages.request import MessagesRenderer
 from segue.history.chains import Turn
+from segue.protocol.events import Event
 from segue.protocol.items import Item
 from segue.protocol.requests import json_text
 from segue.upstreams.group import GroupState, Member, UpstreamGroup
@@ -25,6 +26,7 @@ from tests.upstreams.threaded_turns import (
     result,
     speak,
     told_by_item,
+    turn_of,
     user,
 )
 
@@ -480,6 +482,25 @@ async def test_an_erased_tenant_has_no_threads() -> None:
         one.upstream.forget_tenant("ann")
         await again(one, items, user("u2"))
         assert one.kinds[2:] == ["create"] * 3
+
+
+@pytest.mark.parametrize("fault", ["", "in the text"])
+async def test_a_turn_that_runs_while_its_tenant_is_erased_leaves_nothing(fault: str) -> None:
+    """Neither its own reply nor the one that it goes on from; and what comes after has threads again."""
+    at_length = ThreadService(lambda _: [{"type": "text", "text": "y" * 500_000}])  # so that it comes in pieces
+    async with bench(at_length) as one:
+        turn = await one.two()
+        one.service.faults.append(fault)
+        asked = one.ask(turn, user("u3"))
+        batches = one.upstream.stream(asked)
+        output = [*await anext(batches)]
+        one.upstream.forget_tenant("ann")
+        async for batch in batches:
+            output += batch
+        items = tuple(event.item for event in output if isinstance(event, Event) and event.item)
+        await one.go_on(turn if fault else turn_of(asked, items), user("u4"))
+        await one.go_on(await one.go_on(None, user("u5")), user("u6"))
+        assert one.kinds[2:] == ["continue", "create", "create", "continue"]
 
 
 # ------------------------------------------------------------------------------------------------- a server on trial

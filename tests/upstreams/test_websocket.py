@@ -277,6 +277,21 @@ async def test_what_is_forgotten_goes_with_its_socket() -> None:
         await server.left()
 
 
+async def test_a_turn_that_runs_while_its_tenant_is_erased_leaves_no_socket() -> None:
+    """The provider would hold the conversation on it. What comes after waits for its next turn again."""
+    async with responding(OPENAI) as server, connected(server) as one:
+        chain = Conversation(one)
+        batches = one.stream(chain.request())
+        await anext(batches)
+        one.forget_tenant("ann")
+        async for _ in batches:
+            pass
+        await server.left()
+        assert (one.sockets.idle, len(one.sockets)) == (0, 0)
+        await chain.run()
+        assert one.sockets.idle == 1
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 

@@ -70,6 +70,8 @@ class MessageThreads:
         self.counts = ContinuationCounts()
         self._named: ContinuationTable[HeldReply] = ContinuationTable(LIFETIME_S)
         self._replayed: ContinuationTable[HeldReply] = ContinuationTable(LIFETIME_S)  # by the history up to them
+        self.erasures = 0
+        """How often a tenant was forgotten: a turn that ran meanwhile keeps nothing, since it may be that tenant's."""
         self._trusted = trusted
         self._proven: ByteLru[str, str] = ByteLru(MAX_MODELS * MAX_NAME_CHARS, max_entries=MAX_MODELS)
 
@@ -92,6 +94,7 @@ class MessageThreads:
 
     def forget_tenant(self, tenant: str) -> None:
         """Drop what is held of a tenant."""
+        self.erasures += 1
         self._named.forget_tenant(tenant)
         self._replayed.forget_tenant(tenant)
 
@@ -130,6 +133,7 @@ class ThreadedTurn:
         self._threads = threads
         self._request = request
         self._account = account
+        self._erasures = threads.erasures
         self._begun_at = now
         self._held = taken if isinstance(taken, HeldReply) else None  # until it is gone, or has a successor
         self._going = self._held is not None
@@ -247,6 +251,8 @@ class ThreadedTurn:
         if self._closed:
             return
         self._closed = True
+        if self._erasures != self._threads.erasures:
+            return
         request, sent, decoder = self._request, self._sent, self._decoder
         reply = None if decoder is None else decoder.kept_reply()
         if sent is not None and reply is not None:

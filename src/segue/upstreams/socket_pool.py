@@ -29,6 +29,7 @@ class SocketPool:
         self._sockets: dict[int, ProviderSocket] = {}
         self._heads: dict[int, tuple[str, ResponseId]] = {}  # of those that wait
         self._lost: OrderedDict[tuple[str, ResponseId], ReplayReason] = OrderedDict()
+        self._erased: set[int] = set()  # those that carry a turn of a tenant that was erased meanwhile
         self._count = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -75,6 +76,9 @@ class SocketPool:
         """Let a socket wait whose turn has ended; it holds the response `head`, or none that anybody continues."""
         if socket.end is not None:
             return
+        if socket.number in self._erased:
+            self._close([socket.number], "unknown")
+            return
         if head is None:
             socket.held = None
         else:
@@ -90,8 +94,11 @@ class SocketPool:
         self._close([number for number in found if number is not None], "unknown")
 
     def forget_tenant(self, tenant: str) -> None:
-        """Close all sockets of a tenant that wait."""
-        self._close(self._idle.of_tenant(tenant), "unknown")
+        """Close all sockets of a tenant: those that wait at once, the others when their turn has ended."""
+        waiting = self._idle.of_tenant(tenant)
+        self._erased.update(number for number, one in self._sockets.items() if one.owner.tenant == tenant)
+        self._close(waiting, "unknown")
+        self._lost = OrderedDict((head, why) for head, why in self._lost.items() if head[0] != tenant)
 
     async def aclose(self) -> None:
         """Close all sockets; turns that run are broken off."""
@@ -119,6 +126,7 @@ class SocketPool:
     def _on_over(self, socket: ProviderSocket) -> None:
         self._forget_head(socket.number, "disconnected")
         self._idle.remove(socket.number)
+        self._erased.discard(socket.number)
         del self._sockets[socket.number]
 
     def _forget_head(self, number: int, why: ReplayReason) -> None:
