@@ -19,8 +19,8 @@ import pytest
 from segue.config import Config, ServerConfig, UpstreamConfig
 from segue.gateway.app import serving
 from segue.gateway.bootstrap import build_router
+from segue.testing.response_events import said as answer
 from segue.testing.responses_rules import OPENAI
-from segue.testing.responses_rules import said as answer
 from segue.testing.responses_server import ScriptedResponsesServer
 from segue.upstreams.group import GroupState
 from tests.faults.clients import Http, http, output_text

@@ -26,17 +26,17 @@ class Client:
     def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
         self._session = session
         self._base = base
-        self.answered: list[tuple[str, int, str, list[str]]] = []
+        self.answered: list[tuple[str, int, str, list[list[str]]]] = []
 
     async def ask(self, path: str, body: Json | None = None, method: str = "POST") -> Json:
-        """Ask; return the JSON of the answer, or that of each event of its stream by number."""
+        """Ask; return the JSON of the answer, or that of the first event of its stream."""
         async with self._session.request(method, f"{self._base}{path}", json=body) as reply:
             text = await reply.text()
         kind = reply.headers["Content-Type"]
         lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: {")]
-        parsed: Json = json.loads(text) if kind == "application/json" else dict(enumerate(map(json.loads, lines)))
-        self.answered.append((path.partition("?")[0].partition("_")[0], reply.status, kind, [*map(str, parsed)]))
-        return parsed
+        parsed: list[Json] = [json.loads(text)] if kind == "application/json" else [*map(json.loads, lines)]
+        self.answered.append((path.partition("?")[0].partition("_")[0], reply.status, kind, [*map(sorted, parsed)]))
+        return parsed[0]
 
     async def go_on(self, message_id: str, path: str = "/v1/messages", **fields: object) -> Json:
         """Continue a message thread."""
@@ -49,7 +49,7 @@ async def use_every_door(client: Client) -> None:
     made = await client.ask("/v1/messages", {**MESSAGE, "thread": {"type": "create"}})
     second = await client.go_on(made["id"])
     streamed = await client.go_on(second["id"], stream=True)
-    third = streamed[0]["message"]["id"]
+    third = streamed["message"]["id"]
     counted = [await client.go_on(one, "/v1/messages/count_tokens") for one in (made["id"], third)]
     assert counted[0]["input_tokens"] < counted[1]["input_tokens"]
     refused = await client.go_on("msg_" + "0" * 40)
