@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import stat
+import threading
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from segue.gateway import json_lines
-from segue.gateway.json_lines import JsonLines
+from segue.gateway.json_lines import JsonLines, LogLine
 
 
-class Line(msgspec.Struct):
+class Line(LogLine, frozen=True):
     number: int
 
 
@@ -23,7 +23,7 @@ def test_lines_are_appended_to_a_file_that_nobody_else_may_read(tmp_path: Path) 
     for number in (1, 2):
         lines = JsonLines(str(file), "test")
         assert lines.on
-        assert lines.put(Line(number))
+        lines.put(Line(number=number))
         lines.close()
         lines.close()
         assert not lines.on
@@ -39,7 +39,7 @@ def test_without_a_place_it_is_off() -> None:
 
 def test_lines_can_go_to_the_stream_of_errors(capfd: pytest.CaptureFixture[str]) -> None:
     lines = JsonLines("stderr", "test")
-    lines.put(Line(7))
+    lines.put(Line(number=7))
     lines.close()
     assert capfd.readouterr().err == '{"number":7}\n'
     os.write(2, b"still open")
@@ -51,12 +51,35 @@ def test_what_cannot_be_written_is_counted(tmp_path: Path, monkeypatch: pytest.M
 
     lines = JsonLines(str(tmp_path / "log"), "test")
     monkeypatch.setattr(os, "write", refuse)
-    lines.put(Line(1))
+    lines.put(Line(number=1))
     lines.close()
     assert lines.failed == 1
 
 
-def test_what_waits_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_left_out_is_told_by_the_next_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Because too many wait for a slow disk, or because whoever writes left it out."""
     monkeypatch.setattr(json_lines, "_MOST_WAITING", 2)
-    lines = JsonLines(None, "test")  # nobody takes them
-    assert [lines.put(Line(number)) for number in range(3)] == [True, True, False]
+    file, go_on, write = tmp_path / "log", threading.Event(), os.write
+
+    def slowly(descriptor: int, data: bytes) -> int:
+        go_on.wait(10)
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", slowly)
+    lines = JsonLines(str(file), "test")
+    for number in range(10):
+        lines.put(Line(number=number))
+    go_on.set()
+    lines.leave_out()
+    while not file.read_text().count("\n"):
+        pass
+    while len(read(file)) < 2 or read(file)[-1].get("left_out") is None:
+        lines.put(Line(number=10))
+    lines.close()
+    told = [line["left_out"] for line in read(file) if "left_out" in line]
+    written = {line["number"] for line in read(file)} - {10}
+    assert told[0] >= 10 - len(written) + 1
+
+
+def read(file: Path) -> list[dict[str, int]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]

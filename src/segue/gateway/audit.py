@@ -11,9 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal
 
-import msgspec
-
-from segue.gateway.json_lines import JsonLines
+from segue.gateway.json_lines import JsonLines, LogLine
 from segue.gateway.principal import Principal
 from segue.gateway.quotas.rate_bucket import RateBucket
 
@@ -35,8 +33,8 @@ _REFUSALS_PER_MINUTE = 600
 _REFUSED: Final = frozenset({"refused_key", "refused_certificate"})
 
 
-class AuditLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line. `at` is in unix seconds; `certificate`: the SHA-256 of the client's; `left_out`: lines before it."""
+class AuditLine(LogLine, frozen=True, omit_defaults=True, kw_only=True):
+    """One line. `at` is in unix seconds; `certificate`: the SHA-256 of the client's."""
 
     at: float
     action: Action
@@ -48,7 +46,6 @@ class AuditLine(msgspec.Struct, frozen=True, omit_defaults=True):
     conversation_id: str | None = None
     status: int | None = None
     reason: str | None = None
-    left_out: int = 0
 
 
 class AuditLog:
@@ -57,8 +54,6 @@ class AuditLog:
     def __init__(self, place: str | None, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._refusals = RateBucket(_REFUSALS_PER_MINUTE)
-        self._left_out = 0
-        self._failed_told = 0
         self._lines = JsonLines(place, "audit")
 
     @property
@@ -83,10 +78,9 @@ class AuditLog:
         now = self._clock()
         if action in _REFUSED:
             if self._refusals.wait_s(now):
-                self._left_out += 1
+                self._lines.leave_out()
                 return
             self._refusals.take(1, now)
-        failed = self.failed
         line = AuditLine(
             at=round(now, 3),
             action=action,
@@ -98,12 +92,8 @@ class AuditLog:
             conversation_id=conversation_id,
             status=status,
             reason=reason,
-            left_out=self._left_out + failed - self._failed_told,
         )
-        if self._lines.put(line):
-            self._left_out, self._failed_told = 0, failed
-        else:
-            self._left_out += 1
+        self._lines.put(line)
 
     def close(self) -> None:
         """Write what waits, and end."""

@@ -1,7 +1,7 @@
 """A log of JSON lines: a file of its owner, or the stream of errors.
 
-A thread writes it, so that no turn waits for a disk. If the disk is too slow, lines are left out, and whoever writes
-them is told. Not here: what a line says (`audit`, `turns.turn_log`).
+A thread writes it, so that no turn waits for a disk. If the disk is too slow, lines are left out, and the next one says
+how many. Not here: what a line says (`audit`, `turns.turn_log`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,20 @@ STDERR: Final = "stderr"
 _MOST_WAITING = 10_000
 
 
+class LogLine(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """One line; `left_out`: how many before it were not written."""
+
+    left_out: int = 0
+
+
 class JsonLines:
     """Where lines go; without a place, nowhere."""
 
     def __init__(self, place: str | None, name: str) -> None:
         self.failed = 0
         """How many lines could not be written. The writer alone counts them."""
+        self._failed_told = 0
+        self._left_out = 0
         self._waiting: queue.Queue[bytes | None] = queue.Queue(_MOST_WAITING)
         self._writer: threading.Thread | None = None
         if place is not None:
@@ -40,13 +48,22 @@ class JsonLines:
         """Whether lines go anywhere."""
         return self._writer is not None
 
-    def put(self, line: msgspec.Struct) -> bool:
-        """Write a line, soon; return False if it is left out, because too many wait."""
+    def put(self, line: LogLine) -> None:
+        """Write a line, soon, unless too many wait."""
+        failed = self.failed
+        left_out = self._left_out + failed - self._failed_told
+        if left_out:
+            line = msgspec.structs.replace(line, left_out=left_out)
         try:
             self._waiting.put_nowait(msgspec.json.encode(line) + b"\n")
         except queue.Full:
-            return False
-        return True
+            self._left_out += 1
+        else:
+            self._left_out, self._failed_told = 0, failed
+
+    def leave_out(self) -> None:
+        """Count a line that whoever writes has left out."""
+        self._left_out += 1
 
     def close(self) -> None:
         """Write what waits, and end."""

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from segue.config import Config, KeyConfig, ServerConfig
 from segue.gateway.app import serving
-from segue.gateway.json_lines import JsonLines
-from segue.gateway.turns.turn_log import TurnLine, TurnLog
+from segue.gateway.turns.turn_log import TurnLog
 from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import ScriptedUpstream
 
@@ -73,21 +71,6 @@ async def test_each_turn_has_a_line(tmp_path: Path) -> None:
     assert all(line["response_id"].startswith(("resp_", "msg_")) for line in lines[:-1])
     assert lines[-1]["code"] == "previous_response_not_found"
     assert SECRET not in file.read_text()
-
-
-LINE = TurnLine(1.0, "t", None, "m", "responses", "http", "completed", 2.0)
-
-
-def test_what_is_left_out_is_told_by_the_next_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = TurnLog(str(tmp_path / "log"))
-    monkeypatch.setattr(JsonLines, "put", lambda *_: False)
-    log.note(LINE)
-    log.note(LINE)
-    monkeypatch.undo()
-    log.note(LINE)
-    log.note(LINE)
-    log.close()
-    assert [line.get("left_out") for line in lines_of(tmp_path / "log")] == [2, None]
 
 
 def test_without_a_place_it_is_off() -> None:

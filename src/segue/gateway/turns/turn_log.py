@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
-
-from segue.gateway.json_lines import JsonLines
+from segue.gateway.json_lines import JsonLines, LogLine
 from segue.gateway.turns.caller import Api, Caller
 from segue.protocol.requests import Create
 from segue.protocol.responses import Usage
@@ -21,11 +19,10 @@ from segue.upstreams.interface import Upstream
 _MOST_NAME = 200
 
 
-class TurnLine(msgspec.Struct, frozen=True, omit_defaults=True):
+class TurnLine(LogLine, frozen=True, omit_defaults=True, kw_only=True):
     """One line. `at`: when the turn ended, in unix seconds; times in milliseconds since its request was read.
 
-    `upstream` names all that the turn may have reached. `code` says why it failed or was refused. `left_out`: lines
-    before this one that were not written.
+    `upstream` names all that the turn may have reached. `code` says why it failed or was refused.
     """
 
     at: float
@@ -44,7 +41,6 @@ class TurnLine(msgspec.Struct, frozen=True, omit_defaults=True):
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
-    left_out: int = 0
 
 
 class TurnLog:
@@ -53,19 +49,10 @@ class TurnLog:
     def __init__(self, place: str | None) -> None:
         self._lines = JsonLines(place, "turns")
         self.on = self._lines.on
-        self._left_out = 0
-        self._failed_told = 0
 
     def note(self, line: TurnLine) -> None:
         """Write a line, soon."""
-        failed = self._lines.failed
-        left_out = self._left_out + failed - self._failed_told
-        if left_out:
-            line = msgspec.structs.replace(line, left_out=left_out)
-        if self._lines.put(line):
-            self._left_out, self._failed_told = 0, failed
-        else:
-            self._left_out += 1
+        self._lines.put(line)
 
     def close(self) -> None:
         """Write what waits, and end."""
