@@ -200,3 +200,14 @@ def test_a_very_deep_chain_is_read_and_freed_without_recursion() -> None:
     assert History(tip, ()).find_orphan([("c", 0)]) == ("c", 0)
     tip = None  # overflows the stack if it is freed by recursion
     assert tip is None
+
+
+def test_what_a_turn_keeps_of_changed_settings_counts_once() -> None:
+    """Else a chain with many of them would take memory that no budget knows of."""
+    first = turn("1")
+    second = turn("2", first)
+    updates, before = (b"{}", b"{}"), first.size_bytes
+    first.note_updates(updates)
+    second.note_updates(first.updates)
+    assert (first.size_bytes - before, second.size_bytes - before) == (20, 0)
+    assert second.updates is updates

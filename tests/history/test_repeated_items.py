@@ -376,3 +376,13 @@ def test_two_items_are_the_same_if_they_say_the_same(one: Json, other: Json, sam
     first, second = written(one, other)
     assert is_same(first, second) is same
     assert is_same(second, first) is same
+
+
+def test_a_change_of_settings_that_is_sent_again_is_no_new_change() -> None:
+    """It would take the place of a newer one."""
+    low = {"type": "configuration_update", "id": "cu_1", "reasoning": {"effort": "low"}}
+    high = {"type": "configuration_update", "id": "cu_2", "reasoning": {"effort": "high"}}
+    parent = chain(([low, user("a")], [said("1")]), ([high, user("b")], [said("2")]))
+    new = leave_out_repeats(parent, parsed(low, user("c")))
+    assert isinstance(new, Input)
+    assert (new.items, new.updates) == (written(user("c")), ())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.protocol.configuration_items import updates_in, with_updates
+from segue.protocol.configuration_items import MOST_KEPT, follow_updates, updates_in, with_updates
 from segue.protocol.items import Input, Item, parse_input
 from segue.protocol.problems import Problem, missing
 from segue.protocol.requests import MOST_TOOLS, Settings
@@ -101,3 +101,17 @@ def test_an_input_knows_its_updates_and_they_can_be_applied(given_items: list[di
     for update in parsed.updates:
         step = updated(step, update)
     assert whole == step
+
+
+def test_many_updates_of_a_chain_become_few_that_say_the_same() -> None:
+    """Else each turn of a long chain reads them all, and each turn in memory has a list of all before it."""
+    before = Settings(model="m", tools=[{"type": "function", "name": "3"}], reasoning={"summary": "auto"})
+    said = [tools(str(number % 5), version=number) for number in range(3 * MOST_KEPT)]
+    said += [item(type="configuration_update", reasoning={"effort": str(number)}) for number in range(MOST_KEPT)]
+    kept: tuple[Item, ...] = ()
+    for update in said:
+        kept = follow_updates(kept, (update,))
+        assert len(kept) <= MOST_KEPT
+    assert updated(before, *kept) == updated(before, *said)
+    nameless = item(type="additional_tools", tools=[{"type": "custom"}])
+    assert follow_updates(kept, (nameless,) * MOST_KEPT) == (*kept, *(nameless,) * MOST_KEPT)

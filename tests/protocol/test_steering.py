@@ -231,3 +231,9 @@ def test_a_steer_is_given_back_with_its_input_as_it_came() -> None:
         },
         "steer": {"input": [{"a": 1}], "previous_response_id": "resp_1"},
     }
+
+
+def test_what_a_provider_writes_into_fields_that_nobody_checks_does_no_harm() -> None:
+    odd = raw({"type": "shell_call", "call_id": "s", "execution": 3, "name": [1]}, {"type": "later", "name": {}})
+    assert required_input(odd) == [{"type": "shell_call_output", "call_id": "s"}]
+    assert not may_stop_after(odd)

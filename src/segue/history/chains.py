@@ -21,6 +21,7 @@ from segue.protocol.requests import ThreadContext
 #: tracemalloc shows on CPython 3.11: 0.87 to 1.1 KB and 41 bytes.
 TURN_OVERHEAD_BYTES = 1152
 ITEM_OVERHEAD_BYTES = 64
+_POINTER_BYTES = 8
 
 
 class NativeTurn(msgspec.Struct, frozen=True):
@@ -121,6 +122,13 @@ class Turn:
         assert self.references == 0, "a cache counts with its size"
         self.compacted = compacted
         self.size_bytes += TURN_OVERHEAD_BYTES + compacted.added_bytes
+
+    def note_updates(self, updates: tuple[Item, ...]) -> None:
+        """Note the items of the chain to its end that change settings. They count unless they are its parent's."""
+        assert self.references == 0, "a cache counts with its size"
+        self.updates = updates
+        if updates and (self.parent is None or self.parent.updates is not updates):
+            self.size_bytes += _POINTER_BYTES * len(updates) + sum(map(len, updates))
 
     @property
     def answered(self) -> frozenset[str]:

@@ -11,6 +11,7 @@ writes the summary, and how it is sealed (`sealed_summaries`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -93,7 +94,8 @@ def compact(parent: Turn | None, items: Sequence[Item], place: int, *, summary: 
 
 def retained_messages(parent: Turn | None, items: Sequence[Item], *, budget_bytes: int) -> tuple[Item, ...]:
     """Return the messages of a chain and of the items behind it that stay as they are: the newest within the budget."""
-    return _newest([*_messages_of(parent), *filter(_is_retained, items)], budget_bytes)
+    newest_first = chain(filter(_is_retained, reversed(items)), _newest_messages(parent))
+    return tuple(reversed(list(_within(newest_first, budget_bytes))))
 
 
 def stand_in_of(turn: Turn, place: int, *, summary: Item, budget_bytes: int) -> CompactedTurn:
@@ -115,21 +117,15 @@ def estimate_tokens(items: Iterable[Item]) -> int:
     return sum(map(len, items)) // TOKEN_BYTES
 
 
-def _messages_of(turn: Turn | None) -> list[Item]:
-    """Return the messages of a chain that a compaction retains, oldest first."""
-    parts: list[Iterable[Item]] = []
+def _newest_messages(turn: Turn | None) -> Iterator[Item]:
+    """Yield the messages of a chain that a compaction retains, newest first."""
     while turn is not None:
         if turn.compacted is not None:
-            parts.append((*turn.compacted.retained, *filter(_is_retained, turn.compacted.since)))
-            break
-        parts.append(filter(_is_retained, turn.input))
+            yield from filter(_is_retained, reversed(turn.compacted.since))
+            yield from reversed(turn.compacted.retained)
+            return
+        yield from filter(_is_retained, reversed(turn.input))
         turn = turn.parent
-    return [item for part in reversed(parts) for item in part]
-
-
-def _newest(messages: Sequence[Item], budget_bytes: int) -> tuple[Item, ...]:
-    """Return the newest messages that are together within a budget."""
-    return tuple(reversed(list(_within(reversed(messages), budget_bytes))))
 
 
 def _within(items: Iterable[Item], budget_bytes: int) -> Iterator[Item]:

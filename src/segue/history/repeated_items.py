@@ -24,6 +24,7 @@ import msgspec
 
 from segue.history.chains import Turn, lineage
 from segue.protocol.codec import decode_value
+from segue.protocol.configuration_items import updates_in
 from segue.protocol.item_types import (
     ITEM_TYPES,
     ContentPart,
@@ -74,7 +75,8 @@ def _without(given: Input, left_out: set[int]) -> Input:
     places = {old: new for new, old in enumerate(index for index in range(len(given.items)) if index not in left_out)}
     keys = tuple(key._replace(place=places[key.place]) for key in given.keys if key.place in places)
     calls = frozenset(key.call_id for key in keys if key.call_id is not None and key.is_call)
-    return msgspec.structs.replace(given, items=items, keys=keys, calls=calls)
+    updates = updates_in(items) if given.updates else ()
+    return msgspec.structs.replace(given, items=items, keys=keys, calls=calls, updates=updates)
 
 
 # --- the beginning of the input, and the end of the history ----------------------------------------------------------

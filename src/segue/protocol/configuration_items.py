@@ -12,10 +12,13 @@ from typing import Any
 
 import msgspec
 
-from segue.protocol.codec import decode
+from segue.protocol.codec import decode, encode
 from segue.protocol.items import CONFIGURATION, Item, key_of
 from segue.protocol.problems import Problem, missing
 from segue.protocol.requests import MOST_TOOLS, NAMED_TOOLS, Settings, too_many_tools
+
+#: So many updates of a chain are kept as they came; each turn reads all of them.
+MOST_KEPT = 64
 
 #: No item of these types is without one of these.
 _NAMES = tuple(f'"{kind}"'.encode() for kind in CONFIGURATION)
@@ -35,6 +38,21 @@ _configuration_items = msgspec.json.Decoder(_ConfigurationItem)
 def updates_in(items: Iterable[Item]) -> tuple[Item, ...]:
     """Return those of the items that change settings."""
     return tuple(item for item in items if any(name in item for name in _NAMES) and key_of(item).kind in CONFIGURATION)
+
+
+def follow_updates(before: tuple[Item, ...], new: tuple[Item, ...]) -> tuple[Item, ...]:
+    """Return the updates of a chain to the end of its next turn. Many become few that say the same."""
+    updates = before + new
+    return updates if len(updates) <= MOST_KEPT else _fold(updates)
+
+
+def _fold(updates: tuple[Item, ...]) -> tuple[Item, ...]:
+    """Return one update that changes what all of these change; what no turn can have stays as it is."""
+    found = with_updates(Settings(model=""), updates)
+    if isinstance(found, Problem):
+        return updates
+    fields = {"tools": found.tools, "reasoning": found.reasoning, "text": found.text}
+    return (encode({"type": "configuration_update", **fields}),)
 
 
 def with_updates(settings: Settings, updates: Sequence[Item]) -> Settings | Problem:

@@ -190,11 +190,13 @@ def prepend(items: Sequence[Item], given: Input) -> Input:
 
 
 class _OutputHead(msgspec.Struct):
+    """What is read of an output item. A provider may write anything into fields that nobody has checked."""
+
     type: str
     id: str | None = None
     call_id: str | None = None
-    name: str | None = None
-    execution: str | None = None
+    name: Any = None
+    execution: Any = None
 
 
 _output_heads = msgspec.json.Decoder(_OutputHead)

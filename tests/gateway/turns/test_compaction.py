@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import msgspec
 import pytest
 
 from segue.gateway.services import Services
+from segue.gateway.turns import compaction
 from segue.gateway.turns.compaction import Compactions, CompactionSettings, without_entries
 from segue.history.chains import Turn
 from segue.history.sealed_summaries import MAX_SUMMARY_BYTES, SummarySealer
-from segue.protocol.items import Item
+from segue.protocol.conversations import NewConversation
+from segue.protocol.items import Input, Item, parse_input
 from segue.protocol.problems import Problem, Refused, unreadable_compaction
 from segue.stores.memory import MemoryStore
 from segue.stores.store_url import open_store
@@ -41,6 +44,12 @@ TRIGGER = {"type": "compaction_trigger"}
 MANAGED: Json = {"context_management": [{"type": "compaction", "compact_threshold": 1000}]}
 #: About 1,500 tokens.
 LONG = "word " * 1200
+
+
+def parse_items(items: list[Json]) -> Input:
+    parsed = parse_input(msgspec.json.encode(items))
+    assert isinstance(parsed, Input)
+    return parsed
 
 
 def user(text: str) -> Json:
@@ -265,12 +274,41 @@ async def test_a_turn_that_is_refused_with_its_summary_never_was() -> None:
         assert await problem_of(services, input=history, **MANAGED) == refused
 
 
-async def test_an_answer_that_fails_after_a_summary_has_cost_that() -> None:
-    upstream = ScriptedUpstream([say("12345678"), ScriptedTurn((Refuse(Problem("rate_limit_exceeded", "no")),))])
+class _Breaking(ScriptedUpstream):
+    """Writes a summary, or a bad one, and then breaks off without an end."""
+
+    def __init__(self, summary: ScriptedTurn, error: Exception | None) -> None:
+        super().__init__([summary])
+        self._error = error
+
+    async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+        if not self.requests:
+            async with aclosing(super().stream(request)) as batches:
+                async for batch in batches:
+                    yield batch
+        elif self._error is not None:
+            raise self._error
+
+
+@pytest.mark.parametrize("summary", [say("12345678"), ScriptedTurn((Say(("1234", "5678")), Truncate()))])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Refused(Problem("rate_limit_exceeded", "no")), "rate_limit_exceeded"),
+        (RuntimeError("broken"), "server_error"),
+        (None, "upstream_protocol_error"),
+    ],
+)
+async def test_an_answer_that_fails_after_a_summary_has_cost_that(
+    summary: ScriptedTurn, error: Exception | None, code: str
+) -> None:
     history = [user("x"), {"role": "assistant", "content": LONG}, user("z")]
-    async with parts(upstream) as services:
+    async with parts(_Breaking(summary, error)) as services:
         made = await respond(services, create(input=history, **MANAGED))
-        assert (made["status"], made["error"]["code"]) == ("failed", "rate_limit_exceeded")
+        assert (made["status"], made["error"]["code"]) == ("failed", code)
+        assert made["usage"]["output_tokens"] == 2
+        (scope,) = services.rules.quotas.scopes(caller(services).principal)
+        assert scope.counts.output_tokens == 2
 
 
 # --- what clients send back ------------------------------------------------------------------------------------------
@@ -486,6 +524,39 @@ async def test_what_is_no_tool_is_refused() -> None:
     async with parts() as services:
         problem = await problem_of(services, input=[{**TOOLS, "tools": [{"type": "function"}]}, user("x")])
     assert problem.code == "missing_required_parameter"
+
+
+async def test_a_long_history_is_looked_through_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """50 MB of small items take half a second, in which nobody else would get an event."""
+    looked: dict[str, set[int]] = {"estimate_saving": set(), "updates_in": set()}
+
+    def watch(name: str, at: set[int]) -> None:
+        look = getattr(compaction, name)
+
+        def watched(items: Iterable[Item]) -> object:
+            at.add(get_ident())
+            return look(items)
+
+        monkeypatch.setattr(compaction, name, watched)
+
+    for name, threads in looked.items():
+        watch(name, threads)
+    store, here = MemoryStore(), {get_ident()}
+    said = [user("word " * 100)] * 600
+    async with parts(ScriptedUpstream([say("one"), say("two")]), store=store) as services:
+        short = await respond(services, create("x"))
+        long = await respond(services, create(input=said, **MANAGED))
+        conversation = await services.executor.conversations.create("alice", NewConversation(parse_items(said)))
+    assert looked["estimate_saving"], "it was long enough"
+    assert looked["estimate_saving"].isdisjoint(here)
+    async with parts(ScriptedUpstream([say("three")] * 3), store=store) as services:
+        await respond(services, create("go", previous_response_id=short["id"]))
+        assert looked["updates_in"] == here, "a short one is not worth a thread"
+        looked["updates_in"].clear()
+        await respond(services, create("go", previous_response_id=long["id"]))
+        await respond(services, create("go", conversation=conversation.id))
+    assert looked["updates_in"]
+    assert looked["updates_in"].isdisjoint(here)
 
 
 # --- details ---------------------------------------------------------------------------------------------------------

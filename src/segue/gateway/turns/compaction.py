@@ -9,13 +9,15 @@ itself gets what its client sent, and items that are not ours. Not here: what a 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from segue.history.chains import History, Turn, lineage
+from segue.gateway.turns.turn_ends import LOST, end_of
+from segue.history.chains import History, Turn, lineage, path
 from segue.history.compaction import (
     compact,
     estimate_saving,
@@ -30,7 +32,7 @@ from segue.history.records import ChainLink, restore
 from segue.history.sealed_summaries import MAX_SUMMARY_BYTES, NONCE_BYTES, SummarySealer, is_sealed_here
 from segue.protocol.compaction_events import CompactionWriter, behind_compaction
 from segue.protocol.compaction_field import CompactionRequest
-from segue.protocol.configuration_items import updates_in, with_updates
+from segue.protocol.configuration_items import follow_updates, updates_in, with_updates
 from segue.protocol.events import Ended
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
 from segue.protocol.item_types import MessageItem, read_typed_item
@@ -47,6 +49,11 @@ _KEPT_EXTRA = ("user", "prompt_cache_options", "prompt_cache_retention")
 _FIELD = "context_management"
 #: A compaction by a threshold is worth its cost if it leaves out this part of the threshold: a quarter.
 _SAVED_SHARE = 4
+
+#: So many bytes of small items are looked through in a few milliseconds.
+_FEW_BYTES = 256 * 1024
+
+T = TypeVar("T")
 
 _UNENDED = Failure("upstream_protocol_error", "The upstream's stream stopped before the end of the summary.")
 
@@ -117,17 +124,26 @@ class Compactions:
         message = write_summary(self.settings.lead, summary)
         turn.stand_in(stand_in_of(turn, newest.place, summary=message, budget_bytes=self.settings.retained_bytes))
 
-    def restore(self, tenant: str, links: Sequence[ChainLink], resident: Callable[[ResponseId], Turn | None]) -> Turn:
+    async def restore(
+        self, tenant: str, links: Sequence[ChainLink], resident: Callable[[ResponseId], Turn | None]
+    ) -> Turn:
         """Build a chain that was read from the store (`records.restore`), with what its items say of it."""
         turn = restore(links, resident)
-        for one in lineage(turn)[-len(links) :]:  # oldest first: each begins where the one before it was compacted
-            self.note(tenant, one)
+        # Oldest first: each begins where the one before it was compacted. No cache has those that are noted.
+        turns = [one for one in lineage(turn)[-len(links) :] if not one.references]
+        await _beside_the_loop(lambda: self._note_all(tenant, turns), sum(one.size_bytes for one in turns))
         return turn
+
+    def _note_all(self, tenant: str, turns: Sequence[Turn]) -> None:
+        for turn in turns:
+            self.note(tenant, turn)
 
     def note(self, tenant: str, turn: Turn) -> None:
         """Note what the items of a turn say of its history: which settings change, and what stands for others."""
-        turn.updates = (() if turn.parent is None else turn.parent.updates) + updates_in(turn.input)
-        if turn.compacted is None and not turn.references and _may_be_compacted(turn):
+        if turn.references or turn.compacted is not None:  # a cache has it, or had it, with what was noted then
+            return
+        turn.note_updates(follow_updates(() if turn.parent is None else turn.parent.updates, updates_in(turn.input)))
+        if _may_be_compacted(turn):
             self.stand_in(tenant, turn)
 
     def _open(self, tenant: str, sealed: str, upstreams: Sequence[Upstream]) -> Item | None:
@@ -148,13 +164,14 @@ class Compactions:
         """Return the messages of a history that stay as they are when all of it is compacted."""
         return retained_messages(history.parent, history.input, budget_bytes=self.settings.retained_bytes)
 
-    def prepare(
+    async def prepare(
         self, request: UpstreamRequest, runs: Streaming, history: History, *, wanted: CompactionRequest
     ) -> tuple[UpstreamRequest, Streaming]:
         """Return a turn that may have to be compacted, and what runs it; `history` is its history as it is stored."""
         settings = msgspec.structs.replace(request.settings, extra=without_entries(request.settings.extra))
         request = msgspec.structs.replace(request, settings=settings)
-        if wanted.only or self._is_due(wanted, request):
+        size = sum(turn.size_bytes for turn in path(request.history.parent)) + sum(map(len, request.history.input))
+        if wanted.only or await _beside_the_loop(lambda: self._is_due(wanted, request), size):
             return request, CompactingTurn(self, runs, history=history, wanted=wanted)
         return request, runs
 
@@ -169,6 +186,11 @@ class Compactions:
         if estimate_tokens((*around, *request.history.items())) < threshold:
             return False
         return _SAVED_SHARE * estimate_saving(request.history.items()) >= threshold
+
+
+async def _beside_the_loop(look: Callable[[], T], size_bytes: int) -> T:
+    """Look through items, in a thread if they are so many that everybody else would wait for it."""
+    return look() if size_bytes < _FEW_BYTES else await asyncio.to_thread(look)
 
 
 def _may_be_compacted(turn: Turn) -> bool:
@@ -228,9 +250,25 @@ class CompactingTurn:
         if item:  # else nothing may have begun yet, and the answer can still be refused
             yield item
         asked = request if failure is not None else self._answering(request)
-        async with aclosing(self._runs.stream(asked)) as batches:
+        async with aclosing(self._answer(asked)) as batches:
             async for batch in batches:
                 yield self._behind(batch, failure)
+
+    async def _answer(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+        """Run the answer. If it comes to nothing, the turn ends all the same once a summary has cost something."""
+        try:
+            async with aclosing(self._runs.stream(request)) as batches:
+                async for batch in batches:
+                    yield batch
+                    if batch and isinstance(batch[-1], Ended):
+                        return
+        except Exception as error:
+            ended = None if self._reader.usage is None else end_of(error, request, begun=True)
+            if ended is None:
+                raise
+            yield (ended,)
+            return
+        yield (LOST,)
 
     def _question(self, request: UpstreamRequest) -> UpstreamRequest:
         """Return the request for the summary."""

@@ -122,7 +122,7 @@ class Conversations:
         links = await self.links(tenant, conversation_id, param="conversation")
         if not links:
             return None
-        turn = self._compactions.restore(tenant, links, lambda ident: self._cache.peek_stored(tenant, ident))
+        turn = await self._compactions.restore(tenant, links, lambda ident: self._cache.peek_stored(tenant, ident))
         if self._erasures(tenant) == erasures:
             self._cache.put_slot(tenant, slot, turn)
         return turn

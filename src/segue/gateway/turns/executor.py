@@ -32,6 +32,7 @@ from segue.history.cache import TurnCache
 from segue.history.chains import History, Turn
 from segue.history.records import Record, encode_head, flatten
 from segue.history.repeated_items import leave_out_repeats
+from segue.protocol.configuration_items import follow_updates
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import (
     ENTROPY_BYTES,
@@ -395,6 +396,8 @@ class TurnRun:
         resolved = await executor.resolve(create, caller)
         self._input, self.history = resolved.input, resolved.history
         parent, runs = resolved.history.parent, resolved.found.runs
+        self._upstreams = resolved.found.upstreams
+        executor.upstream_use.begin(self._upstreams)  # no await since they were found
         continued = _id_of(parent) or create.conversation
         response_id = self.response_id or new_response_id(executor.entropy(ENTROPY_BYTES), continued)
         request = UpstreamRequest(
@@ -410,9 +413,7 @@ class TurnRun:
             size_bytes=create.size_bytes,
         )
         if create.compaction is not None and create.generate and not compacts_itself(resolved.found.upstreams):
-            request, runs = executor.compactions.prepare(request, runs, self.history, wanted=create.compaction)
-        self._upstreams = resolved.found.upstreams
-        executor.upstream_use.begin(self._upstreams)  # no await since they were found
+            return await executor.compactions.prepare(request, runs, self.history, wanted=create.compaction)
         return request, runs
 
     async def _settle(self, batches: AsyncGenerator[Batch, None] | None, outcome: Outcome) -> None:
@@ -457,7 +458,9 @@ class TurnRun:
             native=native,
             thread=create.thread,
         )
-        turn.updates = self._input.updates if turn.parent is None else turn.parent.updates + self._input.updates
+        before = () if turn.parent is None else turn.parent.updates
+        if before or self._input.updates:
+            turn.note_updates(follow_updates(before, self._input.updates))
         if self._input.compacted or create.compaction is not None:
             self._executor.compactions.stand_in(self._caller.tenant, turn)
         return turn

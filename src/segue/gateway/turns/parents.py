@@ -124,7 +124,7 @@ class Parents:
             raise Refused(Problem("store_error", message)) from error
         if links is None:
             return None
-        turn = self.compactions.restore(tenant, links, lambda ident: self._cache.peek_stored(tenant, ident))
+        turn = await self.compactions.restore(tenant, links, lambda ident: self._cache.peek_stored(tenant, ident))
         # In memory a chain may reach further up than in the store: a child of a deleted parent is stored as a root.
         read = zip(links, lineage(turn)[-len(links) :], strict=True)
         alive = [ancestor for link, ancestor in read if link.alive]

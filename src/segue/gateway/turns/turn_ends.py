@@ -16,7 +16,8 @@ from segue.upstreams.interface import UpstreamRequest
 
 _log = logging.getLogger("segue.gateway")
 
-_LOST = Ended("failed", error=Failure("upstream_protocol_error", "The upstream's stream stopped before its end."))
+#: How a turn ends whose upstream stops without an end.
+LOST = Ended("failed", error=Failure("upstream_protocol_error", "The upstream's stream stopped before its end."))
 _BROKEN = Ended(
     "failed", error=Failure("server_error", "The upstream failed unexpectedly; the gateway's log has more.")
 )
@@ -29,7 +30,7 @@ def end_of(error: BaseException, request: UpstreamRequest, *, begun: bool) -> En
     stay in memory until a garbage collection.
     """
     if isinstance(error, StopAsyncIteration):
-        return _LOST
+        return LOST
     if isinstance(error, asyncio.CancelledError) and _is_cancelled():
         return None
     if isinstance(error, Refused):
