@@ -149,6 +149,16 @@ async def test_each_tenant_says_where_its_threads_are_kept(server: str, tenant: 
         assert services.threads.stores("carol") is (server == "durable")
 
 
+@pytest.mark.parametrize("threads", [None, "memory", "durable"])
+async def test_no_thread_of_a_tenant_with_zero_retention_is_stored(threads: str | None) -> None:
+    table = {"name": TENANT, "zero_retention": True, "threads": threads}
+    config = msgspec.convert({"server": {"threads": "durable"}, "tenant": [table]}, Config)
+    async with parts() as services:
+        services.threads.rules = ThreadRules.of(config)
+        assert not services.threads.stores(TENANT)
+        assert services.threads.stores("bob")
+
+
 async def test_an_anchor_is_a_turn_and_what_its_thread_keeps() -> None:
     async with parts() as services:
         anchor = await services.threads.find(TENANT, await begin(services))

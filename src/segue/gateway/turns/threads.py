@@ -38,9 +38,10 @@ class ThreadRules(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, config: Config) -> ThreadRules:
-        """Return the rules of a configuration."""
+        """Return the rules of a configuration. No thread of a tenant with zero retention is stored."""
         server = config.server
         by_tenant = {tenant.name: tenant.threads for tenant in config.tenant if tenant.threads is not None}
+        by_tenant.update({tenant.name: "memory" for tenant in config.tenant if tenant.zero_retention})
         return cls(server.thread_s, server.thread_forks, server.threads, by_tenant)
 
 
