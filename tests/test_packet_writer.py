@@ -89,10 +89,23 @@ async def test_what_there_is_leaves_at_once_and_what_comes_later_when_it_is_told
     writer.wake()
     writer.wake()
     await asyncio.sleep(0)
-    assert (wire.sent, seen, sizes) == ([b"a", b"bc", b"d"], [0, 1, 2], [1, 2, 1])
+    assert (wire.sent, seen, sizes) == ([b"a", b"bc", b"d"], [0, 1, 2, 2, 3], [1, 2, 1])
     wire.cut = True
     writer.wake()
     await task
+
+
+async def test_what_can_be_sent_once_the_last_packet_has_left_is_sent_too() -> None:
+    source, wire, held = Source(b"a", b"b"), Wire(), [b"d", b"c"]
+
+    def release() -> None:
+        if held and not source.packets:
+            source.packets.append(held.pop())
+
+    task = await resting(PacketWriter(source, wire, before_packet=release))
+    assert wire.sent == [b"a", b"b", b"c", b"d"]
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_a_full_socket_is_waited_for_and_the_order_kept() -> None:

@@ -93,8 +93,8 @@ class PacketSocket:
 class PacketWriter:
     """Writes to one socket, as long as `run` runs.
 
-    `is_over`: after what there is now, nothing more is to be sent. `before_packet` is called before each packet: what
-    it makes the end send may be in that packet. `count` gets the size of each packet.
+    `is_over`: after what there is now, nothing more is to be sent. `before_packet` is called before each packet, and
+    after the last one: what it makes the end send may be in the next. `count` gets the size of each packet.
     """
 
     def __init__(
@@ -192,12 +192,13 @@ class PacketWriter:
 
     def _write(self) -> bool:
         """Write what there is, as long as there is room; return whether that was all."""
+        self._before_packet()
         while self._socket.has_room:
-            self._before_packet()
             packet = self._source.next_packet(self._loop.time())
             if packet is not None:
                 self._socket.write(packet)
                 self._count(len(packet))
+                self._before_packet()  # what waited for this packet to leave
             if packet is None or not self._source.has_to_send:
                 self._set_alarm(self._source.next_deadline())
                 return True

@@ -171,6 +171,24 @@ async def test_a_handshake_that_fails_or_takes_too_long_is_no_connection() -> No
             await stream.start_tls(ssl.create_default_context(), "localhost", 0.05)
 
 
+async def test_what_comes_before_a_handshake_is_not_taken_for_what_comes_over_tls() -> None:
+    """Anybody on the way could have sent it, as the answer to the first request."""
+    authority = trustme.CA()
+    ours, theirs = ssl.create_default_context(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.configure_trust(ours)
+    authority.issue_cert("localhost").configure_cert(theirs)
+
+    async def injecting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.start_tls(theirs)
+
+    async with served(injecting) as port, connected(port) as stream:
+        assert isinstance(stream, PushingStream)
+        await stream.wait(5.0)
+        with pytest.raises(httpcore.ConnectError, match="before the TLS handshake"):
+            await stream.start_tls(ours, "localhost", 5.0)
+
+
 async def test_what_comes_is_told_at_once_and_the_reader_woken_only_if_it_is_to_go_on() -> None:
     gates = [asyncio.Event() for _ in range(3)]
 

@@ -318,6 +318,8 @@ async def test_what_comes_is_passed_on_before_the_task_is_woken() -> None:
         ([b"HTTP/2\r\n\r\n"], httpcore.RemoteProtocolError),
         ([b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nab", b""], httpcore.RemoteProtocolError),
         ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nabcd"], httpcore.RemoteProtocolError),
+        ([b"HTTP/1.1 200 OK\r\nX: ", *[b"x" * 32768] * 5], httpcore.RemoteProtocolError),
+        ([b"HTTP/1.1 200 OK\r\nX: ", *[b"x" * 32768] * 50], httpcore.RemoteProtocolError),
     ],
 )
 async def test_the_task_meets_every_fault_that_passing_on_has_met(come: list[bytes], error: type[Exception]) -> None:

@@ -227,6 +227,9 @@ class _AsyncioStream(PushingStream):
             httpcore.ConnectError, httpcore.ConnectTimeout: the handshake failed.
         """
         wire = self._wire
+        if wire.unread:  # it is not authenticated, and would be read as the first bytes that are
+            await self.aclose()
+            raise httpcore.ConnectError("the server spoke before the TLS handshake")
         wire.over_tls = True
         loop = asyncio.get_running_loop()
         try:

@@ -178,6 +178,8 @@ class HttpConnection:
         """Return the head of the answer when it is here, and take no byte behind it; None: it has not come yet."""
         while self._head is None:
             if len(self._ahead) == self._searched:
+                if self._searched > _HEAD_BYTES:  # looked at here, so that whoever takes next meets it again
+                    raise httpcore.RemoteProtocolError("the head is too large")
                 data = None if self._pushing is None else self._pushing.take(_READ_BYTES)
                 if data is None:
                     return None
@@ -189,8 +191,6 @@ class HttpConnection:
                 self._take_one_head(end)
                 continue
             self._searched = len(self._ahead)
-            if self._searched > _HEAD_BYTES:
-                raise httpcore.RemoteProtocolError("the head is too large")
         return self._head
 
     def _take_one_head(self, end: int) -> None:
