@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import io
 import logging
 import os
@@ -59,18 +58,16 @@ async def serving(provider_url: str) -> AsyncIterator[tuple[asyncio.Task[int], s
 
 
 @pytest.fixture
-def own_interpreter_settings() -> Iterator[None]:
-    switch_s, thresholds = sys.getswitchinterval(), gc.get_threshold()
+def own_switch_interval() -> Iterator[None]:
+    before = sys.getswitchinterval()
     yield
-    sys.setswitchinterval(switch_s)
-    gc.set_threshold(*thresholds)
+    sys.setswitchinterval(before)
 
 
-@pytest.mark.usefixtures("own_interpreter_settings")
-async def test_neither_threads_nor_the_collector_hold_up_the_loop_for_long() -> None:
+@pytest.mark.usefixtures("own_switch_interval")
+async def test_threads_let_the_loop_go_on_soon() -> None:
     async with provided(lambda _: Answer()) as provider, serving(provider.url):
         assert sys.getswitchinterval() == pytest.approx(serve.SWITCH_S)
-        assert gc.get_threshold() == serve.GC_THRESHOLDS
 
 
 async def test_at_its_start_it_says_what_it_serves(caplog: pytest.LogCaptureFixture) -> None:

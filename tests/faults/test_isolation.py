@@ -27,6 +27,9 @@ MIB = 1 << 20
 HELD_MIB = 500
 #: Whatever is done, no turn takes longer.
 LONGEST_S = 2.0
+#: So long a call takes at most that nothing interrupts: to join a WebSocket message of 16 MB, to read a value of
+#: millions of escapes, to look through all objects for cycles. One turn in a hundred meets one of them.
+UNINTERRUPTED_S = 0.05
 #: What the hostile tenant uses of a core: with less, it was not there.
 BUSY = 0.05
 QUICK = ("half heads", "fields and items", "upgrades that are given up", "kept turns")
@@ -84,14 +87,14 @@ async def test_neighbours_at_the_model_feel_no_attack_on_it(attack: str, tmp_pat
 async def test_neighbours_feel_nothing_of_all_attacks_at_once_for_three_minutes(tmp_path: Path) -> None:
     """Nine neighbours, and one tenant that is hostile in every way that there is, each at a twentieth of its pace.
 
-    One client has one network. Of 99 turns in 100, none takes twice as long as without it, and what the machine itself
-    adds: a clock in the neighbours' own process tells how late it wakes them meanwhile.
+    One client has one network. Of 99 turns in 100, none takes twice as long as without it, but for one call that
+    nothing interrupts, and for what the machine adds: a clock in the neighbours' own process tells that.
     """
     model = tmp_path / "tiny.gguf"
     write_tiny_model(model)
     others = neighbours(*SOAK_WAYS, interval_s=0.1)
     async with trial(tmp_path, others, model=model) as run:
         outcome = await run.run(list(BY_NAME), rounds=9, alone_s=10.0, attacked_s=20.0, pace=0.05)
-    judge(outcome, most_mib=1500, noise_s=quantile(outcome.late, 0.99))
+    judge(outcome, most_mib=1500, noise_s=quantile(outcome.late, 0.99) + UNINTERRUPTED_S)
     assert max(map(max, outcome.attacked.values())) < LONGEST_S
     assert outcome.hostile_cpu > BUSY

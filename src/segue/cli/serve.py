@@ -31,9 +31,6 @@ DEFAULT_FILE = Path(FILE_NAME)
 #: How soon a thread that computes lets the event loop go on. The loop waits so long after each system call, and a turn
 #: has dozens of them: with the 5 ms of Python everybody would feel it.
 SWITCH_S = 0.00005
-#: After how many new objects the collector looks for cycles, and how often through older ones; Python: 700, 10, 10. To
-#: look through all that a busy gateway has takes fifty milliseconds, in which nothing else runs.
-GC_THRESHOLDS = (2_000, 10, 30)
 #: How often a watched configuration file is looked at.
 WATCH_S = 1.0
 
@@ -98,7 +95,6 @@ async def run_until_signal(config: Config, read: Callable[[], Config], *, watche
         _tell_start(config, gateway)
         gc.collect()
         gc.freeze()  # what is there from the start stays: to look through it again and again would hold up turns
-        gc.set_threshold(*GC_THRESHOLDS)
         print(f"segue: listening on {url}", flush=True)
         async with _reloading(gateway, read, asked=asked, watched=watched):
             await stop.wait()
