@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from threading import get_ident
@@ -14,7 +14,7 @@ import pytest
 from segue.gateway.services import Services
 from segue.gateway.turns import compaction
 from segue.gateway.turns.compaction import Compactions, CompactionSettings, without_entries
-from segue.history.chains import Turn
+from segue.history.chains import History, Turn
 from segue.history.sealed_summaries import MAX_SUMMARY_BYTES, SummarySealer
 from segue.protocol.conversations import NewConversation
 from segue.protocol.items import Input, Item, parse_input
@@ -528,27 +528,31 @@ async def test_what_is_no_tool_is_refused() -> None:
 
 async def test_a_long_history_is_looked_through_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """50 MB of small items take half a second, in which nobody else would get an event."""
-    looked: dict[str, set[int]] = {"estimate_saving": set(), "updates_in": set()}
+    names = ("estimate_saving", "updates_in", "compact", "stand_in_of", "retained_messages")
+    looked: dict[str, set[int]] = {name: set() for name in names}
 
     def watch(name: str, at: set[int]) -> None:
         look = getattr(compaction, name)
 
-        def watched(items: Iterable[Item]) -> object:
+        def watched(*given: object, **named: object) -> object:
             at.add(get_ident())
-            return look(items)
+            return look(*given, **named)
 
         monkeypatch.setattr(compaction, name, watched)
 
-    for name, threads in looked.items():
-        watch(name, threads)
-    store, here = MemoryStore(), {get_ident()}
-    said = [user("word " * 100)] * 600
-    async with parts(ScriptedUpstream([say("one"), say("two")]), store=store) as services:
+    for watching in looked.items():
+        watch(*watching)
+    store, here, said = MemoryStore(), {get_ident()}, [user("word " * 100)] * 600
+    async with parts(ScriptedUpstream([say("one"), say("two"), say("sum"), say("three")]), store=store) as services:
         short = await respond(services, create("x"))
         long = await respond(services, create(input=said, **MANAGED))
+        made = await respond(services, create(input=[*said, TRIGGER]))
+        await respond(services, create(input=made["output"], previous_response_id=long["id"]))
+        await services.executor.compactions.retained(History(None, parse_items(said).items))
         conversation = await services.executor.conversations.create("alice", NewConversation(parse_items(said)))
-    assert looked["estimate_saving"], "it was long enough"
-    assert looked["estimate_saving"].isdisjoint(here)
+    for name, threads in looked.items():
+        assert threads or name == "updates_in", f"it was long enough for {name}"
+        assert threads.isdisjoint(here)
     async with parts(ScriptedUpstream([say("three")] * 3), store=store) as services:
         await respond(services, create("go", previous_response_id=short["id"]))
         assert looked["updates_in"] == here, "a short one is not worth a thread"

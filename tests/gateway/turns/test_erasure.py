@@ -106,6 +106,7 @@ async def test_a_turn_that_runs_meanwhile_leaves_nothing(store: bool) -> None:
         ended = await turn
         assert ended["status"] == ("failed" if store else "completed")
         assert ended["error"] is None or ended["error"]["code"] == "store_error"
+        assert ended["usage"] is not None, "it has cost that all the same"
         assert await services.store.size() == StoreSize(0, 0)
         assert services.cache.size_bytes == 0, "it cannot be continued either"
 

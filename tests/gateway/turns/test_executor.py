@@ -14,6 +14,7 @@ from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import usage
 from segue.upstreams.interface import Batch, UpstreamRequest
+from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import Fail, Refuse, Say, ScriptedTurn, ScriptedUpstream, Truncate, Wait, say
 from tests.faults.doubles import BrokenStore, Model, SlowStore
 from tests.gateway.parts import (
@@ -258,6 +259,8 @@ async def test_a_turn_that_cannot_be_stored_has_failed_and_its_upstream_is_told(
     async with parts(upstream, store=BrokenStore("append")) as services:
         made = await respond(services, create())
         assert (made["status"], made["error"]["code"]) == ("failed", "store_error")
+        (scope,) = services.rules.quotas.scopes(caller(services).principal)
+        assert scope.counts.input_tokens == made["usage"]["input_tokens"] > 0, "it has run, and has cost that"
         assert services.cache.size_bytes == 0
     assert upstream.forgotten == [made["id"]]
 
@@ -423,3 +426,22 @@ async def test_an_upstream_that_cannot_count_is_told_as_that() -> None:
             await services.executor.count_input(create(), caller(services))
         problem = caught.value.problem
         assert (problem.code, problem.param) == ("unsupported_parameter", "model")
+
+
+async def test_a_turn_whose_upstream_is_replaced_while_its_history_is_read_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with parts(ScriptedUpstream([say("sum")])) as services:
+        made = await respond(services, create(input=[{"role": "user", "content": "x"}, {"type": "compaction_trigger"}]))
+        executor = services.executor
+        view = executor.compactions.view
+
+        async def view_slowly(*given: Any, **named: Any) -> object:  # noqa: ANN401 - passed on as they are
+            seen = await view(*given, **named)
+            monkeypatch.setattr(executor, "router", Router([ModelRule(ScriptedUpstream(), ("*",))]))
+            return seen
+
+        monkeypatch.setattr(executor.compactions, "view", view_slowly)
+        with pytest.raises(Refused) as caught:
+            await respond(services, create(input=[*made["output"], {"role": "user", "content": "x"}]))
+    assert caught.value.problem.code == "server_overloaded"

@@ -58,7 +58,7 @@ class CompactionRoutes:
         head = run.finished.head
         if head.error is not None:
             raise Refused(failed_turn(head.error, has_output=False, retry_after_s=run.finished.retry_after_s))
-        retained = self._services.executor.compactions.retained(run.history)
+        retained = await self._services.executor.compactions.retained(run.history)
         output = (*as_output(retained, run.response_id), *run.finished.output)
         body = encode_compaction(run.response_id, created_at=head.created_at, output=output, usage=head.usage)
         self._meter.sent(1, len(body))

@@ -78,7 +78,7 @@ class Compactions:
         self.settings = settings
         self.entropy = entropy
 
-    def view(
+    async def view(
         self, tenant: str, parent: Turn | None, *, new: Input, settings: Settings, upstreams: Sequence[Upstream]
     ) -> tuple[History, Settings]:
         """Return what a model sees of a history and of settings where items say something about those.
@@ -86,7 +86,8 @@ class Compactions:
         Raises:
             Refused: a compaction cannot be read (`show`), or what changes the settings is no setting.
         """
-        shown = self.show(tenant, parent, new, upstreams=upstreams)
+        size = _size_of(History(parent, new.items)) if new.compacted else 0
+        shown = await _beside_the_loop(lambda: self.show(tenant, parent, new, upstreams=upstreams), size)
         updates = new.updates if parent is None else parent.updates + new.updates
         if not updates or is_native(upstreams, "responses"):  # such a server reads the items themselves
             return shown, settings
@@ -111,6 +112,11 @@ class Compactions:
         for call_id, index in input_of(shown.since).answers:
             raise Refused(tool_call_not_found(call_id, newest.place + 1 + index))
         return History(None, shown.items)
+
+    async def note_end(self, tenant: str, turn: Turn) -> None:
+        """Note of a turn that has just ended what a model sees in its place (`stand_in`)."""
+        size = _size_of(History(turn.parent, (*turn.input, *turn.output)))
+        await _beside_the_loop(lambda: self.stand_in(tenant, turn), size)
 
     def stand_in(self, tenant: str, turn: Turn) -> None:
         """Note what a model sees in place of a turn, if an item of it stands for the history before it.
@@ -160,9 +166,12 @@ class Compactions:
         """Return a summary as the `encrypted_content` of an item."""
         return self._sealer.seal(tenant, summary, self.entropy(NONCE_BYTES))
 
-    def retained(self, history: History) -> Sequence[Item]:
+    async def retained(self, history: History) -> Sequence[Item]:
         """Return the messages of a history that stay as they are when all of it is compacted."""
-        return retained_messages(history.parent, history.input, budget_bytes=self.settings.retained_bytes)
+        budget = self.settings.retained_bytes
+        return await _beside_the_loop(
+            lambda: retained_messages(history.parent, history.input, budget_bytes=budget), _size_of(history)
+        )
 
     async def prepare(
         self, request: UpstreamRequest, runs: Streaming, history: History, *, wanted: CompactionRequest
@@ -170,7 +179,7 @@ class Compactions:
         """Return a turn that may have to be compacted, and what runs it; `history` is its history as it is stored."""
         settings = msgspec.structs.replace(request.settings, extra=without_entries(request.settings.extra))
         request = msgspec.structs.replace(request, settings=settings)
-        size = sum(turn.size_bytes for turn in path(request.history.parent)) + sum(map(len, request.history.input))
+        size = _size_of(request.history)
         if wanted.only or await _beside_the_loop(lambda: self._is_due(wanted, request), size):
             return request, CompactingTurn(self, runs, history=history, wanted=wanted)
         return request, runs
@@ -186,6 +195,10 @@ class Compactions:
         if estimate_tokens((*around, *request.history.items())) < threshold:
             return False
         return _SAVED_SHARE * estimate_saving(request.history.items()) >= threshold
+
+
+def _size_of(history: History) -> int:
+    return sum(turn.size_bytes for turn in path(history.parent)) + sum(map(len, history.input))
 
 
 async def _beside_the_loop(look: Callable[[], T], size_bytes: int) -> T:
@@ -249,7 +262,7 @@ class CompactingTurn:
             return
         if item:  # else nothing may have begun yet, and the answer can still be refused
             yield item
-        asked = request if failure is not None else self._answering(request)
+        asked = request if failure is not None else await self._answering(request)
         async with aclosing(self._answer(asked)) as batches:
             async for batch in batches:
                 yield self._behind(batch, failure)
@@ -291,17 +304,11 @@ class CompactingTurn:
         status: TerminalStatus = "completed" if failure is None else "failed"
         return Ended(status, self._reader.usage, failure, warnings=self._reader.warnings)
 
-    def _answering(self, request: UpstreamRequest) -> UpstreamRequest:
+    async def _answering(self, request: UpstreamRequest) -> UpstreamRequest:
         """Return the request for the answer, on what is left of the history."""
-        settings, items = self._compactions.settings, self._history.input
-        shown = compact(
-            self._history.parent,
-            items,
-            len(items),
-            summary=write_summary(settings.lead, self._reader.summary),
-            budget_bytes=settings.retained_bytes,
-        )
-        return msgspec.structs.replace(request, history=History(None, shown.items))
+        retained = await self._compactions.retained(self._history)
+        summary = write_summary(self._compactions.settings.lead, self._reader.summary)
+        return msgspec.structs.replace(request, history=History(None, (*retained, summary)))
 
     def _behind(self, batch: Batch, failure: Failure | None) -> Batch:
         """Return a batch of the answer with what the summary has cost in its usage."""

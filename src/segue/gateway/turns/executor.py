@@ -25,7 +25,7 @@ from segue.gateway.turns.caller import Caller
 from segue.gateway.turns.conversations import ConversationClaim, Conversations
 from segue.gateway.turns.parents import Parents
 from segue.gateway.turns.reference_resolver import ReferenceResolver
-from segue.gateway.turns.turn_ends import end_of
+from segue.gateway.turns.turn_ends import end_of, erased, not_stored
 from segue.gateway.turns.turn_log import TurnEnd, TurnLog, TurnTimes, turn_line
 from segue.gateway.turns.upstream_use import UpstreamUse
 from segue.history.cache import TurnCache
@@ -53,7 +53,7 @@ from segue.protocol.problems import (
     tool_call_not_found,
 )
 from segue.protocol.requests import Create, Settings
-from segue.protocol.responses import Failure, encode_echo, usage
+from segue.protocol.responses import encode_echo, usage
 from segue.protocol.turns import Finished, TurnStream
 from segue.stores.interface import ParentGone, Store, StoreError
 from segue.upstreams.interface import (
@@ -71,10 +71,7 @@ from segue.upstreams.router import Found, Router
 
 _log = logging.getLogger("segue.gateway")
 
-_ERASED = Ended(
-    "failed", error=Failure("store_error", "What belongs to this tenant was erased meanwhile. Nothing was stored.")
-)
-_NOT_STORED = Ended("failed", error=Failure("store_error", "The turn has run, but its response could not be stored."))
+_REPLACED = Problem("server_overloaded", "The model has another upstream since the request came. Send it again.")
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,14 +202,23 @@ class Executor:
         if wanted is not None or create.conversation is not None or given.references:
             found = self._find(create, caller)  # anew: it may have been replaced meanwhile
         if create.native is not None and not is_native(found.upstreams, create.native.dialect):
-            message = "The model has another upstream since the request came. Send it again."
-            raise Refused(Problem("server_overloaded", message))
+            raise Refused(_REPLACED)
         shown, settings = history, create.settings
         if new.compacted or new.triggers or new.updates or (parent and (parent.compacted or parent.updates)):
-            shown, settings = self.compactions.view(
-                caller.tenant, parent, new=new, settings=settings, upstreams=found.upstreams
-            )
+            shown, settings = await self._view(create, caller, parent=parent, new=new, found=found)
         return ResolvedCreate(found, history, new, shown, settings)
+
+    async def _view(
+        self, create: Create, caller: Caller, *, parent: Turn | None, new: Input, found: Found
+    ) -> tuple[History, Settings]:
+        """Return what a model sees of a history and of settings where items say something about those."""
+        upstreams = found.upstreams
+        seen = await self.compactions.view(
+            caller.tenant, parent, new=new, settings=create.settings, upstreams=upstreams
+        )
+        if self._find(create, caller).upstreams != upstreams:  # what is seen depends on them
+            raise Refused(_REPLACED)
+        return seen
 
     def _find(self, create: Create, caller: Caller) -> Found:
         """Find what runs the model of a create. One that is not for the caller looks like none."""
@@ -370,7 +376,7 @@ class TurnRun:
                 waiting += events
             finished = stream.close(stream.ended, executor.clock())
             if finished.status != "failed" and not (create.thread is not None and _is_refusal(finished)):
-                turn = self._turn_of(request, finished, sources)
+                turn = await self._turn_of(request, finished, sources)
                 if create.store:
                     if waiting:
                         yield waiting  # the commit takes a disk write: the text need not wait for it
@@ -443,7 +449,7 @@ class TurnRun:
         code = self._refusal if failure is None else failure.code
         return TurnEnd(outcome, code, self.response_id, None if self.finished is None else self.finished.head.usage)
 
-    def _turn_of(self, request: UpstreamRequest, finished: Finished, sources: MessageFold | None) -> Turn:
+    async def _turn_of(self, request: UpstreamRequest, finished: Finished, sources: MessageFold | None) -> Turn:
         create = self._create
         native = None if create.native is None or sources is None else native_turn(create.native, sources)
         turn = Turn(
@@ -462,14 +468,14 @@ class TurnRun:
         if before or self._input.updates:
             turn.note_updates(follow_updates(before, self._input.updates))
         if self._input.compacted or create.compaction is not None:
-            self._executor.compactions.stand_in(self._caller.tenant, turn)
+            await self._executor.compactions.note_end(self._caller.tenant, turn)
         return turn
 
     async def _commit(self, turn: Turn, stream: TurnStream, finished: Finished, echo: bytes) -> Finished:
         """Write the turn's record; a turn that could not be stored as promised has failed."""
         executor = self._executor
         if self._is_erased():
-            return stream.close(_ERASED, executor.clock())
+            return stream.close(erased(finished.head.usage), executor.clock())
         assert turn.expires_at is not None, "a stored turn expires"
         record = Record(
             tenant=self._tenant,
@@ -488,10 +494,10 @@ class TurnRun:
             await self._append(record, turn)
             if self._is_erased():  # perhaps before the record was there, which may hold what was erased
                 await executor.delete(record.tenant, record.id)
-                return stream.close(_ERASED, executor.clock())
+                return stream.close(erased(finished.head.usage), executor.clock())
         except StoreError as error:
             _log.error("action=commit response_id=%s error=%r", turn.id, str(error))
-            return stream.close(_NOT_STORED, executor.clock())
+            return stream.close(not_stored(finished.head.usage), executor.clock())
         executor.storage_quota.note_stored(record.tenant, record.size_bytes)
         return finished
 

@@ -1,4 +1,4 @@
-"""How a turn ends whose upstream raises an error instead of yielding: refused, failed, or with its own task.
+"""How a turn ends that came to nothing: its upstream raised an error instead of yielding, or it was not stored.
 
 Not here: the turn (`executor`).
 """
@@ -11,7 +11,7 @@ import logging
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.protocol.events import Ended
 from segue.protocol.problems import Problem, Refused
-from segue.protocol.responses import Failure
+from segue.protocol.responses import Failure, Usage
 from segue.upstreams.interface import UpstreamRequest
 
 _log = logging.getLogger("segue.gateway")
@@ -21,6 +21,17 @@ LOST = Ended("failed", error=Failure("upstream_protocol_error", "The upstream's 
 _BROKEN = Ended(
     "failed", error=Failure("server_error", "The upstream failed unexpectedly; the gateway's log has more.")
 )
+
+
+def erased(used: Usage | None) -> Ended:
+    """Say how a turn ends whose tenant was erased meanwhile. It has cost what it has used all the same."""
+    message = "What belongs to this tenant was erased meanwhile. Nothing was stored."
+    return Ended("failed", used, Failure("store_error", message))
+
+
+def not_stored(used: Usage | None) -> Ended:
+    """Say how a turn ends that came to its end, and could not be stored as promised."""
+    return Ended("failed", used, Failure("store_error", "The turn has run, but its response could not be stored."))
 
 
 def end_of(error: BaseException, request: UpstreamRequest, *, begun: bool) -> Ended | None:
