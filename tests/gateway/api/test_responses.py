@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from threading import get_ident
 
 import aiohttp
 import pytest
 
+from segue.gateway.api.responses import show_page
+from segue.history.records import ChainLink
+from segue.protocol.listing import ItemRun, Page
 from segue.protocol.problems import Problem
 from segue.testing.protocol_checker import Json
+from segue.testing.store_samples import sample_id
 from segue.upstreams.scripted import Fail, Refuse, Say, ScriptedTurn, ScriptedUpstream, Wait, call, say
 from tests.faults.clients import begin_post, http, output_text, read_body
 from tests.faults.gateways import listening, until
@@ -231,3 +237,21 @@ async def test_a_body_that_is_no_turn_is_not_counted(fields: Json, code: str | N
     async with listening() as local, http(local.url) as client:
         status, body = await client.send("POST", "/v1/responses/input_tokens", {"model": "m", **fields})
         assert (status, body["error"]["code"]) == (400, code or "missing_required_parameter")
+
+
+async def test_the_items_of_very_many_turns_are_found_beside_the_event_loop() -> None:
+    """Those of 50,000 turns take 200 ms."""
+    threads: list[int] = []
+
+    def runs_of(links: Sequence[ChainLink]) -> list[ItemRun]:
+        threads.append(get_ident())
+        return [ItemRun(link.input, link.id) for link in links]
+
+    item = b'{"type":"message","role":"user","content":"x"}'
+    link = ChainLink(id=sample_id("one"), expires_at=9.0, alive=True, input=(item,), output=(), calls=frozenset())
+    few = await show_page([link], runs_of, Page(limit=1), encrypted=False)
+    assert threads == [get_ident()]
+    many = await show_page([link] * 2000, runs_of, Page(limit=1), encrypted=False)
+    assert threads[1:] != [get_ident()]
+    assert isinstance(few, bytes)
+    assert many == few.replace(b'"has_more":false', b'"has_more":true')

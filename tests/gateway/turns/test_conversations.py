@@ -418,3 +418,15 @@ def find_item_id(links: Sequence[ChainLink], text: bytes) -> str:
         for place, item in enumerate(link.input)
         if text in item
     )
+
+
+async def test_empty_conversations_count_at_once() -> None:
+    """The store is asked only now and then: many could be made meanwhile, and they do not expire."""
+    limits = {"limits": {"stored_bytes": 1000}}
+    async with parts(tables=limits) as services:
+        conversations = services.executor.conversations
+        for _ in range(4):
+            await conversations.create(TENANT, NewConversation())
+        with pytest.raises(Refused) as caught:
+            await conversations.create(TENANT, NewConversation())
+    assert caught.value.problem.code == "insufficient_quota"

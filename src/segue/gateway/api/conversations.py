@@ -13,7 +13,7 @@ from aiohttp import web
 
 from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
-from segue.gateway.api.responses import asks_for_encrypted
+from segue.gateway.api.responses import asks_for_encrypted, show_page
 from segue.gateway.drain import takes_no_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import send_whole
@@ -27,7 +27,7 @@ from segue.protocol.conversations import (
     parse_new,
 )
 from segue.protocol.ids import FIRST_INPUT_NUMBER
-from segue.protocol.listing import ItemRun, is_small, list_all, paginate, parse_page, show_item
+from segue.protocol.listing import ItemRun, list_all, parse_page, show_item
 from segue.protocol.problems import Problem, Refused, conversation_item_not_found
 
 _JSON = "application/json"
@@ -76,11 +76,7 @@ class ConversationRoutes:
         if isinstance(page, Problem):
             raise Refused(page)
         links = await self._conversations.links(request[PRINCIPAL].tenant, request.match_info["id"])
-        runs, encrypted = _runs(links), asks_for_encrypted(request)
-        if is_small(runs, page):
-            body = paginate(runs, page, encrypted=encrypted)
-        else:
-            body = await asyncio.to_thread(paginate, runs, page, encrypted=encrypted)
+        body = await show_page(links, _runs, page, encrypted=asks_for_encrypted(request))
         if isinstance(body, Problem):
             raise Refused(body)
         return await send_whole(request, (body,))

@@ -7,7 +7,7 @@ events end in. Not here: what a turn does (`turns`), and turns that outlive thei
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from aiohttp import web
@@ -27,11 +27,13 @@ from segue.gateway.turns.executor import TurnRun
 from segue.history.records import ChainLink
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId, parse_response_id
-from segue.protocol.listing import ItemRun, is_small, paginate, parse_page
+from segue.protocol.listing import ItemRun, Page, is_small, paginate, parse_page
 from segue.protocol.problems import Problem, Refused, response_not_found
 from segue.protocol.requests import ENCRYPTED_REASONING, Create
 
 _JSON = "application/json"
+#: The items of so many turns are found in a few milliseconds.
+_FEW_TURNS = 1000
 
 
 class ResponseRoutes:
@@ -146,15 +148,23 @@ class ResponseRoutes:
         chain = await services.store.chain(request[PRINCIPAL].tenant, response_id, services.clock())
         if chain is None:
             raise Refused(response_not_found(response_id))
-        encrypted = asks_for_encrypted(request)
-        runs = _runs(chain)
-        if is_small(runs, page):
-            body = paginate(runs, page, encrypted=encrypted)
-        else:
-            body = await asyncio.to_thread(paginate, runs, page, encrypted=encrypted)
+        body = await show_page(chain, _runs, page, encrypted=asks_for_encrypted(request))
         if isinstance(body, Problem):
             raise Refused(body)
         return await send_whole(request, (body,))
+
+
+async def show_page(
+    links: Sequence[ChainLink],
+    runs_of: Callable[[Sequence[ChainLink]], Sequence[ItemRun]],
+    page: Page,
+    *,
+    encrypted: bool,
+) -> bytes | Problem:
+    """Return a page of the items of a chain. It is written beside the event loop if that takes longer."""
+    if len(links) <= _FEW_TURNS and is_small(runs := runs_of(links), page):
+        return paginate(runs, page, encrypted=encrypted)
+    return await asyncio.to_thread(lambda: paginate(runs_of(links), page, encrypted=encrypted))
 
 
 def _runs(chain: Sequence[ChainLink]) -> Sequence[ItemRun]:
