@@ -25,6 +25,8 @@ NOISE_S = 0.02
 MIB = 1 << 20
 #: What the budgets of the trial hold afterwards, and what the allocator keeps.
 HELD_MIB = 500
+#: The same with a model, which keeps the state of idle conversations in memory.
+HELD_WITH_MODEL_MIB = 700
 #: Whatever is done, no turn takes longer.
 LONGEST_S = 2.0
 #: So long a call takes at most that nothing interrupts: to join a WebSocket message of 16 MB, to read a value of
@@ -45,14 +47,16 @@ def neighbour(key: str, way: Way, interval_s: float) -> Neighbour:
     return Neighbour(key, way, 3 * interval_s, "tiny", 4) if way == "model" else Neighbour(key, way, interval_s)
 
 
-def judge(outcome: Outcome, *, most_mib: int, of: float = 0.99, noise_s: float = NOISE_S) -> None:
+def judge(
+    outcome: Outcome, *, most_mib: int, of: float = 0.99, noise_s: float = NOISE_S, held_mib: int = HELD_MIB
+) -> None:
     print(outcome.table())  # noqa: T201 - pytest shows it if the test fails
     assert not outcome.faults
     assert outcome.slowdown(of, noise_s) <= MOST
     assert outcome.after.descriptors <= outcome.before.descriptors
     assert outcome.after.tasks <= outcome.before.tasks
     assert outcome.peak_bytes <= most_mib * MIB
-    assert outcome.after.resident_bytes <= outcome.before.resident_bytes + HELD_MIB * MIB
+    assert outcome.after.resident_bytes <= outcome.before.resident_bytes + held_mib * MIB
     assert outcome.ended
 
 
@@ -95,6 +99,6 @@ async def test_neighbours_feel_nothing_of_all_attacks_at_once_for_three_minutes(
     others = neighbours(*SOAK_WAYS, interval_s=0.1)
     async with trial(tmp_path, others, model=model) as run:
         outcome = await run.run(list(BY_NAME), rounds=9, alone_s=10.0, attacked_s=20.0, pace=0.05)
-    judge(outcome, most_mib=1500, noise_s=quantile(outcome.late, 0.99) + UNINTERRUPTED_S)
+    judge(outcome, most_mib=1500, noise_s=quantile(outcome.late, 0.99) + UNINTERRUPTED_S, held_mib=HELD_WITH_MODEL_MIB)
     assert max(map(max, outcome.attacked.values())) < LONGEST_S
     assert outcome.hostile_cpu > BUSY
