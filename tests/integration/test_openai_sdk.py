@@ -280,7 +280,6 @@ SENT: list[Json] = [
     {"type": "custom_tool_call_output", "call_id": "call_2", "output": "done"},
     {"type": "reasoning", "summary": []},
     {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "AA=="},
-    {"type": "compaction", "encrypted_content": "AA=="},
 ]
 
 
@@ -297,6 +296,19 @@ async def test_an_item_that_left_things_out_is_listed_complete(start: Start, ite
     assert len({shown["id"] for shown in listed.body["data"]}) == 3
     kept = item.keys() - {"content"}
     assert {name: listed.body["data"][2][name] for name in kept} == {name: item[name] for name in kept}
+
+
+async def test_a_compaction_that_a_client_sends_back_is_listed_complete(start: Start) -> None:
+    from openai.types.responses import ResponseItemList
+
+    gateway = await start(say("a summary"), say("ok"))
+    http = await gateway.http()
+    made = (await http.request("POST", "/v1/responses/compact", data={"model": "scripted", "input": "hi"})).body
+    item = next(one for one in made["output"] if one["type"] == "compaction")
+    response = (await http.create(input=[item, {"role": "user", "content": "hi"}])).body
+    listed = await http.request("GET", f"/v1/responses/{response['id']}/input_items?order=asc")
+    ResponseItemList.model_validate_json(http.last, strict=True)
+    assert listed.body["data"][0]["encrypted_content"] == item["encrypted_content"]
 
 
 # -------------------------------------------------------------------------------------------------------------- errors
