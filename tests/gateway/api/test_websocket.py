@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,7 @@ import aiohttp
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from segue.gateway.error_mapping import socket_reply
 from segue.protocol.problems import Problem
 from segue.testing.protocol_checker import Json
 from segue.upstreams.interface import Batch, UpstreamRequest
@@ -306,3 +308,35 @@ async def test_messages_are_compressed_if_the_client_offers_it() -> None:
             assert kinds[0] == "response.created"
             assert socket.compress
         await local.rest()
+
+
+async def test_a_burst_of_small_messages_leaves_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of them may be in the socket, and are answered without a wait."""
+    rounds, taken = 0, Counter[int]()
+    send_nonsense = bytes((0x81, 0x82, 0, 0, 0, 0)) + b"{}"  # a masked text message (RFC 6455, 5.2)
+
+    def noted(problem: Problem, lane: str) -> bytes:
+        taken[rounds] += 1
+        return socket_reply(problem, lane)
+
+    monkeypatch.setattr("segue.gateway.api.websocket.socket_reply", noted)
+
+    async def go_round() -> None:
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await asyncio.sleep(0)
+
+    async with (
+        listening(ScriptedUpstream()) as local,
+        aiohttp.ClientSession(local.url) as client,
+        client.ws_connect("/v1/responses") as socket,
+    ):
+        going = asyncio.ensure_future(go_round())
+        assert socket._writer is not None  # noqa: SLF001 - to write many messages at once
+        socket._writer.transport.write(send_nonsense * 500)  # noqa: SLF001 - as above
+        for _ in range(500):
+            await socket.receive()
+        going.cancel()
+    assert taken.total() == 500
+    assert max(taken.values()) <= 32

@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
+from itertools import count
 from typing import assert_never
 
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
@@ -57,6 +58,8 @@ _CONTINUABLE = frozenset({"response.completed", "response.incomplete"})
 
 #: The requests that may wait: their messages count in memory as long as they are there.
 _KEPT = (Create, Steer)
+#: So many messages are answered before the event loop goes round: others have something to do too.
+_AT_ONCE = 32
 
 #: OpenAI's servers say so how large a message may be, and Codex sends what is larger over HTTP.
 _MESSAGE_LIMIT = "x-codex-websocket-max-message-bytes"
@@ -145,11 +148,13 @@ class WebSocketConnection:
 
     async def _read(self) -> None:
         session = self._session
-        while not session.closed:
+        for number in count():
             while session.saturated and not session.closed:
                 await self._wait_for_room()
-            if not await self._take(await self._socket.receive()):
+            if session.closed or not await self._take(await self._socket.receive()):
                 return
+            if number % _AT_ONCE == _AT_ONCE - 1:  # thousands of small messages may be there already
+                await asyncio.sleep(0)
 
     async def _take(self, message: WSMessage) -> bool:
         """Take a message, which is not kept any longer than that; return False at the end of the connection."""
