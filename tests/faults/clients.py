@@ -120,9 +120,11 @@ class Http:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self.session = session
 
-    async def send(self, method: str, path: str, body: Json | None = None) -> tuple[int, Json]:
+    async def send(
+        self, method: str, path: str, body: Json | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, Json]:
         """Send a request and return the status and the JSON of the answer."""
-        async with self.session.request(method, path, json=body) as reply:
+        async with self.session.request(method, path, json=body, headers=headers) as reply:
             answer = parse_json(await reply.text())
             if reply.status >= 400:
                 check_error(answer)

@@ -98,3 +98,18 @@ async def test_a_gateway_that_drains_begins_no_compaction() -> None:
         assert (await compact(one, input="x"))[0] == 503
         gate.set()
         await turn
+
+
+async def test_a_key_for_repeats_is_refused_and_nothing_is_paid() -> None:
+    """Nothing is kept of a compaction, so a repeated one would be paid for again: in the header, and in the body."""
+    upstream = ScriptedUpstream([])
+    async with listening(upstream) as local, http(local.url) as client:
+        for body, headers in (({}, {"Idempotency-Key": "k"}), ({"segue": {"idempotency_key": "k"}}, None)):
+            asked = {"model": "scripted", "input": "x", **body}
+            status, reply = await client.send("POST", PATH, asked, headers=headers)
+            assert (status, reply["error"]["code"], reply["error"]["param"]) == (
+                400,
+                "invalid_value",
+                "Idempotency-Key",
+            )
+    assert upstream.requests == []

@@ -42,6 +42,8 @@ class CompactionRoutes:
         create = await services.requests.create(await self._bodies.read(request, principal), principal.tenant)
         if isinstance(create, Problem):
             raise Refused(create)
+        if create.idempotency_key is not None or "Idempotency-Key" in request.headers:
+            raise Refused(_repeats_are_not_known())
         self._meter.received(create.size_bytes)
         places = services.threads.places(principal.tenant, create.previous_response_id)
         caller = Caller(principal, self._meter, None, places, services.access.credential(request.headers))
@@ -63,6 +65,12 @@ class CompactionRoutes:
         body = encode_compaction(run.response_id, created_at=head.created_at, output=output, usage=head.usage)
         self._meter.sent(1, len(body))
         return await send_whole(request, (body,))
+
+
+def _repeats_are_not_known() -> Problem:
+    """Nothing of a compaction is kept, so that a repeated one would be paid for again, which the key is to prevent."""
+    message = "This endpoint cannot tell that a request is repeated. Send it without an idempotency key."
+    return Problem("invalid_value", message, "Idempotency-Key")
 
 
 def _only_compacting(create: Create) -> Create:
