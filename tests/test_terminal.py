@@ -101,3 +101,15 @@ def test_a_table_of_one_column_is_a_table() -> None:
     shown = io.StringIO()
     print_table(terminal_of(file=shown, width=20), table)
     assert "x" * 10 in shown.getvalue()
+
+
+def test_a_line_that_must_not_be_wrapped_is_not_cut() -> None:
+    table = Table(box=None, pad_edge=False)
+    for head in ("upstream", "body", "CPU per turn", "grows by"):
+        table.add_column(head, no_wrap=True)
+    table.add_row("responses over WebSocket", "2,212 KB", "1.69 ms", "0.661 x in all")
+    shown = io.StringIO()
+    print_table(terminal_of(file=shown, width=50), table)
+    for text in ("responses over WebSocket", "2,212 KB", "CPU per turn", "1.69 ms", "0.661 x in all"):
+        assert text in shown.getvalue()
+    assert max(map(len, shown.getvalue().splitlines())) <= 50

@@ -43,14 +43,24 @@ def print_table(console: Console, table: Table) -> None:
 def _groups(console: Console, table: Table, first: Column, others: Sequence[Column]) -> Iterator[list[Column]]:
     """Yield the columns beside the first one, as many at a time as fit, and at least those of one head."""
     group: list[Column] = []
-    unbounded = console.options.update(width=_WIDEST)
     for columns in _under_one_head(others):
-        part = _part(table, [first, *group, *columns])
-        if group and Measurement.get(console, unbounded, part).minimum > console.width:
+        if group and _width(console, table, [first, *group, *columns]) > console.width:
             yield group
             group = []
         group += columns
     yield group
+
+
+def _width(console: Console, table: Table, columns: Sequence[Column]) -> int:
+    """Return how wide these columns are if no word of them is cut, and no line that must not be wrapped."""
+    options = console.options.update(width=_WIDEST)
+    whole = Measurement.get(console, options, _part(table, columns)).minimum
+    lines = (Measurement.get(console, options, _part(table, [one])) for one in columns if _is_unbroken(one))
+    return whole + sum(line.maximum - line.minimum for line in lines)
+
+
+def _is_unbroken(column: Column) -> bool:
+    return column.no_wrap and column.max_width is None
 
 
 def _under_one_head(columns: Sequence[Column]) -> list[list[Column]]:
