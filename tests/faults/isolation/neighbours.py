@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -178,6 +179,10 @@ def _id_of(reply: bytes) -> str:
     return reply[at : reply.index(b'"', at)].decode()
 
 
+#: Where the samples go at the end, in the working folder: minutes of them are more than a pipe carries.
+SAMPLES = "samples.json"
+
+
 async def _main(plan: Plan) -> list[Sample]:
     samples: list[Sample] = []
     count = len(plan.neighbours)
@@ -201,4 +206,4 @@ async def _main(plan: Plan) -> list[Sample]:
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(msgspec.json.encode(uvloop.run(_main(msgspec.json.decode(sys.argv[1], type=Plan)))))
+    Path(SAMPLES).write_bytes(msgspec.json.encode(uvloop.run(_main(msgspec.json.decode(sys.argv[1], type=Plan)))))

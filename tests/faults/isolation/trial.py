@@ -23,7 +23,7 @@ import msgspec
 
 from tests.faults.gateways import PATIENCE_S, READY, ROOT, until
 from tests.faults.isolation.hostile_provider import MANNERS
-from tests.faults.isolation.neighbours import Neighbour, Plan, Sample, Way
+from tests.faults.isolation.neighbours import SAMPLES, Neighbour, Plan, Sample, Way
 
 HOSTILE_KEY = "sk-mallory"
 #: What is still under way when an attack ends counts for neither.
@@ -140,10 +140,13 @@ class _Process:
 
 
 class Trial:
-    """All processes while they run, and the folder of their logs."""
+    """All processes while they run, the folder of their logs, and the file in which the samples will be."""
 
-    def __init__(self, logs: Path, gateway: _Process, hostile: _Process, neighbours: _Process, url: str) -> None:
+    def __init__(
+        self, logs: Path, samples: Path, gateway: _Process, hostile: _Process, neighbours: _Process, url: str
+    ) -> None:
         self._logs = logs
+        self._samples = samples
         self._gateway = gateway
         self._hostile = hostile
         self._neighbours = neighbours
@@ -170,9 +173,9 @@ class Trial:
         alone.append(await self._phase([], alone_s))
         peak = await _stopped(watching)
         after = await self._resting(before)
-        status, said = await self._neighbours.stop()
+        status, _ = await self._neighbours.stop()
         assert status == 0, "the neighbours failed"
-        samples = msgspec.json.decode(said, type=list[Sample])
+        samples = msgspec.json.decode(self._samples.read_bytes(), type=list[Sample])
         ended, _ = await self._gateway.stop()
         beside, without = _by_way(_within(samples, attacked)), _by_way(_within(samples, alone))
         late = beside.pop("clock")
@@ -338,4 +341,4 @@ async def trial(
         plan = msgspec.json.encode(Plan(url, list(neighbours))).decode()
         living = await start(f"{here}.neighbours", plan, log="neighbours.log")
         assert await living.line() == "ready\n"
-        yield Trial(logs, gateway, hostile, living, url)
+        yield Trial(logs, folder / SAMPLES, gateway, hostile, living, url)
