@@ -338,8 +338,8 @@ def test_routes_are_read_from_the_file_and_the_environment(tmp_path: Path) -> No
     ]
     found = [route_table(routes).resolve(target) for target in (b"/n/x", b"/v1/messages")]
     assert found == [
-        Resolved(target=parse_target("https://t.example/v1"), path=b"/v1/x"),
-        Resolved(target=SELF, path=b"/v1/messages"),
+        Resolved(target=parse_target("https://t.example/v1"), path=b"/v1/x", route="/n"),
+        Resolved(target=SELF, path=b"/v1/messages", route="/v1/messages"),
     ]
 
 

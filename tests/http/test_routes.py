@@ -141,7 +141,7 @@ def test_the_great_providers_are_built_in() -> None:
     """Under their mounts."""
     for mount, url in BUILT_IN:
         found = resolved(table(), mount.encode() + b"/v1/models?x=1")
-        assert found == Resolved(target=parse_target(url), path=b"/v1/models?x=1")
+        assert found == Resolved(target=parse_target(url), path=b"/v1/models?x=1", route=mount)
     assert [url for _, url in BUILT_IN] == [
         "https://api.anthropic.com",
         "https://api.openai.com",
@@ -370,7 +370,7 @@ def test_what_is_quoted_properly_always_passes_unchanged(rest: bytes, query: byt
     asked = b"" if query is None else b"?" + quote_from_bytes(query).encode()
     found = table(Entry(mount="/m")).resolve(b"/m/x" + quoted + asked)
     if b"\0" not in rest and b"." not in rest and b"%" not in rest:
-        assert found == Resolved(target=parse_target("https://t.example"), path=b"/x" + quoted + asked)
+        assert found == Resolved(target=parse_target("https://t.example"), path=b"/x" + quoted + asked, route="/m")
 
 
 @given(st.text(max_size=30) | st.from_regex(r"https?://[a-z\[\]:@/?#.%0-9]{0,20}", fullmatch=True))

@@ -122,6 +122,7 @@ async def test_a_turn_that_fails_before_its_output_is_run_by_the_next(
     with caplog.at_level(logging.WARNING, "segue.upstreams"):
         assert await run(one) == [SAID, DONE]
     assert [(asked.model, asked.standby) for asked in (*a.asked, *b.asked)] == [("m", True), ("other", False)]
+    assert b.asked[0].notes.tried == ["a", "b"]
     assert (a.closed, b.closed) == (1, 1)
     assert [record.getMessage().split(" response_id")[0] for record in caplog.records] == [
         "action=failover group=g upstream=a"

@@ -534,3 +534,18 @@ async def test_a_server_that_says_anything_else_is_not_trusted(fault: str) -> No
         turn = await one.go_on(turn, user("u2"))
         await one.go_on(turn, user("u3"))
         assert one.kinds == ["create", "continue", "stateless", "stateless"]
+
+
+async def test_a_turn_notes_whether_only_what_is_new_was_sent() -> None:
+    """For the log of turns. The first turn of a conversation continues nothing."""
+    async with bench() as one:
+        parent: Turn | None = None
+        noted = []
+        for _ in range(3):
+            request = one.ask(parent, user("u"))
+            parent, _ended = await one.run(request)
+            noted.append(request.notes.continuation)
+        one.upstream.forget_tenant("ann")
+        request = one.ask(parent, user("u"))
+        await one.run(request)
+    assert (*noted, request.notes.continuation) == (None, "hit", "hit", "unknown")

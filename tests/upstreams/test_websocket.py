@@ -21,7 +21,7 @@ from segue.upstreams.idle_sockets import IdleLimits
 from segue.upstreams.interface import Secret
 from segue.upstreams.websocket_trust import MOST_FAILURES
 from tests.upstreams.provider import Exchange, hangs, providing, refuses
-from tests.upstreams.socket_turns import HI, Conversation, connected, finish, id_of, known, prompts
+from tests.upstreams.socket_turns import HI, Conversation, connected, finish, id_of, known, prompts, turn_of
 
 Json = dict[str, Any]
 
@@ -532,3 +532,18 @@ async def test_a_server_that_is_not_there_is_unreachable() -> None:
         problem = await Conversation(one).refused()
         assert (problem.code, one.failures["upstream_unreachable"]) == ("upstream_unreachable", 3)
         assert one.fallbacks == {}
+
+
+async def test_a_turn_notes_whether_only_what_is_new_was_sent() -> None:
+    """For the log of turns. The first turn of a conversation continues nothing."""
+
+    async def noted(chain: Conversation) -> str | None:
+        request = chain.request()
+        chain.parent = turn_of(request, (await finish(chain.upstream, request)).output)
+        return request.notes.continuation
+
+    async with responding(OPENAI) as server, connected(server) as one:
+        chain = Conversation(one)
+        first = await noted(chain)
+        fork = chain.fork()
+        assert (first, await noted(chain), await noted(fork)) == (None, "hit", "unknown")

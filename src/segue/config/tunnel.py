@@ -32,6 +32,12 @@ class TunnelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     built_in_routes: Annotated[
         bool, Meta(description="Whether /anthropic, /openai and /gemini lead to these providers without a [[route]].")
     ] = True
+    exchange_log: Annotated[
+        str | None,
+        Meta(
+            description="File to which a JSON line is appended for each exchange of a sidecar, or stderr; see Operate."
+        ),
+    ] = None
     address: Annotated[str, Meta(description="This node's own URL, told to sidecars so that they find it again.")] = ""
 
 

@@ -66,10 +66,14 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
-    """The server of one request, and the origin-form target (RFC 9112, 3.2.1) to send."""
+    """The server of one request, and the origin-form target (RFC 9112, 3.2.1) to send.
+
+    `route` is the prefix of the route that led there, as its user writes it.
+    """
 
     target: RouteTarget
     path: bytes
+    route: str = "/"
 
 
 class RouteRefusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,9 +129,10 @@ class RouteTable:
             return RouteRefusal(status=400, code="invalid_target", message=reason)
         for route in self.routes:
             if path == route.prefix or path.startswith(route.prefix + b"/"):
-                if not may_reach(_shown(route)):
+                name = _shown(route)
+                if not may_reach(name):
                     break
-                return Resolved(target=route.target, path=_forwarded(route, path) + mark + query)
+                return Resolved(target=route.target, path=_forwarded(route, path) + mark + query, route=name)
         begins = ", ".join(sorted(filter(may_reach, map(_shown, self.routes)))) or "none, for this key"
         message = f"no route leads there: a path begins with one of {begins}; a [[route]] of the configuration adds one"
         return RouteRefusal(status=404, code="route_not_found", message=message)

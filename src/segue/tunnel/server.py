@@ -161,6 +161,10 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
             exchange.reset = Reset(number, code, message)
             self._send_reset(exchange)
 
+    def holds(self, number: int) -> bool:
+        """Tell whether an exchange is under way, or its reply, to its end, is not with the sidecar yet."""
+        return number in self._exchanges
+
     def has_reply(self, number: int) -> bool:
         """Tell whether the head of the response was sent, so that only `abort` can report a failure."""
         exchange = self._exchanges.get(number)

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Final, Generic, Literal, NamedTuple, TypeVar
 
 #: How many names one table holds. Each belongs to a turn that the gateway holds too.
 MAX_NAMES = 65_536
 
 N = TypeVar("N")
 
+#: What became of a turn of which only what is new was sent.
+HIT: Final = "hit"
 #: Why a turn was sent whole that continues another. Without asking the upstream: it has no name here (it was made
 #: elsewhere, or has a successor); the name is too old; its connection is gone; a setting changed; the history is not
 #: what the upstream holds; it was found not to keep conversations. Because the upstream said so: it does not know the

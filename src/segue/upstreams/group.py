@@ -86,6 +86,7 @@ class UpstreamGroup:
             asked = _ask(member, request, standby=placed.has_standby(number))
             begun_at, begun, batches = clock(), False, member.upstream.stream(asked)
             self._state.health.note_choice(member.name, begun_at)
+            request.notes.tried.append(member.name)
             try:
                 async for batch in batches:
                     if batch and not begun:

@@ -44,6 +44,17 @@ class Secret:
         return self._value
 
 
+class UpstreamNotes(msgspec.Struct):
+    """What upstreams note about one turn, for the log.
+
+    `tried`: the members of a group that were asked, the last of which ran the turn. `continuation`: `hit`, if only what
+    is new was sent to an upstream that keeps conversations, else why all was; None: there was nothing to continue.
+    """
+
+    tried: list[str] = msgspec.field(default_factory=list)
+    continuation: str | None = None
+
+
 class UpstreamRequest(msgspec.Struct, frozen=True):
     """One turn as an upstream sees it.
 
@@ -56,7 +67,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     continued by its id, but its client may send the whole history again. `standby` is true if another upstream can run
     the turn: a failure that proves that nothing was generated is then raised at once, as `UpstreamFailed`. `native` is
     the request as its client wrote it in the API that this upstream speaks: it is sent instead of the items.
-    `size_bytes` is the length of its message.
+    `size_bytes` is the length of its message. `notes` are filled in while the turn runs.
     """
 
     model: str
@@ -70,6 +81,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     standby: bool = False
     native: NativeBody | None = None
     size_bytes: int = 0
+    notes: UpstreamNotes = msgspec.field(default_factory=UpstreamNotes)
 
 
 class UpstreamFailed(Refused):

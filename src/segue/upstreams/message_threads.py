@@ -32,7 +32,7 @@ from segue.dialects.messages.thread_request import (
 )
 from segue.dialects.render_cache import RenderCache
 from segue.protocol.problems import Code, Problem
-from segue.upstreams.continuation import ContinuationCounts, ContinuationTable, ReplayReason
+from segue.upstreams.continuation import HIT, ContinuationCounts, ContinuationTable, ReplayReason
 from segue.upstreams.interface import UpstreamRequest
 from segue.upstreams.learned_refusals import MAX_MODELS, MAX_NAME_CHARS
 from segue.upstreams.retries import FailedAttempt
@@ -242,8 +242,10 @@ class ThreadedTurn:
             return
         if sent.goes_on:
             self._threads.counts.note_hit(sent.whole_bytes - sum(map(len, sent.rendered.pieces)))
+            self._request.notes.continuation = HIT
         elif self._reason is not None:
             self._threads.counts.replays[self._reason] += 1
+            self._request.notes.continuation = self._reason
         self._sent, self._whole = msgspec.structs.replace(sent, rendered=Rendered(())), None  # not needed again
 
     def close(self, *, now: float) -> None:

@@ -39,7 +39,7 @@ from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Usage, usage
 from segue.upstreams.attempted_turn import AttemptedTurn
-from segue.upstreams.continuation import ContinuationCounts, ReplayReason
+from segue.upstreams.continuation import HIT, ContinuationCounts, ReplayReason
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, failure_without_reply, read_refusal
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
 from segue.upstreams.idle_sockets import IdleLimits, SocketOwner
@@ -347,8 +347,10 @@ class WebSocketUpstream(HttpUpstream):
     def _count(self, created: RenderedCreate, request: UpstreamRequest, why: ReplayReason) -> None:
         if created.continues:
             self._counts.note_hit(created.saved_bytes)
+            request.notes.continuation = HIT
         elif request.history.parent is not None:
             self._counts.replays[why] += 1
+            request.notes.continuation = why
 
     # --- opening sockets ---------------------------------------------------------------------------------------------
 

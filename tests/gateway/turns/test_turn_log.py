@@ -12,13 +12,27 @@ from typing import Any
 import aiohttp
 
 from segue.config import Config, KeyConfig, ServerConfig
+from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.app import serving
-from segue.gateway.turns.turn_log import TurnLog
+from segue.gateway.principal import Principal
+from segue.gateway.turns.caller import Caller
+from segue.gateway.turns.turn_log import TurnEnd, TurnLog, TurnTimes, turn_line
+from segue.protocol.items import Input
+from segue.protocol.requests import Create, Settings
+from segue.upstreams.interface import UpstreamNotes
 from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import ScriptedUpstream
 
 SECRET = "what nobody may read"
 MESSAGES = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": SECRET}]}
+
+
+class Named(ScriptedUpstream):
+    """An upstream with a name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
 
 
 @asynccontextmanager
@@ -77,3 +91,18 @@ def test_without_a_place_it_is_off() -> None:
     log = TurnLog(None)
     assert not log.on
     log.close()
+
+
+def test_a_line_tells_which_upstream_ran_the_turn_and_what_it_was_sent() -> None:
+    """Of a turn that reached none, it tells all that it may have reached."""
+    caller, create = (
+        Caller(Principal("alice"), TransportMeter("sse")),
+        Create(settings=Settings(model="m"), input=Input(())),
+    )
+    upstreams = [Named("east"), Named("west")]
+    reached, refused = (
+        turn_line(caller, create, upstreams, TurnTimes(1.0, 2.0, None), TurnEnd("completed", None, None, None, notes))
+        for notes in (UpstreamNotes(["east", "west"], "hit"), UpstreamNotes())
+    )
+    assert (reached.upstream, reached.failovers, reached.continuation) == ("west", 1, "hit")
+    assert (refused.upstream, refused.failovers, refused.continuation) == ("east|west", 0, None)

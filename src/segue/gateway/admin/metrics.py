@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from segue.engine.upstream import LocalUpstream
 from segue.gateway.quotas.quotas import Quotas
 from segue.history.cache import TurnCache
+from segue.upstreams.continuation import HIT
 from segue.upstreams.http import HttpUpstream
 from segue.upstreams.router import Router
 from segue.upstreams.websocket import WebSocketUpstream
@@ -198,7 +199,7 @@ class ProviderCollector(Collector):
             counts = provider.continuations
             if counts is None:
                 continue
-            outcomes.add_metric([provider.name, "hit"], counts.hits)
+            outcomes.add_metric([provider.name, HIT], counts.hits)
             for reason, count in sorted(counts.replays.items()):
                 outcomes.add_metric([provider.name, reason], count)
             saved.add_metric([provider.name], counts.saved_bytes)

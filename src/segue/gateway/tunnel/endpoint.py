@@ -17,6 +17,7 @@ from segue.gateway.caller_rules import CallerRules
 from segue.gateway.drain import DrainState, shutting_down
 from segue.gateway.principal import Principal
 from segue.gateway.tunnel.base_cache import Bases
+from segue.gateway.tunnel.exchange_log import ExchangeLog
 from segue.gateway.tunnel.resources import TunnelResources
 from segue.gateway.tunnel.session import SidecarSession
 from segue.gateway.tunnel.uploads import Uploads
@@ -61,6 +62,7 @@ class SidecarSessions:
             node=Node(epoch, config.address.encode(), config.max_body_bytes),
             bases=Bases(config.bases_bytes),
             uploads=Uploads(config.uploads_bytes),
+            log=ExchangeLog(config.exchange_log),
         )
         self._sessions: dict[tuple[str, str], SidecarSession] = {}
         meter.sessions.set_function(lambda: len(self._sessions))
@@ -139,6 +141,7 @@ class SidecarSessions:
             session.cancel()
         await asyncio.gather(*(session.aclose() for session in sessions))
         await self.resources.egress.aclose()
+        self.resources.log.close()
 
     @property
     def sessions(self) -> int:

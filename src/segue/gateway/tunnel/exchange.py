@@ -20,8 +20,8 @@ from msgspec.structs import replace
 from segue.egress.errors import NETWORK_ERRORS, EgressError
 from segue.egress.reply import StreamedReply
 from segue.egress.websocket import OutboundWebSocket
-from segue.gateway.admin.metrics import ExchangeOutcome
 from segue.gateway.principal import Principal
+from segue.gateway.tunnel.exchange_log import ExchangeRecord
 from segue.gateway.tunnel.resources import TunnelResources
 from segue.http.error_replies import FailureCode, failure_reply
 from segue.http.heads import ReplyHead, has_content, reply_lines, values
@@ -104,8 +104,8 @@ class ForwardedExchange:
         self.number = opened.exchange
         self.cancel: Callable[[], object] = lambda: None
         """Cancels the task that runs this; the session sets it."""
-        self.outcome: ExchangeOutcome = "cancelled"
-        """How it ended, for the log and the metrics."""
+        self.record = ExchangeRecord(opened.head, opened.kind)
+        """How it goes, for the log and the metrics."""
         self._session = session
         self._end = session.end
         self._resources = resources
@@ -123,8 +123,6 @@ class ForwardedExchange:
         self._beginning = bytearray()
         self._body: Body | None = None
         self._base_id: bytes | None = None
-        self.body_bytes = 0
-        """The size of the body that was rebuilt."""
         self._missed = False
         self._messages = SocketUploadReader(resources.config.max_body_bytes)
         self._transcript = SocketTranscript()
@@ -146,6 +144,7 @@ class ForwardedExchange:
 
     def receive(self, data: bytes) -> None:
         """Take the next bytes of the upload."""
+        self.record.up_link_bytes += len(data)
         if self._for_websocket:
             self._messages.feed(data)
         else:
@@ -174,8 +173,8 @@ class ForwardedExchange:
 
     def flush(self) -> None:
         """Let the sidecar read everything that was sent; what is complete was flushed by its end."""
-        if self.outcome != "completed":
-            self._end.send(self.number, self._encoder.flush())
+        if self.record.outcome != "completed":
+            self._emit(self._encoder.flush())
 
     # --- the exchange ------------------------------------------------------------------------------------------------
 
@@ -187,6 +186,7 @@ class ForwardedExchange:
             if isinstance(resolved, RouteRefusal):
                 self._fail(resolved.code, resolved.message)
                 return
+            self.record.route = resolved.route
             with self._resources.counted(resolved, principal):
                 await self._carry(resolved)
         except EgressError as error:
@@ -225,7 +225,7 @@ class ForwardedExchange:
                     return False
                 case Body():
                     self._body = rebuilt
-                    self._base_id, self.body_bytes = rebuilt.plain_id, len(rebuilt.sent)
+                    self._base_id, self.record.up_bytes = rebuilt.plain_id, len(rebuilt.sent)
                     self._resources.note_body(self._session.principal, len(rebuilt.sent))
         self._upload = bytearray()
         return True
@@ -265,7 +265,7 @@ class ForwardedExchange:
         return self._resources.bases.get(self._session.principal.tenant, base_id)
 
     def _miss(self) -> None:
-        self._resources.meter.base_misses.inc()
+        self._note_miss()
         self._missed = True
         self._resources.uploads.release(self)
         self._upload = bytearray()
@@ -273,6 +273,10 @@ class ForwardedExchange:
         self._upload_ended = False
         self._end.missed(self.number)
         self._session.wake()
+
+    def _note_miss(self) -> None:
+        self._resources.meter.base_misses.inc()
+        self.record.base_misses += 1
 
     async def _forward(self, resolved: Resolved) -> None:
         preparation = asyncio.get_running_loop().call_later(_PREPARE_AFTER_S, self._prepare)
@@ -312,9 +316,9 @@ class ForwardedExchange:
                 goes_on = chunk is None and not begins
                 break
             if end.is_idle(number):
-                end.send(number, self._encoder.feed_and_flush(chunk))
+                self._emit(self._encoder.feed_and_flush(chunk))
             else:
-                end.send(number, self._encoder.feed(chunk))
+                self._emit(self._encoder.feed(chunk))
                 self._session.note_unflushed(self)
             self._session.write_now()
             unwritten = False
@@ -355,7 +359,7 @@ class ForwardedExchange:
             self._add_base(self._transcript.as_base())
         self._finish()
         if closed.code == ABNORMAL_CLOSURE and not self._upload_ended:  # the agent had not left before
-            self.outcome = "failed"
+            self.record.outcome = "failed"
 
     async def _downward(self, socket: OutboundWebSocket) -> WebSocketClose:
         """Carry the provider's messages to the agent until one closes, and return that."""
@@ -421,6 +425,7 @@ class ForwardedExchange:
                 await socket.close(record.code, record.reason)
                 return False
             self._transcript.sent(record)
+            self.record.up_bytes += len(record.data)
             await socket.send(record)
             if number % _MESSAGES_AT_ONCE == 0:
                 await asyncio.sleep(0)
@@ -439,7 +444,7 @@ class ForwardedExchange:
         if isinstance(rebuilt, DocumentError):
             return None
         if isinstance(rebuilt, BaseMiss):
-            self._resources.meter.base_misses.inc()
+            self._note_miss()
             self._messages.drop_message(opening)
             self._end.missed(self.number)
             messages: tuple[WebSocketMessage, ...] = ()
@@ -473,11 +478,17 @@ class ForwardedExchange:
         self._begun = True
         if not self._prepared:
             self._prepare()
+        self.record.note_reply(head, asyncio.get_running_loop().time())
         self._end.reply(self.number, head)
+
+    def _emit(self, encoded: bytes) -> None:
+        """Send compressed bytes of the reply."""
+        self.record.down_link_bytes += len(encoded)
+        self._end.send(self.number, encoded)
 
     async def _send(self, data: bytes) -> None:
         """Send bytes of the reply, and wait until there is room for more."""
-        self._end.send(self.number, self._encoder.feed(data))
+        self._emit(self._encoder.feed(data))
         self._session.flush_later(self)
         self._note(data)
         while self._end.room(self.number) <= 0:
@@ -486,6 +497,7 @@ class ForwardedExchange:
 
     def _note(self, data: bytes) -> None:
         """Keep of what was sent what later replies and requests may build on."""
+        self.record.down_bytes += len(data)
         if len(self._beginning) < REPLY_BASE_BYTES:
             self._beginning += data[: REPLY_BASE_BYTES - len(self._beginning)]
             if len(self._beginning) == REPLY_BASE_BYTES:
@@ -494,18 +506,18 @@ class ForwardedExchange:
             self._fold.feed(data)
 
     def _finish(self) -> None:
-        self._end.send(self.number, self._encoder.finish())
+        self._emit(self._encoder.finish())
         self._end.finish(self.number)
         if len(self._beginning) < REPLY_BASE_BYTES:
             self._end.keep_reply(self.number, bytes(self._beginning))
         self._session.wake()
-        self.outcome = "completed"
+        self.record.outcome = "completed"
 
     def _fail(
         self, code: FailureCode, message: str, *, repeatable: bool | None = None, retry_after_s: float | None = None
     ) -> None:
         """Tell a failure: as the reply, or by aborting the one that has begun."""
-        self.outcome = "failed"
+        self.record.outcome, self.record.code = "failed", code
         if self._end.has_reply(self.number):
             self.flush()
             self._end.abort(self.number, "aborted", message.encode())
@@ -515,9 +527,12 @@ class ForwardedExchange:
         head, body = failure_reply(
             code, message, method=method, target=target, repeatable=repeatable, retry_after_s=retry_after_s
         )
+        self.record.status = head.status
+        body = body if has_content(method, head.status) else b""
+        self.record.down_bytes += len(body)
         self._end.reply(self.number, replace(head, lines=reply_lines(head, method)))
-        self._end.send(self.number, self._encoder.feed(body if has_content(method, head.status) else b""))
-        self._end.send(self.number, self._encoder.finish())
+        self._emit(self._encoder.feed(body))
+        self._emit(self._encoder.finish())
         self._end.finish(self.number)
         self._session.wake()
 

@@ -13,6 +13,7 @@ from segue.gateway.admin.metrics import TunnelMeter
 from segue.gateway.caller_rules import CallerRules
 from segue.gateway.principal import Principal
 from segue.gateway.tunnel.base_cache import Bases
+from segue.gateway.tunnel.exchange_log import ExchangeLog
 from segue.gateway.tunnel.uploads import Uploads
 from segue.http.routes import SELF, Resolved, RouteRefusal, RouteTable
 from segue.tunnel.server import Node
@@ -32,6 +33,7 @@ class TunnelResources(msgspec.Struct, kw_only=True):
     node: Node
     bases: Bases
     uploads: Uploads
+    log: ExchangeLog
 
     def resolve(self, target: bytes, principal: Principal) -> Resolved | RouteRefusal:
         """Return where a request of this principal's sidecar goes.

@@ -16,6 +16,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from segue.gateway.principal import Principal
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.tunnel.exchange import ForwardedExchange
+from segue.gateway.tunnel.exchange_log import EndTimes, SessionExchangeLog
 from segue.gateway.tunnel.resources import TunnelResources
 from segue.packet_writer import PacketSocket, PacketWriter
 from segue.protocol.problems import Problem, Refused
@@ -49,6 +50,9 @@ class SidecarSession:
         self.greeted = False
         """A packet has come: until then there is nothing that the sidecar could come back for."""
         self._link_number = 0
+        self._links = 0
+        """How many sockets it has had."""
+        self._log = SessionExchangeLog(resources.log)
         self._writer: PacketWriter | None = None
         """Of the present socket."""
         self._progress = asyncio.Event()
@@ -107,6 +111,7 @@ class SidecarSession:
         before, self._socket = self._socket, socket
         self.end.link_opened(self._loop.time())
         self._resources.meter.links.inc()
+        self._links += 1
         if before is not None:
             _abort(before)
         packets = PacketSocket(socket, transport, masked=False)
@@ -145,6 +150,7 @@ class SidecarSession:
                 await socket.close(code=WSCloseCode.PROTOCOL_ERROR, message=event.reason.encode()[:120])
                 return False
             self._apply(event)
+        self._log_delivered()
         self.greeted = True
         if self._writer is not None:
             self._writer.note_received()
@@ -203,39 +209,51 @@ class SidecarSession:
     def _open(self, event: Opened) -> None:
         exchange = ForwardedExchange(self, self._resources, event)
         self._exchanges[event.exchange] = exchange
-        started_at = self._loop.time()
+        started_at, links = self._loop.time(), self._links
         task = self._loop.create_task(self._run(exchange))
         exchange.cancel = task.cancel
         self._tasks.add(task)
         # A task that is cancelled before its first step runs nothing of its code, and no `finally` either.
-        task.add_done_callback(lambda _: self._leave(exchange, task, started_at))
+        task.add_done_callback(lambda _: self._leave(exchange, task, started_at, links))
 
     async def _run(self, exchange: ForwardedExchange) -> None:
         try:
             await exchange.run()
         except Exception as error:  # noqa: BLE001 - the outermost seam: a bug of ours ends one exchange, and its agent gets an error
             _log.error("action=exchange tenant=%s error=%s", self.tenant, redacted_traceback(error))
-            exchange.outcome = "failed"
+            exchange.record.outcome = "failed"
             self.end.abort(exchange.number, "failed", b"the gateway failed; its log has more")
         finally:
             self._unflushed.discard(exchange)  # at once: the writer may run before the callback
 
-    def _leave(self, exchange: ForwardedExchange, task: asyncio.Task[None], started_at: float) -> None:
+    def _leave(self, exchange: ForwardedExchange, task: asyncio.Task[None], started_at: float, links: int) -> None:
         """Forget an exchange that has ended, whatever ended it."""
         self._tasks.discard(task)
         self._exchanges.pop(exchange.number, None)
         self._resources.uploads.release(exchange)
-        self._resources.meter.count(exchange.outcome)
+        record, now = exchange.record, self._loop.time()
+        self._resources.meter.count(record.outcome)
         _log.info(
             "action=exchange tenant=%s number=%d outcome=%s body_bytes=%d time_s=%.3f",
             self.tenant,
             exchange.number,
-            exchange.outcome,
-            exchange.body_bytes,
-            self._loop.time() - started_at,
+            record.outcome,
+            record.up_bytes,
+            now - started_at,
         )
+        if self._log.on:
+            times = EndTimes(opened_at=started_at, ended_at=now, at=self._resources.rules.clock())
+            self._log.note_end(exchange.number, record, times, principal=self.principal, links_before=links)
+            self._log_delivered()
         self._progress.set()
         self.wake()
+
+    def _log_delivered(self) -> None:
+        """Write the log's lines of exchanges whose reply is with the sidecar, or if it will not come back, of all."""
+        if self._given_up:
+            self._log.give_up(links=self._links)
+        elif self._log.waits:
+            self._log.note_progress(self.end, now=self._loop.time(), links=self._links)
 
     # --- the way out -------------------------------------------------------------------------------------------------
 
@@ -247,6 +265,7 @@ class SidecarSession:
     def cancel(self) -> None:
         """Give the session up: cancel every exchange."""
         self._given_up = True
+        self._log_delivered()
         self._progress.set()
         for task in self._tasks:
             task.cancel()

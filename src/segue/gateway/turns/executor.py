@@ -62,6 +62,7 @@ from segue.upstreams.interface import (
     Prefilling,
     Streaming,
     Upstream,
+    UpstreamNotes,
     UpstreamRequest,
     can_stop_between_items,
     compacts_itself,
@@ -291,6 +292,7 @@ class TurnRun:
         self._stream: TurnStream | None = None
         self._remembered = False
         self._upstreams: Sequence[Upstream] = ()
+        self._notes = UpstreamNotes()
         self._scopes: Sequence[Scope] = ()
         self._refusal: str | None = None
         self.response_id = response_id
@@ -417,6 +419,7 @@ class TurnRun:
             self._continuable,
             native=create.native,
             size_bytes=create.size_bytes,
+            notes=self._notes,
         )
         if create.compaction is not None and create.generate and not compacts_itself(resolved.found.upstreams):
             return await executor.compactions.prepare(request, runs, self.history, wanted=create.compaction)
@@ -447,7 +450,8 @@ class TurnRun:
     def _end(self, outcome: Outcome) -> TurnEnd:
         failure = None if self.finished is None else self.finished.head.error
         code = self._refusal if failure is None else failure.code
-        return TurnEnd(outcome, code, self.response_id, None if self.finished is None else self.finished.head.usage)
+        used = None if self.finished is None else self.finished.head.usage
+        return TurnEnd(outcome, code, self.response_id, used, self._notes)
 
     async def _turn_of(self, request: UpstreamRequest, finished: Finished, sources: MessageFold | None) -> Turn:
         create = self._create

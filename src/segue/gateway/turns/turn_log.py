@@ -13,7 +13,7 @@ from segue.gateway.json_lines import JsonLines, LogLine
 from segue.gateway.turns.caller import Api, Caller
 from segue.protocol.requests import Create
 from segue.protocol.responses import Usage
-from segue.upstreams.interface import Upstream
+from segue.upstreams.interface import Upstream, UpstreamNotes
 
 #: So much of a name is logged that a client has chosen.
 _MOST_NAME = 200
@@ -22,7 +22,10 @@ _MOST_NAME = 200
 class TurnLine(LogLine, frozen=True, omit_defaults=True, kw_only=True):
     """One line. `at`: when the turn ended, in unix seconds; times in milliseconds since its request was read.
 
-    `upstream` names all that the turn may have reached. `code` says why it failed or was refused.
+    `upstream` is the one that ran the turn, after `failovers` others of its group; of a turn that reached none, all
+    that it may have reached. `continuation` is `hit` if the upstream was sent only what is new, or else why it was sent
+    all; without it there was nothing to continue, or the upstream keeps no conversations. `code` says why the turn
+    failed or was refused.
     """
 
     at: float
@@ -36,6 +39,8 @@ class TurnLine(LogLine, frozen=True, omit_defaults=True, kw_only=True):
     first_output_ms: float | None = None
     response_id: str | None = None
     upstream: str | None = None
+    failovers: int = 0
+    continuation: str | None = None
     code: str | None = None
     request_bytes: int = 0
     input_tokens: int = 0
@@ -68,12 +73,13 @@ class TurnTimes(NamedTuple):
 
 
 class TurnEnd(NamedTuple):
-    """How a turn ended, and what it used; `code` says why, if it failed or was refused."""
+    """How a turn ended, where, and what it used; `code` says why, if it failed or was refused."""
 
     outcome: str
     code: str | None
     response_id: str | None
     used: Usage | None
+    notes: UpstreamNotes
 
 
 def turn_line(
@@ -81,7 +87,7 @@ def turn_line(
 ) -> TurnLine:
     """Return the line of a turn that is over."""
     names = [name for one in upstreams if (name := getattr(one, "name", None))]
-    used = end.used
+    used, tried = end.used, end.notes.tried
     return TurnLine(
         at=round(times.at, 3),
         tenant=caller.tenant,
@@ -93,7 +99,9 @@ def turn_line(
         total_ms=_ms(times.total_s),
         first_output_ms=None if times.first_output_s is None else _ms(times.first_output_s),
         response_id=end.response_id,
-        upstream="|".join(names) or None,
+        upstream=(tried[-1] if tried else "|".join(names)) or None,
+        failovers=max(0, len(tried) - 1),
+        continuation=end.notes.continuation,
         code=end.code,
         request_bytes=create.size_bytes,
         input_tokens=0 if used is None else used.input_tokens,
