@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from segue.history.records import ChainLink, Record
 from segue.protocol.events import Ended, OutputWriter
 from segue.protocol.ids import ResponseId
+from segue.protocol.response_query import ResponseQuery
 from segue.protocol.responses import usage
 from segue.stores.interface import StoreError, StoreSize
 from segue.stores.memory import MemoryStore
@@ -43,6 +44,10 @@ class BrokenStore(MemoryStore):
     async def find_item(self, tenant: str, item_id: str, now: float) -> ResponseId | None:
         self._check("find_item")
         return await super().find_item(tenant, item_id, now)
+
+    async def list_responses(self, tenant: str, query: ResponseQuery, now: float) -> list[ResponseId] | None:
+        self._check("list_responses")
+        return await super().list_responses(tenant, query, now)
 
     async def is_continued(self, tenant: str, response_id: ResponseId) -> bool:
         self._check("is_continued")

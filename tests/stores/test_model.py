@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from segue.history.conversations import ConversationMove, ConversationStep
 from segue.history.records import ChainLink, Record
 from segue.protocol.ids import ResponseId
+from segue.protocol.response_query import ResponseQuery, model_label
 from segue.stores.interface import ConversationMoved, ParentGone, Store
 from segue.stores.memory import MemoryStore
 from segue.stores.sqlite import SqliteStore
@@ -81,6 +82,17 @@ class Model:
         if isinstance(turn, ConversationStep):
             return link_of_step(turn)
         return link_of(turn, alive=self.lives(tenant, turn.id, now))
+
+    def page(self, tenant: str, query: ResponseQuery, now: float) -> list[str] | None:
+        """All are of one time, so that they are in the order in which they were appended."""
+        own = [ident for owner, ident in self.records if owner == tenant and self.lives(tenant, ident, now)]
+        if query.order == "desc":
+            own.reverse()
+        if query.after is not None:
+            if query.after not in own:
+                return None
+            own = own[own.index(query.after) + 1 :]
+        return [i for i in own if set(query.labels) <= set(self.records[tenant, i].labels())][: query.limit]
 
     def living(self) -> int:
         return len(self.records.keys() - self.buried)
@@ -305,6 +317,16 @@ class StoresAgree(RuleBasedStateMachine):
         """Ask for the owner of an item."""
         for store in self.stores:
             assert self.runner.run(store.find_item(tenant, item, self.now)) == self.model.owner(tenant, item, self.now)
+
+    @rule(tenant=tenants, echo=st.integers(0, 3), pick=picks, rising=st.booleans(), limit=st.integers(1, 3))
+    def list(self, tenant: str, echo: int, pick: int, *, rising: bool, limit: int) -> None:
+        """Ask for a page of responses, from the beginning or behind any."""
+        after = None if pick % 2 else sample_id(self.name(pick))
+        labels = (model_label(str(echo)),) if echo else ()
+        query = ResponseQuery(labels=labels, order="asc" if rising else "desc", after=after, limit=limit)
+        page = self.model.page(tenant, query, self.now)
+        for store in self.stores:
+            assert self.runner.run(store.list_responses(tenant, query, self.now)) == page
 
     @invariant()
     def sizes_agree(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from segue.protocol.response_query import ResponseQuery, model_label
 from segue.stores import sqlite_file
 from segue.stores.interface import StoreError
 from segue.stores.sqlite import SqliteStore
@@ -127,7 +128,7 @@ async def test_a_newer_file_is_refused_untouched(tmp_path: Path) -> None:
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     before = path.read_bytes()
-    with pytest.raises(StoreError, match=r"newer version of segue \(its schema is 99, this version knows 4\)"):
+    with pytest.raises(StoreError, match=r"newer version of segue \(its schema is 99, this version knows 5\)"):
         await SqliteStore.open(path)
     assert path.read_bytes() == before
 
@@ -206,10 +207,22 @@ async def test_a_migrated_file_has_the_schema_of_a_new_one(earlier: Path, tmp_pa
     for path in (tmp_path / "new.db", earlier, earlier):  # a second time there is nothing to migrate
         async with store_at(path):
             pass
-        assert schema_of(path)[-1] == (4,)
+        assert schema_of(path)[-1] == (5,)
     assert schema_of(tmp_path / "new.db") == schema_of(earlier)
-    assert len(migrations()) == 4
-    assert set(before) - set(schema_of(earlier)) == {(1,), table_of("records", before)}, "it has one more column"
+    assert len(migrations()) == 5
+    grown = {table_of(name, before) for name in ("echoes", "records")}
+    assert set(before) - set(schema_of(earlier)) == {(1,), *grown}, "each has one more column"
+
+
+async def test_responses_of_an_earlier_version_are_listed(earlier: Path) -> None:
+    """By their model too, once they have been migrated; and no more when they are deleted."""
+    async with store_at(earlier) as store:
+        every, brief = ResponseQuery(order="asc"), ResponseQuery(order="asc", labels=(model_label("gpt-5"),))
+        assert await store.list_responses("ann", every, NOW) == [ROOT.id, LEAF.id, FORK.id, EXPIRED.id]
+        assert await store.list_responses("ann", brief, NOW) == [ROOT.id, FORK.id, EXPIRED.id]
+        assert await store.list_responses(OTHERS.tenant, brief, NOW) == [OTHERS.id]
+        assert await store.delete("ann", FORK.id, NOW)
+        assert await store.list_responses("ann", brief, NOW + 60) == [ROOT.id]
 
 
 async def test_items_of_an_earlier_version_are_not_known_by_their_ids(earlier: Path) -> None:
@@ -308,7 +321,7 @@ def test_the_size_counts_the_log(tmp_path: Path) -> None:
     database.writer.execute("INSERT INTO echoes (tenant, digest, echo) VALUES ('ann', x'00', zeroblob(100000))")
     grown = database.size_bytes()
     checkpoint(database.writer)
-    assert before == 4096 * 14
+    assert before == 4096 * 15
     assert grown >= before + 100_000
     assert database.size_bytes() == (tmp_path / "segue.db").stat().st_size
     database.close()

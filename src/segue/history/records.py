@@ -16,9 +16,20 @@ from segue.history.chains import NativeTurn, Turn, lineage
 from segue.protocol.codec import encode
 from segue.protocol.ids import ResponseId, parse_item_id
 from segue.protocol.items import MAX_ITEM_ID, Item, given_ids, hide_encrypted
+from segue.protocol.response_query import Label, metadata_label, model_label
 from segue.protocol.responses import EncodedResponse, ResponseObjectHead, encode_start
 
 _heads = msgspec.json.Decoder(ResponseObjectHead)
+
+
+class _Labelled(msgspec.Struct, frozen=True):
+    """What of a request's settings its response can be found by."""
+
+    model: str = ""
+    metadata: dict[str, str] = {}
+
+
+_echoes = msgspec.json.Decoder(_Labelled)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +69,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         """Return the ids of its input by which `find_item` finds it: those that are not derived from a response's."""
         return frozenset(ident for ident in _indexed(self.input) if parse_item_id(ident) is None)
 
+    def labels(self) -> tuple[Label, ...]:
+        """Return what `list_responses` finds it by: the same for all records of one echo."""
+        return labels_of(self.echo)
+
     def response(self, *, encrypted: bool = False) -> EncodedResponse:
         """Return the response object, with the `encrypted_content` of reasoning if it was asked for."""
         output = self.output if encrypted else tuple(map(hide_encrypted, self.output))
@@ -84,6 +99,12 @@ def _indexed(items: Sequence[Item]) -> Iterator[str]:
     """Yield the ids that the authors of items gave them."""
     with_id = [item for item in items if b'"id"' in item]  # most input has none, and need not be parsed again
     return (ident for _, ident, _ in given_ids(with_id) if ident is not None and len(ident) <= MAX_ITEM_ID)
+
+
+def labels_of(echo: bytes) -> tuple[Label, ...]:
+    """Return the labels of the responses that have this echo."""
+    given = _echoes.decode(echo)
+    return (model_label(given.model), *(metadata_label(*pair) for pair in sorted(given.metadata.items())))
 
 
 def encode_head(head: ResponseObjectHead) -> bytes:

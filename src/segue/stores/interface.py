@@ -21,6 +21,7 @@ import msgspec
 from segue.history.conversations import ConversationHead, ConversationMove, ConversationStep
 from segue.history.records import ChainLink, Record
 from segue.protocol.ids import ConversationId, ResponseId
+from segue.protocol.response_query import ResponseQuery
 
 #: What a conversation counts in the size of its tenant, beside its metadata and its items.
 CONVERSATION_BYTES = 256
@@ -40,6 +41,10 @@ class IdTaken(StoreError):
 
 class ConversationMoved(StoreError):
     """A conversation does not point where its caller expects, or is gone. Nothing was written."""
+
+
+class QueryTooBroad(Exception):
+    """A query has so many labels that are common, but not together, that looking on would take too long."""
 
 
 class StoreSize(msgspec.Struct, frozen=True):
@@ -66,6 +71,15 @@ class Store(Protocol):
 
         It is the response that has the id among its `Record.output_ids()`. Else it is the one that has it among its
         `Record.input_ids()`, if no record before it had the id at all: a history that is sent again changes nothing.
+        """
+
+    async def list_responses(self, tenant: str, query: ResponseQuery, now: float) -> list[ResponseId] | None:
+        """Return the living responses that match; None if `query.after` is not a living response.
+
+        A response matches if it has all labels of the query among its `Record.labels()`. The order is that of
+        `Record.created_at`; those of one time have an order too, which does not change. Whatever is before a page, a
+        page takes as long as the first. Raises `QueryTooBroad` if that takes looking at too many that do not match,
+        whichever of the labels the store begins with: over `SCAN_LIMIT` for each.
         """
 
     async def is_continued(self, tenant: str, response_id: ResponseId) -> bool:

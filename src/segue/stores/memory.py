@@ -13,6 +13,7 @@ import msgspec
 from segue.history.conversations import ConversationHead, ConversationMove, ConversationStep
 from segue.history.records import ChainLink, Record
 from segue.protocol.ids import ConversationId, ResponseId
+from segue.protocol.response_query import ResponseQuery
 from segue.stores.interface import (
     CONVERSATION_BYTES,
     ConversationMoved,
@@ -21,6 +22,7 @@ from segue.stores.interface import (
     StoreError,
     StoreSize,
 )
+from segue.stores.label_index import IndexedResponse, LabelIndex
 
 
 class MemoryStore:
@@ -30,6 +32,8 @@ class MemoryStore:
         self._records: dict[tuple[str, ResponseId], _StoredRecord] = {}
         self._owners: dict[tuple[str, str], list[_StoredRecord]] = {}  # by tenant and id of an item
         self._conversations: dict[tuple[str, ConversationId], _StoredConversation] = {}
+        self._labels = LabelIndex()
+        self._appended = 0
         self._echoes = _EchoPool()
         self._living = 0
         self._size_bytes = 0  # without the echoes
@@ -43,6 +47,7 @@ class MemoryStore:
         entry = self._add(msgspec.structs.replace(record, echo=self._echoes.hold(record.echo)), parent)
         self._own(entry)
         self._living += 1
+        self._labels.add(record.tenant, entry.indexed, record.labels())
 
     async def chain(self, tenant: str, response_id: ResponseId, now: float) -> list[ChainLink] | None:
         """Return the turns from the root to a living response, or None."""
@@ -61,6 +66,19 @@ class MemoryStore:
         self._check_open()
         owners = [entry for entry in self._owners.get((tenant, item_id), ()) if entry.is_alive(now)]
         return owners[0].record.id if len(owners) == 1 else None
+
+    async def list_responses(self, tenant: str, query: ResponseQuery, now: float) -> list[ResponseId] | None:
+        """Return the living responses that match; None if `query.after` is not a living response."""
+        self._check_open()
+        after = None if query.after is None else self._find(tenant, query.after, now)
+        if query.after is not None and after is None:
+            return None
+        return self._labels.find(
+            tenant,
+            query,
+            after=None if after is None else after.indexed.position,
+            is_alive=lambda ident: self._records[tenant, ident].is_alive(now),
+        )
 
     async def is_continued(self, tenant: str, response_id: ResponseId) -> bool:
         """Return whether a record continues this response."""
@@ -188,6 +206,7 @@ class MemoryStore:
         self._closed = True
         self._records.clear()
         self._owners.clear()
+        self._labels.clear()
         self._conversations.clear()
 
     def _check_open(self) -> None:
@@ -213,7 +232,8 @@ class MemoryStore:
         return found
 
     def _add(self, record: Record, parent: _StoredRecord | None) -> _StoredRecord:
-        entry = self._records[record.tenant, record.id] = _StoredRecord(record, parent)
+        self._appended += 1
+        entry = self._records[record.tenant, record.id] = _StoredRecord(record, parent, self._appended)
         if parent is not None:
             parent.children += 1
         self._size_bytes += entry.size_bytes
@@ -264,6 +284,7 @@ class MemoryStore:
         self._size_bytes -= entry.size_bytes
         self._echoes.release(entry.record.echo)
         self._disown(entry)
+        self._labels.remove(entry.record.tenant, entry.indexed)
         entry.entomb()
         self._size_bytes += entry.size_bytes
         self._free(entry)
@@ -299,14 +320,15 @@ class _StoredRecord:
     """A record, or the tombstone of one, which keeps its items for its descendants.
 
     `items` are the ids of the items that belong to it and do not tell so themselves. A conversation that points at it
-    counts among its `children`.
+    counts among its `children`. `number` tells its place among all that were added.
     """
 
-    __slots__ = ("children", "dead", "items", "parent", "record")
+    __slots__ = ("children", "dead", "items", "number", "parent", "record")
 
-    def __init__(self, record: Record, parent: _StoredRecord | None) -> None:
+    def __init__(self, record: Record, parent: _StoredRecord | None, number: int) -> None:
         self.record = record
         self.parent = parent
+        self.number = number
         self.children = 0
         self.dead = False
         self.items: frozenset[str] = frozenset()
@@ -315,6 +337,11 @@ class _StoredRecord:
     def size_bytes(self) -> int:
         """Its size without the echo, which is shared."""
         return self.record.size_bytes - len(self.record.echo)
+
+    @property
+    def indexed(self) -> IndexedResponse:
+        """What a list is made from."""
+        return IndexedResponse((self.record.created_at, self.number), self.record.id)
 
     def is_alive(self, now: float) -> bool:
         return not self.dead and self.record.expires_at > now

@@ -10,8 +10,8 @@ Durability: with `synchronous="FULL"`, the default, a record survives a power cu
 commits, and the gateway then refuses ids that it has given to clients (the file itself stays sound). A killed process
 loses nothing in either mode.
 
-Not here: the file, its lock and its schema (`sqlite_file`), the writing thread (`group_commit`), the statements about
-conversations (`sqlite_conversations`) and which rows can be freed (`sqlite_rows`).
+Not here: the file, its lock and its schema (`sqlite_file`), the writing thread (`group_commit`), conversations
+(`sqlite_conversations`), lists of responses (`sqlite_labels`) and which rows can be freed (`sqlite_rows`).
 """
 
 from __future__ import annotations
@@ -34,10 +34,12 @@ from segue.history.records import ChainLink, Record
 from segue.protocol.codec import encode
 from segue.protocol.ids import ConversationId, ResponseId
 from segue.protocol.items import join, split
+from segue.protocol.response_query import ResponseQuery
 from segue.stores import sqlite_conversations as conversations
 from segue.stores.group_commit import GroupCommitWriter
 from segue.stores.interface import CONVERSATION_BYTES, IdTaken, ParentGone, StoreError, StoreSize
 from segue.stores.sqlite_file import Database, Synchronous, Trace, explain, open_database
+from segue.stores.sqlite_labels import add_labels, find_labelled, pack_labels
 from segue.stores.sqlite_rows import delete_row
 
 T = TypeVar("T")
@@ -65,8 +67,8 @@ _FIND_LIVING = (
     "SELECT seq, parent, echo FROM records WHERE tenant = ? AND id = ? AND head IS NOT NULL AND expires_at > ?"
 )
 _FIND_EXPIRED = "SELECT seq, parent, echo, tenant, id FROM records WHERE head IS NOT NULL AND expires_at <= ? LIMIT ?"
-_FIND_ECHO = "SELECT seq FROM echoes WHERE tenant = ? AND digest = ?"
-_ADD_ECHO = "INSERT INTO echoes (tenant, digest, echo) VALUES (?, ?, ?)"
+_FIND_ECHO = "SELECT seq, labels FROM echoes WHERE tenant = ? AND digest = ?"
+_ADD_ECHO = "INSERT INTO echoes (tenant, digest, echo, labels) VALUES (?, ?, ?, ?)"
 _ADD = (
     "INSERT INTO records (parent, echo, created_at, expires_at, tenant, id, calls, head, input, output, native)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -179,6 +181,10 @@ class SqliteStore:
     async def find_item(self, tenant: str, item_id: str, now: float) -> ResponseId | None:
         """Return the living response to which the item with this id belongs, if there is one and no other."""
         return await self._read(lambda database: _find_item(database.reader, tenant, item_id, now))
+
+    async def list_responses(self, tenant: str, query: ResponseQuery, now: float) -> list[ResponseId] | None:
+        """Return the living responses that match; None if `query.after` is not a living response."""
+        return await self._read(lambda database: find_labelled(database.reader, tenant, query, now))
 
     async def is_continued(self, tenant: str, response_id: ResponseId) -> bool:
         """Return whether a record continues this response."""
@@ -318,9 +324,10 @@ def _append(record: Record, conversation: ConversationId | None, connection: sql
             raise ParentGone(f"the parent {record.parent_id!r} of {record.id!r} is not stored: was it deleted?")
         (parent,) = row
     place = None if conversation is None else conversations.place_at(connection, record.tenant, conversation, parent)[0]
+    echo, labels = _echo(record, connection)
     values = (
         parent,
-        _echo(record, connection),
+        echo,
         record.created_at,
         record.expires_at,
         record.tenant,
@@ -338,6 +345,7 @@ def _append(record: Record, conversation: ConversationId | None, connection: sql
     given = record.input_ids()
     own = record.output_ids() | (given - _known_items(record.tenant, sorted(given), connection))
     connection.executemany(_ADD_ITEM, [(record.tenant, ident, number) for ident in own])
+    add_labels(connection, labels, (record.tenant, record.created_at, number))
     if place is not None:
         conversations.point(connection, place, number, record.created_at)
 
@@ -352,13 +360,16 @@ def _known_items(tenant: str, idents: Sequence[str], connection: sqlite3.Connect
     return known
 
 
-def _echo(record: Record, connection: sqlite3.Connection) -> int:
-    """Return the number of the record's echo, adding the echo if it is new."""
+def _echo(record: Record, connection: sqlite3.Connection) -> tuple[int, bytes]:
+    """Return the number of the record's echo and the digests of its labels, adding the echo if it is new."""
     digest = record.echo_digest
-    row = connection.execute(_FIND_ECHO, (record.tenant, digest)).fetchone()
-    number = row[0] if row else connection.execute(_ADD_ECHO, (record.tenant, digest, record.echo)).lastrowid
+    known: tuple[int, bytes] | None = connection.execute(_FIND_ECHO, (record.tenant, digest)).fetchone()
+    if known is not None:
+        return known
+    labels = pack_labels(record.labels())
+    number = connection.execute(_ADD_ECHO, (record.tenant, digest, record.echo, labels)).lastrowid
     assert isinstance(number, int)
-    return number
+    return number, labels
 
 
 def _delete(tenant: str, response_id: ResponseId, now: float, connection: sqlite3.Connection) -> bool:

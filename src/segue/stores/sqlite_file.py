@@ -18,6 +18,7 @@ from typing import BinaryIO, Literal
 import msgspec
 
 from segue.stores.interface import StoreError
+from segue.stores.sqlite_labels import label_digests
 
 #: How durable a commit is: see `sqlite`.
 Synchronous = Literal["FULL", "NORMAL"]
@@ -110,6 +111,7 @@ def migrations() -> list[Migration]:
 
 def migrate(connection: sqlite3.Connection, steps: Sequence[Migration]) -> None:
     """Apply the migrations that the file does not have yet. Each happens in full or not at all."""
+    connection.create_function("label_digests", 1, label_digests, deterministic=True)  # 0005_labels.sql calls it
     version = _number(connection, "PRAGMA user_version")
     for step in steps:
         if step.version <= version:

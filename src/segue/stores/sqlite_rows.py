@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 
+from segue.stores.sqlite_labels import remove_labels
+
 _FREE_ITEMS = "DELETE FROM item_ids WHERE record = ?"
 _ENTOMB = "UPDATE records SET head = NULL, echo = NULL WHERE seq = ?"
 _IS_NEEDED = "SELECT 1 FROM records WHERE parent = ?1 UNION ALL SELECT 1 FROM conversations WHERE turn = ?1 LIMIT 1"
@@ -19,6 +21,7 @@ _FREE_ECHO = "DELETE FROM echoes WHERE seq = ? AND NOT EXISTS (SELECT 1 FROM rec
 def delete_row(connection: sqlite3.Connection, seq: int, parent: int | None, echo: int) -> None:
     """Turn a response into a tombstone if it is needed; else free it, and the ancestors that only it still needed."""
     connection.execute(_FREE_ITEMS, (seq,))
+    remove_labels(connection, seq)
     if connection.execute(_IS_NEEDED, (seq,)).fetchone():
         connection.execute(_ENTOMB, (seq,))
     else:

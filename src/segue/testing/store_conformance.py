@@ -21,9 +21,11 @@ import msgspec
 
 from segue.history.records import Record
 from segue.protocol.ids import ResponseId
-from segue.protocol.items import MAX_ITEM_ID
+from segue.protocol.response_query import ResponseQuery
 from segue.stores.interface import ParentGone, Store, StoreError, StoreSize
 from segue.testing.conversation_conformance import CONVERSATION_CHECKS
+from segue.testing.item_conformance import ITEM_CHECKS
+from segue.testing.listing_conformance import LISTING_CHECKS
 from segue.testing.store_samples import ALICE, BOB, LATER, NOW, link_of, sample_id, sample_record
 
 Check = Callable[[Store], Awaitable[None]]
@@ -224,69 +226,6 @@ async def another_tenants_parent_is_unknown(store: Store) -> None:
     await _append(store, sample_record("root"))
     await _assert_refused(store, sample_record("child", "root", tenant=BOB), ParentGone)
     await _assert_unknown(store, BOB, "child")
-
-
-# Items
-
-
-async def an_item_is_found_by_the_id_that_its_author_gave_it(store: Store) -> None:
-    """The response that made it is told, or that took it in; never another tenant's."""
-    root = sample_record("root", given=["in", "é"], made=["out", "x" * MAX_ITEM_ID])
-    await _append(store, root, sample_record("child", "root"))
-    for ident in ("in", "é", "out", "x" * MAX_ITEM_ID):
-        assert await store.find_item(ALICE, ident, NOW) == root.id
-        assert await store.find_item(BOB, ident, NOW) is None
-    assert await store.find_item(ALICE, "unknown", NOW) is None
-
-
-async def a_history_that_is_sent_again_leaves_its_items_where_they_were(store: Store) -> None:
-    """An item belongs to the first response that had it, even if a later one has it in its input."""
-    first = sample_record("first", given=["in"], made=["out"])
-    await _append(store, first, sample_record("second", given=["in", "out"], made=["more"]))
-    assert [await store.find_item(ALICE, ident, NOW) for ident in ("in", "out")] == [first.id, first.id]
-    assert await store.delete(ALICE, first.id, NOW)
-    assert [await store.find_item(ALICE, ident, NOW) for ident in ("in", "out")] == [None, None]
-    assert await store.find_item(ALICE, "more", NOW) == sample_id("second")
-
-
-async def a_long_history_that_is_sent_again_too(store: Store) -> None:
-    """However many items a record has."""
-    given = [f"in {n}" for n in range(1200)]
-    first, second = sample_record("first", given=given), sample_record("second", given=[*given, "new"])
-    await _append(store, first, second)
-    owners = [await store.find_item(ALICE, ident, NOW) for ident in [*given, "new"]]
-    assert owners == [first.id] * len(given) + [second.id]
-
-
-async def an_id_that_two_responses_gave_names_neither(store: Store) -> None:
-    """Not every provider makes unique ids. A wrong item would be worse than none; tenants are apart in this too."""
-    await _append(store, sample_record("one", made=["msg_0"]), sample_record("his", tenant=BOB, made=["msg_0"]))
-    assert await store.find_item(ALICE, "msg_0", NOW) == sample_id("one")
-    await _append(store, sample_record("two", made=["msg_0"]))
-    assert await store.find_item(ALICE, "msg_0", NOW) is None
-    assert await store.find_item(BOB, "msg_0", NOW) == sample_id("his")
-    assert await store.delete(ALICE, sample_id("one"), NOW)
-    assert await store.find_item(ALICE, "msg_0", NOW) == sample_id("two")
-
-
-async def items_go_with_their_response(store: Store) -> None:
-    """A deleted or expired response's items are not found, though a descendant still has them in its history."""
-    await _append(store, sample_record("root", made=["deleted"]), sample_record("leaf", "root", made=["kept"]))
-    await _append(store, sample_record("brief", given=["expired"], expires_at=NOW + 10))
-    assert await store.find_item(ALICE, "expired", NOW + 9) == sample_id("brief")
-    assert await store.find_item(ALICE, "expired", NOW + 10) is None
-    assert await _sweep(store, NOW + 10) == [(ALICE, sample_id("brief"))]
-    assert await store.delete(ALICE, sample_id("root"), NOW)
-    found = [await store.find_item(ALICE, ident, NOW) for ident in ("expired", "deleted", "kept")]
-    assert found == [None, None, sample_id("leaf")]
-    await _append(store, sample_record("again", given=["expired", "deleted"]))
-    assert await store.find_item(ALICE, "deleted", NOW) == sample_id("again")
-
-
-async def a_refused_record_has_no_items(store: Store) -> None:
-    """What was not written leaves nothing behind."""
-    await _assert_refused(store, sample_record("child", "unknown", given=["in"], made=["out"]), ParentGone)
-    assert [await store.find_item(ALICE, ident, NOW) for ident in ("in", "out")] == [None, None]
 
 
 # Deleting
@@ -503,6 +442,7 @@ async def a_closed_store_refuses(store: Store) -> None:
         store.erase(ALICE, None),
         store.find_item(ALICE, "in", NOW),
         store.is_continued(ALICE, root.id),
+        store.list_responses(ALICE, ResponseQuery(), NOW),
         store.delete(ALICE, root.id, NOW),
         store.sweep(NOW),
         store.size(),
@@ -541,12 +481,6 @@ CHECKS: tuple[Check, ...] = (
     tenants_do_not_see_each_other,
     tenants_may_have_the_same_ids,
     another_tenants_parent_is_unknown,
-    an_item_is_found_by_the_id_that_its_author_gave_it,
-    a_history_that_is_sent_again_leaves_its_items_where_they_were,
-    a_long_history_that_is_sent_again_too,
-    an_id_that_two_responses_gave_names_neither,
-    items_go_with_their_response,
-    a_refused_record_has_no_items,
     a_deleted_id_is_nothing,
     descendants_outlive_a_deletion,
     dead_ancestors_are_freed_with_their_last_descendant,
@@ -566,7 +500,9 @@ CHECKS: tuple[Check, ...] = (
     a_check_leaves_no_trace,
     a_closed_store_refuses,
     closing_finishes_what_was_begun,
+    *ITEM_CHECKS,
     *CONVERSATION_CHECKS,
+    *LISTING_CHECKS,
 )
 
 
