@@ -10,6 +10,7 @@ import pytest
 
 from segue.gateway import request_parser
 from segue.gateway.request_parser import LARGE_BYTES, RequestParser
+from segue.http.client_frames import TextPieces
 from segue.protocol.problems import Problem
 from segue.protocol.request_size import RequestLimits
 from segue.protocol.requests import Create
@@ -82,3 +83,11 @@ async def test_a_message_that_is_no_text_is_none(size: int) -> None:
     parser = RequestParser(RequestLimits())
     assert await parser.message(body(size).replace(b"x", b"\xff", 1), "ann") is None
     assert await parser.message(body(size).replace(b"x", "é".encode(), 1), "ann") is not None
+
+
+@pytest.mark.parametrize("size", [10, LARGE_BYTES])
+async def test_a_text_in_pieces_becomes_whole(size: int) -> None:
+    text, whole = TextPieces(lambda mask, data: None), b"ab" * size
+    for at in range(0, len(whole), 50_000):
+        text.add(whole[at : at + 50_000], bytes(4))
+    assert await RequestParser(RequestLimits()).whole(text, "alice") == whole

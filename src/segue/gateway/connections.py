@@ -11,6 +11,7 @@ WebSocket mode, which have timers of their own.
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +20,7 @@ from typing import Any, Literal, Protocol, cast
 
 import msgspec
 from aiohttp import web
+from aiohttp._websocket.helpers import websocket_mask  # no public name has it
 from aiohttp.http_websocket import WebSocketReader
 from aiohttp.web_protocol import RequestHandler
 
@@ -26,7 +28,7 @@ from segue.gateway.address_shares import AddressGroup, AddressShares, address_gr
 from segue.gateway.client_certificate import ClientCertificate, client_certificate
 from segue.gateway.tenant_shares import TenantShares
 from segue.gateway.transport import watch_peer
-from segue.http.websocket_masking import MaskCheck
+from segue.http.client_frames import ClientFrames, LargeTexts
 from segue.peer_credentials.lookup import PeerUsers, peer_users
 from segue.protocol.events import http_error
 from segue.protocol.problems import Problem
@@ -39,8 +41,12 @@ YOUNG_S = 0.25
 _FLOOD = 0.75
 #: Among so many of the oldest ones it is looked for whose address has most. A flood has most of them.
 _LOOKED_AT = 64
-#: A frame head with a reserved bit, for which aiohttp closes with 1002, as it should for one that is not masked.
-_BAD_FRAME = b"\x70\x80"
+#: Heads of frames for which aiohttp closes as it should for a fault: one with a reserved bit with 1002, and one that is
+#: larger than any limit with 1009.
+_BAD_FRAMES: Mapping[Literal["protocol", "size"], bytes] = {
+    "protocol": b"\x70\x80",
+    "size": b"\x81\x7f" + (1 << 62).to_bytes(8, "big"),
+}
 _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
     b"Retry-After: 1\r\nConnection: close\r\n\r\n%b"
@@ -206,7 +212,7 @@ class Connections:
 class Connection(RequestHandler):
     """One connection of a client, as aiohttp serves it."""
 
-    __slots__ = ("_before", "_certificate", "_connections", "_own")
+    __slots__ = ("_before", "_certificate", "_connections", "_own", "_texts")
 
     def __init__(
         self,
@@ -220,6 +226,7 @@ class Connection(RequestHandler):
         self._before = before
         self._own: bool | None = None
         self._certificate: ClientCertificate | Literal["unread"] | None = "unread"
+        self._texts: LargeTexts | None = None
 
     @property
     def certificate(self) -> ClientCertificate | None:
@@ -277,27 +284,46 @@ class Connection(RequestHandler):
         self._connections.idle(self)
         return finished
 
+    def take_large_texts(self, most_bytes: int) -> LargeTexts:
+        """Keep the large texts of the WebSocket that this will be apart: aiohttp joins a text within one call."""
+        self._texts = LargeTexts(most_bytes, secrets.token_bytes(16), websocket_mask)
+        return self._texts
+
     def set_parser(self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None) -> None:
         """Read frames from now on, masked ones."""
-        super().set_parser(cast("WebSocketReader", _MaskedFrames(parser)), data_received_cb)
+        reader = _MaskedFrames(parser, self._texts, self.pause_reading)
+        super().set_parser(cast("WebSocketReader", reader), data_received_cb)
 
 
 class _MaskedFrames:
-    """Reads the frames of a WebSocket until one is not masked."""
+    """Reads the frames of a WebSocket until one breaks the protocol. `pause` stops reading from the client.
 
-    __slots__ = ("_check", "_reader")
+    While a large text waits, nothing more is read than aiohttp asks for: it does so with each message that is taken.
+    """
 
-    def __init__(self, reader: WebSocketReader) -> None:
+    __slots__ = ("_frames", "_pause", "_reader", "_texts")
+
+    def __init__(self, reader: WebSocketReader, texts: LargeTexts | None, pause: Callable[[], None]) -> None:
         self._reader = reader
-        self._check = MaskCheck()
+        self._texts = texts
+        self._pause = pause
+        self._frames = ClientFrames(texts)
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        check = self._check
-        result: tuple[bool, bytes] = self._reader.feed_data(check.passed(data))
-        return self._reader.feed_data(_BAD_FRAME) if check.violated else result
+        frames = self._frames
+        result: tuple[bool, bytes] = self._reader.feed_data(frames.passed(data))
+        if self._texts is not None and self._texts.arrived:
+            self._pause()
+        return result if frames.fault is None else self._reader.feed_data(_BAD_FRAMES[frames.fault])
 
     def feed_eof(self) -> None:
         self._reader.feed_eof()
+
+
+def large_texts(request: web.BaseRequest, most_bytes: int) -> LargeTexts:
+    """Keep the large texts of the WebSocket that a request asks for apart, and return where they will be."""
+    assert isinstance(request.protocol, Connection), "the gateway serves no other connections"
+    return request.protocol.take_large_texts(most_bytes)
 
 
 def certificate_of(request: web.BaseRequest) -> ClientCertificate | None:

@@ -14,9 +14,10 @@ import msgspec
 
 from segue.dialects.doors import Door, DoorRequest, Speaks
 from segue.dialects.messages.threads import may_have_thread, previous_message
+from segue.http.client_frames import TextPieces
 from segue.protocol.codec import is_utf8
 from segue.protocol.problems import Problem
-from segue.protocol.request_size import RequestLimits
+from segue.protocol.request_size import RequestLimits, go_on
 from segue.protocol.requests import ClientMessage, Create, parse_create, parse_message
 from segue.upstreams.admission import AdmissionQueue
 from segue.upstreams.time_slices import TimeSlices
@@ -46,6 +47,12 @@ class RequestParser:
         if len(text) < LARGE_BYTES:
             return _read_message(text, self.limits)
         return await self._in_thread(lambda limits: _read_message(text, limits), tenant)
+
+    async def whole(self, text: TextPieces, tenant: str) -> bytes:
+        """Return a text that came in pieces."""
+        if text.size_bytes < LARGE_BYTES:
+            return text.join(go_on)
+        return await self._in_thread(lambda limits: text.join(limits.pause), tenant)
 
     async def door(self, door: Door, body: bytes, tenant: str, *, speaks: Speaks) -> DoorRequest | Problem:
         """Read the body of a request that came through the door of another API."""

@@ -21,6 +21,7 @@ from segue.upstreams.scripted import Fail, Refuse, Say, ScriptedTurn, ScriptedUp
 from tests.faults.clients import Socket, http, opened, output_text, reset
 from tests.faults.doubles import Gated, Torrent
 from tests.faults.gateways import Local, listening, until
+from tests.faults.isolation.wire import Target, Wire, connected, create, frame
 
 SECRET = "a sec" + "ret"
 NOT_NOW = ScriptedTurn((Refuse(Problem("rate_limit_exceeded", "not now")),))
@@ -78,6 +79,77 @@ async def test_the_answer_to_the_upgrade_says_how_large_a_message_may_be() -> No
     ):
         assert connection.response is not None
         assert connection.response.headers["x-codex-websocket-max-message-bytes"] == "54321"
+
+
+# --- large texts -----------------------------------------------------------------------------------------------------
+
+
+async def pieces(wire: Wire, data: bytes, size: int) -> None:
+    """Send data so that it comes in pieces."""
+    for at in range(0, len(data), size):
+        await wire.send(data[at : at + size])
+        await asyncio.sleep(0)
+
+
+async def completed(wire: Wire) -> bool:
+    """Read a turn to its end, and tell whether it is complete."""
+    async with asyncio.timeout(20):
+        while True:
+            kind = json.loads(await wire.message())["type"]
+            if kind in {"response.completed", "response.failed", "error"}:
+                return bool(kind == "response.completed")
+
+
+@asynccontextmanager
+async def wired(url: str) -> AsyncIterator[Wire]:
+    target = Target(url, "k")
+    async with connected(target, target.upgrade(), buffer_bytes=1 << 22) as wire:
+        assert (await wire.reply_head())[0] == 101
+        yield wire
+
+
+@pytest.mark.parametrize("size", [300_000, 70_000])
+async def test_a_large_text_in_pieces_is_read_as_it_was_sent(size: int) -> None:
+    upstream = ScriptedUpstream([say("one"), say("two")])
+    async with listening(upstream) as local, wired(local.url) as wire:
+        await pieces(wire, frame(create(input="é" * size)), 50_000)
+        assert await completed(wire)
+        await wire.send(frame(create(input="small")))
+        assert await completed(wire)
+    texts = [next(iter(request.history.items())) for request in upstream.requests]
+    assert json.dumps("é" * size).encode() in texts[0]
+    assert b"small" in texts[1]
+
+
+async def test_a_text_in_frames_is_read_with_control_frames_between_them() -> None:
+    async with listening() as local, wired(local.url) as wire:
+        body = create(input="x" * 200_000)
+        parts = [body[at : at + 30_000] for at in range(0, len(body), 30_000)]
+        for number, part in enumerate(parts):
+            data = bytearray(frame(part, opcode=0 if number else 1))
+            if part is not parts[-1]:
+                data[0] &= 0x7F
+            await wire.send(bytes(data) + frame(b"", opcode=10))
+        assert await completed(wire)
+
+
+async def test_of_many_large_texts_at_once_each_is_answered_in_its_turn() -> None:
+    upstream = ScriptedUpstream([say(str(number)) for number in range(6)])
+    async with listening(upstream) as local, wired(local.url) as wire:
+        small, large = frame(create(input="small")), frame(create(input="x" * 150_000))
+        sending = asyncio.create_task(pieces(wire, (small + large) * 3, 40_000))
+        assert [await completed(wire) for _ in range(6)] == [True] * 6
+        await sending
+    assert [len(next(iter(request.history.items()))) > 100_000 for request in upstream.requests] == [False, True] * 3
+
+
+async def test_a_text_that_is_too_large_in_sum_ends_the_connection() -> None:
+    async with listening(max_message_bytes=1000) as local, wired(local.url) as wire:
+        first = bytearray(frame(b"x" * 900))
+        first[0] &= 0x7F
+        await wire.send(bytes(first) + frame(b"x" * 200, opcode=0))
+        with pytest.raises(ConnectionError, match=r"says 136: b'\\x03\\xf1'"):
+            await wire.message()
 
 
 # --- turns and what they continue ------------------------------------------------------------------------------------

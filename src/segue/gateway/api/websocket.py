@@ -22,6 +22,7 @@ from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.steers import ConnectionSteers, SteerTarget
 from segue.gateway.api.websocket_frames import DeflatedFrames, event_frames, frames
+from segue.gateway.connections import large_texts
 from segue.gateway.drain import shutting_down
 from segue.gateway.error_mapping import socket_reply
 from segue.gateway.principal import Principal
@@ -32,6 +33,7 @@ from segue.gateway.turns.caller import Caller
 from segue.gateway.turns.executor import TurnRun
 from segue.gateway.turns.lean_batches import lean_batches
 from segue.http.blocks import BLOCK_BYTES, Pieces
+from segue.http.client_frames import LargeTexts, TextPieces
 from segue.protocol.capabilities import HEADER
 from segue.protocol.events import Event, in_lane
 from segue.protocol.lanes import DEFAULT_LANE, tag
@@ -87,10 +89,11 @@ async def serve_websocket(services: Services, request: web.Request) -> web.Strea
         raise Refused(Problem("upgrade_required", "This endpoint speaks WebSocket: upgrade, or POST to it."))
     socket.headers[_MESSAGE_LIMIT] = str(server.max_message_bytes)
     socket.headers[HEADER] = services.profiles.of(request).header
+    texts = large_texts(request, server.max_message_bytes)
     with services.rules.quotas.connected(request[PRINCIPAL]):
         await socket.prepare(request)
         if request.transport is not None:  # it has not left while it was answered
-            connection = WebSocketConnection(services, request, socket, request[PRINCIPAL])
+            connection = WebSocketConnection(services, request, socket, request[PRINCIPAL], texts=texts)
             with drain.connection_open(connection):
                 await connection.serve()
     return socket
@@ -100,7 +103,13 @@ class WebSocketConnection:
     """One client in WebSocket mode."""
 
     def __init__(
-        self, services: Services, request: web.Request, socket: web.WebSocketResponse, principal: Principal
+        self,
+        services: Services,
+        request: web.Request,
+        socket: web.WebSocketResponse,
+        principal: Principal,
+        *,
+        texts: LargeTexts,
     ) -> None:
         server = services.server
         bounds = services.profiles.of(request).bounds
@@ -110,6 +119,7 @@ class WebSocketConnection:
         self._services = services
         assert request.transport is not None, "the upgrade was answered just now"
         self._socket = socket
+        self._texts = texts
         self._transport = request.transport
         self._drain = request.writer.drain
         self._deflate = _deflate_of(socket)
@@ -159,25 +169,29 @@ class WebSocketConnection:
     async def _take(self, message: WSMessage) -> bool:
         """Take a message, which is not kept any longer than that; return False at the end of the connection."""
         if message.type is _TEXT:
-            return await self._take_text(message.data)
+            text = message.data
+            return await self._take_text(self._texts.arrived.popleft() if text == self._texts.mark else text)
         if message.type is WSMsgType.BINARY:
             await self._apply(self._session.receive_binary())
         else:
             return False
         return True
 
-    async def _take_text(self, text: bytes) -> bool:
+    async def _take_text(self, text: bytes | TextPieces) -> bool:
         """Take a message once there is memory for it. What it asks for counts as long as it is there.
 
         Return False for one that is no UTF-8, which ends the connection (RFC 6455, 8.1).
         """
-        services, principal, size = self._services, self._principal, len(text)
+        services, principal = self._services, self._principal
+        size = text.size_bytes if isinstance(text, TextPieces) else len(text)
         self._meter.received(size)
         services.rules.quotas.note_upload(principal, size, services.clock())
         held = services.memory.hold(principal.tenant, size)
         try:
             while not held.counted:
                 await self._wait(held.admitted())
+            if isinstance(text, TextPieces):
+                text = await services.requests.whole(text, principal.tenant)
             parsed = await services.requests.message(text, principal.tenant)
             if parsed is None:
                 await self._close(WSCloseCode.INVALID_TEXT, "not UTF-8")
