@@ -10,7 +10,7 @@ PACKAGES := --group test --group lint
 LLAMA_SERVER := xllamacpp==2026.10.11549
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test test-all coverage check mutants bench docs fix clean help
+.PHONY: setup demo test test-all coverage check mutants bench docs site fix clean help
 PACKAGE ?= protocol
 MUTANTS ?=
 RESULTS ?= bench-results
@@ -50,6 +50,10 @@ bench: $(STAMP) ## measure everything on this machine, in a quarter of an hour (
 
 docs: $(STAMP) ## make the tables of the documentation anew
 	$(BIN)/python -m tools.generate_docs
+
+site: $(STAMP) ## build the documentation as a site, in build/site
+	$(BIN)/python -m pip install --quiet --group site
+	$(BIN)/python -m sphinx -q -W --keep-going -c tools/site docs build/site
 
 fix: $(STAMP) ## format, and repair what ruff can repair
 	$(BIN)/ruff format
