@@ -257,7 +257,10 @@ def _json(value: object) -> str:
 
 _ROUTES = {
     ("POST", "/v1/responses"): "Run a turn. The reply is one JSON object, or with `stream: true` server-sent events.",
-    ("GET", "/v1/responses"): "Upgrade to WebSocket mode. Without an upgrade the answer is 426.",
+    (
+        "GET",
+        "/v1/responses",
+    ): "With an upgrade: WebSocket mode. Else [the stored responses](#lists-of-responses), by page.",
     ("GET", "/v1/responses/{id}"): "A stored or running response, or with `stream=true` the events of a kept turn.",
     ("POST", "/v1/responses/input_tokens"): "How many tokens an input would have. See below.",
     ("POST", "/v1/responses/compact"): "What is left of a history when its model sums it up. See below.",

@@ -17,6 +17,7 @@ from segue.gateway.quotas.rate_bucket import RateBucket
 
 Action = Literal[
     "read",
+    "list",
     "delete",
     "cancel",
     "export",

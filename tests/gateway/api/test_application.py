@@ -24,7 +24,7 @@ NO_CONVERSATION = "/v1/conversations/conv_unknown"
 #: Method, path, and the status with and without a key.
 ROUTES = [
     ("POST", "/v1/responses", 400, 401),
-    ("GET", "/v1/responses", 426, 401),
+    ("GET", "/v1/responses", 200, 401),
     ("POST", "/v1/responses/compact", 400, 401),
     ("GET", NO_ID, 404, 401),
     ("DELETE", NO_ID, 404, 401),

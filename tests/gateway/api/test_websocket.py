@@ -262,14 +262,15 @@ async def test_a_resume_of_nothing_is_refused() -> None:
 
 
 async def test_a_request_that_is_no_upgrade_or_one_too_many_is_refused() -> None:
+    version = {"Sec-WebSocket-Version": "13"}
     async with listening(max_connections=1) as local, http(local.url) as client:
-        status, body = await client.send("GET", "/v1/responses")
+        status, body = await client.send("GET", "/v1/responses", headers=version)
         assert (status, body["error"]["code"]) == (426, "upgrade_required")
         async with opened(local.url):
-            status, body = await client.send("GET", "/v1/responses")
+            status, body = await client.send("GET", "/v1/responses", headers=version)
             assert (status, body["error"]["code"]) == (503, "server_overloaded")
         await until(lambda: not local.gateway.services.drain.connections)
-        assert (await client.send("GET", "/v1/responses"))[0] == 426
+        assert (await client.send("GET", "/v1/responses", headers=version))[0] == 426
 
 
 async def test_a_binary_message_and_one_that_is_too_large_are_refused() -> None:

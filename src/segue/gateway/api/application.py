@@ -21,10 +21,10 @@ from segue.gateway.api.middleware import door_check, error_replies, last_changes
 from segue.gateway.api.models import ModelRoutes
 from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
+from segue.gateway.api.response_lists import ResponseListRoutes
 from segue.gateway.api.responses import ResponseRoutes
 from segue.gateway.api.tenants import TenantRoutes
 from segue.gateway.api.transfers import TransferRoutes
-from segue.gateway.api.websocket import serve_websocket
 from segue.gateway.audit import Action
 from segue.gateway.connections import Connections
 from segue.gateway.services import Services
@@ -132,7 +132,7 @@ def _model_routes(
     reads, deletes, cancels = (partial(audited, services.audit, action) for action in _ACTIONS)
     return [
         web.post("/v1/responses", with_key(responses.create)),
-        web.get("/v1/responses", with_key(partial(serve_websocket, services)), allow_head=False),
+        web.get("/v1/responses", with_key(ResponseListRoutes(services).list_or_upgrade), allow_head=False),
         web.post("/v1/responses/input_tokens", with_key(responses.count_input)),
         web.post(COMPACTIONS, with_key(CompactionRoutes(services, bodies).compact)),
         web.get(_RESPONSE, with_key(reads(responses.retrieve)), allow_head=False),
