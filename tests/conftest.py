@@ -63,7 +63,7 @@ def local_model_is_there() -> bool:
 
 
 #: Folders of tests that are of the whole project; the others stand beside the package that they are of.
-WHOLE = frozenset({"docs", "faults", "integration", "tools"})
+WHOLE = frozenset({"deploy", "docs", "faults", "integration", "tools"})
 
 # marker -> whether what it needs is there, and the word said when it is not
 NEEDS = {

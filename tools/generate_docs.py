@@ -21,6 +21,7 @@ from aiohttp import web
 from cyclopts import App
 
 from segue.cli.main import app as command_line
+from segue.cli.parameter_defaults import PARAMETER_DEFAULTS
 from segue.config import (
     AgentConfig,
     CertificateConfig,
@@ -122,6 +123,8 @@ def metrics() -> str:
     """Write the table of metrics, as `GET /metrics` names them."""
     rows = []
     for family in Metrics().registry.collect():
+        if not family.name.startswith("segue_"):
+            continue  # those of the process depend on the system
         values: dict[str, dict[str, None]] = {}
         for sample in family.samples:
             for label, value in sample.labels.items():
@@ -343,7 +346,7 @@ def _commands(app: App, path: tuple[str, ...]) -> Iterator[str]:
         if command.default_command is not None:
             rows = [
                 (", ".join(map(code, argument.names)), _option(argument.hint), str(argument.parameter.help))
-                for argument in command.assemble_argument_collection()
+                for argument in command.assemble_argument_collection(default_parameter=PARAMETER_DEFAULTS)
                 if not argument.children  # a group of options, which follow it
             ]
             parts = [

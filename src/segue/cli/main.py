@@ -33,6 +33,7 @@ from segue.cli.gateway_parameters import (
 from segue.cli.key_commands import key_commands
 from segue.cli.model_commands import model_commands
 from segue.cli.output_file import NO_FILES, HtmlFile, JsonFile, MarkdownFile, PlotFile, ReportFileOptions, ReportFiles
+from segue.cli.parameter_defaults import PARAMETER_DEFAULTS
 
 app = App(
     name="segue",
@@ -40,6 +41,7 @@ app = App(
     "send only what is new.",
     version=segue.__version__,
     version_flags=["--version"],
+    default_parameter=PARAMETER_DEFAULTS,
 )
 bench = App(name="bench", help="Measure, on this machine.")
 app.command(bench)

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from segue import __version__
 from segue.engine.upstream import LocalUpstream
 from segue.gateway.quotas.quotas import Quotas
 from segue.history.cache import TurnCache
@@ -354,6 +355,9 @@ class Metrics:
         self.upstreams = ProviderCollector(registry)
         self.usage = UsageCollector(registry)
         self.engines = EngineCollector(registry)
+        build = Gauge("segue_build_info", "1, labelled with the version that runs.", ["version"], registry=registry)
+        build.labels(__version__).set(1)
+        ProcessCollector(registry=registry)  # where there is /proc
         self._evictions = 0
         self.hit = {level: self.hits.labels(level) for level in _LEVELS}
 
