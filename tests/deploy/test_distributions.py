@@ -1,0 +1,188 @@
+"""The wheel and the source distribution: what is in them, what is not, and that they run outside of a checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from email.message import Message
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+#: What the source distribution holds: all that the tests and `make docs` need.
+TOP = {
+    *("src", "tests", "tools", "docs", "deploy"),
+    *("Makefile", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "README.md", "LICENSE"),
+    *("pyproject.toml", ".gitignore", "PKG-INFO"),
+}
+#: Larger than any file that a person has written, or a tool for the documentation.
+MOST_BYTES = 400_000
+OUTSIDE = {"PATH": os.environ["PATH"], "NO_COLOR": "1", "COLUMNS": "100"}
+
+
+def build(source: Path, target: Path) -> tuple[Path, Path]:
+    """Build both from a checkout, with the build system that is installed here."""
+    line = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-t", "wheel", "-d", str(target)]
+    done = subprocess.run(line, cwd=source, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    (wheel,), (sdist,) = target.glob("*.whl"), target.glob("*.tar.gz")
+    return wheel, sdist
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel and the source distribution of this checkout."""
+    return build(ROOT, tmp_path_factory.mktemp("dist"))
+
+
+def metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return Parser().parsestr(archive.read(name).decode())
+
+
+def tracked(*below: str) -> set[str]:
+    done = subprocess.run(["git", "ls-files", *below], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    return set(done.stdout.split("\n")) - {""}
+
+
+def is_checkout() -> bool:
+    return (ROOT / ".git").exists() and shutil.which("git") is not None
+
+
+def test_the_metadata_says_what_it_is(built: tuple[Path, Path]) -> None:
+    told = metadata(built[0])
+    assert (told["Name"], told["License-Expression"], told["License-File"]) == ("segue", "Apache-2.0", "LICENSE")
+    assert told["Requires-Python"] == ">=3.11"
+    assert set(told.get_all("Provides-Extra", [])) == set(PROJECT["optional-dependencies"])
+    assert told["Description-Content-Type"] == "text/markdown"
+    assert "Typing :: Typed" in told.get_all("Classifier", [])
+
+
+def test_the_extra_all_has_everything_that_a_gateway_can_use() -> None:
+    extras = PROJECT["optional-dependencies"]
+    (everything,) = extras["all"]
+    wanted = sorted(extras.keys() - {"all", "testing", "bench"}, reverse=True)
+    assert sorted(everything.removeprefix("segue[").removesuffix("]").split(","), reverse=True) == wanted
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[0]) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    there = {
+        str(path.relative_to(ROOT / "src"))
+        for path in (ROOT / "src" / "segue").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert names == there
+    assert {"segue/py.typed", "segue/stores/migrations/0001_records.sql"} <= names
+
+
+def test_the_source_distribution_holds_what_is_kept_in_git_and_nothing_else(built: tuple[Path, Path]) -> None:
+    with tarfile.open(built[1]) as archive:
+        members = {member.name.partition("/")[2]: member for member in archive.getmembers()}
+    assert {name.partition("/")[0] for name in members} == TOP
+    assert not [name for name, member in members.items() if not member.isfile() or member.size > MOST_BYTES]
+    unwanted = ("__pycache__", ".venv", "node_modules", ".db", ".pyc", "segue.toml", ".env", ".key", ".pem", ".log")
+    assert not [name for name in members if any(part.endswith(unwanted) for part in name.split("/"))]
+    if is_checkout():
+        assert members.keys() - {"PKG-INFO"} <= tracked() | tracked("--others", "--exclude-standard")
+
+
+def outside(site: Path, *arguments: str, cwd: Path) -> str:
+    """Run segue from an unpacked wheel, in another folder; the packages that it needs are those of this environment."""
+    environ = {**OUTSIDE, "PYTHONPATH": str(site), "HOME": str(cwd)}
+    line = [sys.executable, "-P", *arguments]
+    done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False, timeout=100, env=environ)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_runs_outside_of_the_checkout(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """With all that it reads beside its modules: the tasks of the agent, and the schema of the store."""
+    shutil.unpack_archive(built[0], tmp_path / "site", "zip")
+    program = (
+        "import segue; print(segue.__file__)\n"
+        "from segue.cli.main import app\n"
+        "for line in (['agent', '--list-tasks'], ['--help']):\n"
+        "    app(line, result_action='return_value')"
+    )
+    told = outside(tmp_path / "site", "-c", program, cwd=tmp_path)
+    assert told.startswith(str(tmp_path / "site"))
+    assert "fix-a-failing-test" in told
+    assert "segue" in told.partition("Usage:")[2]
+
+
+@pytest.mark.deep  # builds everything a second time
+def test_the_same_checkout_gives_the_same_bytes(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """In another folder, at another time."""
+    copy = tmp_path / "elsewhere"
+    wanted = [path.name for path in ROOT.iterdir() if path.name in TOP]
+    copy.mkdir()
+    for name in wanted:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(
+                source, copy / name, copy_function=shutil.copy, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        else:
+            shutil.copy(source, copy / name)
+    again = build(copy, tmp_path / "dist")
+    assert [path.name for path in again] == [path.name for path in built]
+    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in built]
+
+
+@pytest.mark.deep
+def test_a_wheel_built_from_the_source_distribution_is_the_same(built: tuple[Path, Path], tmp_path: Path) -> None:
+    with tarfile.open(built[1]) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.glob("segue-*")
+    wheel, _ = build(source, tmp_path / "dist")
+    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(built[0]) as other:
+        assert one.namelist() == other.namelist()
+        assert all(one.read(name) == other.read(name) for name in one.namelist() if not name.endswith("RECORD"))
+
+
+def interpreter(version: str) -> str | None:
+    """Find a Python of this version that runs here."""
+    name = f"python{version}"
+    known = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/{name}"))
+    for program in filter(None, (*map(str, known), shutil.which(name))):
+        if subprocess.run([program, "-c", "import venv"], capture_output=True, check=False, timeout=60).returncode == 0:
+            return program
+    return None
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+def test_a_newcomer_can_install_it(version: str, built: tuple[Path, Path], tmp_path: Path) -> None:
+    """Into a new environment, from the package index. Without the extra `local`, the scripted model answers."""
+    python = interpreter(version)
+    if python is None:
+        pytest.skip(f"there is no Python {version} here")
+    home = tmp_path / "env"
+    subprocess.run([python, "-m", "venv", str(home)], check=True, capture_output=True, timeout=200)
+    line = [str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", str(built[0])]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=400)
+    if "No matching distribution" in done.stderr or "Failed to establish" in done.stderr:
+        pytest.skip("the package index cannot be reached, or has no wheels for this Python")
+    assert done.returncode == 0, done.stderr
+
+    def segue(*arguments: str) -> str:
+        line = [str(home / "bin" / "segue"), *arguments]
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100, env=OUTSIDE)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "Usage: segue" in segue("--help")
+    assert "% less" in segue("demo")
+    assert "fix-a-failing-test" in segue("agent", "--list-tasks")
