@@ -59,7 +59,7 @@ class ResponseListRoutes:
             raise Refused(not_in_list(query.after, wanted.param))
         return idents
 
-    async def _read(self, tenant: str, idents: list[ResponseId], *, encrypted: bool) -> _Shown:
+    async def _read(self, tenant: str, idents: list[ResponseId], *, encrypted: bool) -> _ReadPage:
         """Read responses one by one, and not more than a page may hold; those that were just deleted are left out."""
         services, size = self._services, 0
         responses: list[tuple[ResponseId, EncodedResponse]] = []
@@ -70,12 +70,12 @@ class ResponseListRoutes:
             response = record.response(encrypted=encrypted)
             size += response.size_bytes
             if responses and size > PAGE_BYTES:
-                return _Shown(responses, left=True)
+                return _ReadPage(responses, left=True)
             responses.append((ident, response))
-        return _Shown(responses, left=False)
+        return _ReadPage(responses, left=False)
 
 
-class _Shown(NamedTuple):
+class _ReadPage(NamedTuple):
     """The responses of a page, and whether some of those that were found are left for the next one."""
 
     responses: list[tuple[ResponseId, EncodedResponse]]
