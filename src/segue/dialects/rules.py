@@ -33,6 +33,9 @@ FORMAT_FIELDS = frozenset({"type", "name", "description", "schema", "strict"})
 REASONING_FIELDS = frozenset({"effort", "summary", "generate_summary"})
 
 
+#: What becomes of `truncation` where an API does not shorten a history.
+TRUNCATION = "Of a history that is too long, the oldest items are left out; `warnings` says how many."
+
 #: Why a field of a request was left out that the provider's profile says it refuses.
 REFUSED = "this provider does not take it"
 

@@ -144,7 +144,7 @@ def test_what_cannot_be_done_and_must_not_be_ignored_is_refused(fields: Json) ->
 
 
 @pytest.mark.parametrize(
-    "fields", [{"truncation": "auto"}, {"max_tool_calls": 3}, {"include": ("file_search_call.results",)}]
+    "fields", [{"service_tier": "flex"}, {"max_tool_calls": 3}, {"include": ("file_search_call.results",)}]
 )
 def test_what_can_be_left_out_is_left_out_with_a_warning(fields: Json) -> None:
     (warning,) = warnings(PLAIN, [USER], settings(**fields))

@@ -177,7 +177,6 @@ def test_a_model_that_always_thinks_is_not_told_not_to() -> None:
         ({"presence_penalty": 1.0}, "presence_penalty"),
         ({"frequency_penalty": 1.0}, "frequency_penalty"),
         ({"top_logprobs": 3}, "top_logprobs"),
-        ({"truncation": "auto"}, "truncation"),
         ({"max_tool_calls": 3}, "max_tool_calls"),
         ({"service_tier": "flex"}, "service_tier"),
         ({"text": {"verbosity": "low"}}, "text.verbosity"),

@@ -15,6 +15,7 @@ from segue.dialects.rules import (
     OTHERS,
     REASONING_FIELDS,
     TEXT_FIELDS,
+    TRUNCATION,
     Field,
     RequestBuilder,
     Rule,
@@ -203,7 +204,7 @@ MESSAGES_FIELDS: Mapping[str, Field] = {
     "top_logprobs": dropped("top_logprobs", "this API has none"),
     "include": Field(Rule("dropped", "But for `reasoning.encrypted_content`, which is ours."), _write_include),
     "max_tool_calls": dropped("max_tool_calls", "it is about tools that the provider runs, and it runs none"),
-    "truncation": dropped("truncation", "this API does not shorten a history"),
+    "truncation": ours(TRUNCATION),
     "metadata": ours("It stands in the response."),
     "service_tier": Field(
         Rule("translated", "`default` becomes `standard_only`; `flex` and the like are dropped."), _write_tier

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from segue.gateway.turns.truncation import truncating
 from segue.gateway.turns.turn_ends import LOST, end_of
 from segue.history.chains import History, Turn, lineage, path
 from segue.history.compaction import (
@@ -182,7 +183,7 @@ class Compactions:
         size = _size_of(request.history)
         if wanted.only or await _beside_the_loop(lambda: self._is_due(wanted, request), size):
             return request, CompactingTurn(self, runs, history=history, wanted=wanted)
-        return request, runs
+        return request, truncating(runs, request)
 
     def _is_due(self, wanted: CompactionRequest, request: UpstreamRequest) -> bool:
         """Say whether a history is long enough to be compacted before its turn, and enough of it would go.
@@ -270,7 +271,7 @@ class CompactingTurn:
     async def _answer(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Run the answer. If it comes to nothing, the turn ends all the same once a summary has cost something."""
         try:
-            async with aclosing(self._runs.stream(request)) as batches:
+            async with aclosing(truncating(self._runs, request).stream(request)) as batches:
                 async for batch in batches:
                     yield batch
                     if batch and isinstance(batch[-1], Ended):

@@ -25,6 +25,7 @@ from segue.gateway.turns.caller import Caller
 from segue.gateway.turns.conversations import ConversationClaim, Conversations
 from segue.gateway.turns.parents import Parents
 from segue.gateway.turns.reference_resolver import ReferenceResolver
+from segue.gateway.turns.truncation import truncating
 from segue.gateway.turns.turn_ends import end_of, erased, not_stored
 from segue.gateway.turns.turn_log import TurnEnd, TurnLog, TurnTimes, turn_line
 from segue.gateway.turns.upstream_use import UpstreamUse
@@ -423,7 +424,7 @@ class TurnRun:
         )
         if create.compaction is not None and create.generate and not compacts_itself(resolved.found.upstreams):
             return await executor.compactions.prepare(request, runs, self.history, wanted=create.compaction)
-        return request, runs
+        return request, truncating(runs, request) if create.generate else runs
 
     async def _settle(self, batches: AsyncGenerator[Batch, None] | None, outcome: Outcome) -> None:
         """Stop what still runs, and count the turn."""
