@@ -25,6 +25,8 @@ import segue
 from segue.config import has_openmp_policy
 from segue.engine.openmp import shorten_spinning
 from tests.browser import find_chromium
+from tests.stores.live.redis_servers import PROGRAM as REDIS_PROGRAM
+from tests.stores.live.redis_servers import RedisServer, discard, temporary_server
 
 # Generated tests are judged by what they find, never by how long a busy machine takes for it. A test whose examples
 # are dear asks for fewer of them.
@@ -74,6 +76,10 @@ NEEDS = {
         "there is no Chromium: `apt-get install chromium`, or another way",
     ),
     "local_model": (local_model_is_there, "the local model is not installed"),
+    "redis": (
+        lambda: REDIS_PROGRAM is not None,
+        "there is no redis-server: `apt-get install redis-server`, or another way",
+    ),
 }
 
 #: The folder whose tests coverage was told of last.
@@ -175,3 +181,17 @@ def untraced() -> Iterator[None]:
     finally:
         sys.settrace(traces)
         threading.settrace(threads_trace)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The Redis of this test session; a test that stops or kills one starts its own."""
+    server = temporary_server()
+    yield server
+    discard(server)
+
+
+@pytest.fixture
+def live_url(redis_server: RedisServer) -> str:
+    """The URL of a database that no other test uses."""
+    return redis_server.url(redis_server.take_database())

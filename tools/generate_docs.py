@@ -297,6 +297,7 @@ _ROUTES = {
     ("GET", "/segue/diagnostics"): "Where the routes lead, and which providers this gateway reaches. See below.",
     ("POST", "/segue/diagnostics/transfer"): "Bytes to time: reads a body, and answers with `bytes` random ones.",
     ("GET", "/healthz"): "Whether the process answers.",
+    ("GET", "/segue/nodes"): "The gateways that share what is live, each with its address and whether it is leaving.",
     ("GET", "/readyz"): "Whether the store can be written and the gateway takes turns; 503 while it drains.",
     ("GET", "/metrics"): "Metrics for Prometheus.",
 }

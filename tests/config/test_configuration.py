@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from segue.config import AgentConfig, Config, SidecarConfig, without_secrets
+from segue.config import AgentConfig, Config, ConfigError, ServerConfig, SidecarConfig, without_secrets
+from segue.config.configuration import check
 from tests.config.tables import KEY_TOML, PROVIDER_TOML, SHA, UPSTREAM_TOML, error_of, from_toml
 
 
@@ -132,3 +133,18 @@ def test_a_password_in_the_address_of_a_gateway_is_not_shown() -> None:
     """Such an address is refused later."""
     sidecar = SidecarConfig(gateways=["wss://alice:hunter2@g.example", "wss://h.example/a@b"])
     assert without_secrets(Config(sidecar=sidecar)).sidecar.gateways == ["wss://(set)@g.example", "wss://h.example/a@b"]
+
+
+@pytest.mark.parametrize("url", ["redis://user:s@cret@h/0", "unix://:s@cret@/run/r"])
+def test_the_password_of_what_gateways_share_is_not_shown(url: str) -> None:
+    shown = without_secrets(Config(server=ServerConfig(live=url)))
+    assert "cret" not in shown.server.live
+    assert shown.server.live.startswith(url.partition("://")[0])
+
+
+@pytest.mark.parametrize("store", ["memory:", "sqlite:///segue.db"])
+def test_several_gateways_need_a_store_that_they_share(store: str) -> None:
+    with pytest.raises(ConfigError, match="one that they share"):
+        check(Config(server=ServerConfig(live="redis://h", store=store)))
+    check(Config(server=ServerConfig(live="redis://h", store="postgresql://h/segue")))
+    check(Config(server=ServerConfig(live="memory:", store=store)))

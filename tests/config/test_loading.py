@@ -194,6 +194,8 @@ def test_every_setting_can_be_set_by_its_variable(table: str, name: str, hint: o
         if name.startswith("tls_")
         else {}
     )
+    if name == "live":
+        environ["SEGUE_SERVER_STORE"] = "postgresql://h/segue"
     if name.startswith("websocket_"):
         environ["SEGUE_UPSTREAM_0_TRANSPORT"] = "websocket"
     if name in {"weight", "backup", "rerun"}:  # they mean something beside another upstream of the group

@@ -23,6 +23,7 @@ from segue.config import (
 from segue.dialects.provider_families import ProviderFamily
 from segue.gateway.bootstrap import build_router, build_routes, family_of
 from segue.http.routes import RouteTable
+from segue.stores.live.live_url import check_live_url
 from segue.stores.store_url import check_url
 from segue.terminal import print_table, terminal
 
@@ -39,6 +40,10 @@ def run_check_config(path: Path | None, *, as_json: bool) -> int:
         check_url(config.server.store)
     except ValueError as error:
         raise ConfigError(f"server.store: {error}") from error
+    try:
+        check_live_url(config.server.live)
+    except ValueError as error:
+        raise ConfigError(f"server.live: {error}") from error
     models = build_router(config).models()
     routes = build_routes(config)
     compaction_secrets(config.compaction)

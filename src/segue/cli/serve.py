@@ -24,6 +24,7 @@ from segue.gateway.descriptors import raise_descriptor_limit
 from segue.gateway.memory_allocator import return_large_blocks
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.stores.interface import StoreError
+from segue.stores.live.interface import LiveUnavailable
 
 _log = logging.getLogger("segue.gateway")
 
@@ -56,7 +57,7 @@ def run_serve(path: Path | None, *, log: str, host: str | None, port: int | None
     config = read()
     try:
         return run(run_until_signal(config, read, watched=watch if config.server.reload_on_change else None))
-    except (StoreError, Unavailable, OSError, ValueError) as error:
+    except (StoreError, LiveUnavailable, Unavailable, OSError, ValueError) as error:
         raise start_error(error) from error
 
 

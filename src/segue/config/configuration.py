@@ -21,6 +21,10 @@ from segue.http.origins import is_loopback
 
 #: The user and password of an address; the sidecar refuses such an address of a gateway when it starts.
 _USER = re.compile(r"//[^/]*@")
+#: The same, of a server that gateways share; its password may hold any character.
+_LOGIN = re.compile(r"//.*@")
+#: Stores that one process has.
+_OWN_STORES = ("memory:", "sqlite:")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,6 +53,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 def without_secrets(config: Config) -> Config:
     """Return the configuration as it may be shown: the values of keys, headers and bodies become `(set)`."""
     replace = msgspec.structs.replace
+    server = replace(config.server, live=_LOGIN.sub("//(set)@", config.server.live))
     sidecar = replace(
         config.sidecar,
         key=None if config.sidecar.key is None else "(set)",
@@ -69,7 +74,7 @@ def without_secrets(config: Config) -> Config:
         )
         for up in config.upstream
     ]
-    return replace(config, sidecar=sidecar, agent=agent, upstream=shown)
+    return replace(config, server=server, sidecar=sidecar, agent=agent, upstream=shown)
 
 
 def check(config: Config) -> None:
@@ -79,6 +84,7 @@ def check(config: Config) -> None:
         ConfigError: settings contradict each other.
     """
     _check_addresses(config)
+    _check_live(config.server)
     if config.sidecar.key is not None and config.sidecar.key_file is not None:
         raise ConfigError("sidecar: it has key and key_file: which one is sent?")
     if (config.sidecar.client_cert is None) != (config.sidecar.client_key is None):
@@ -97,6 +103,14 @@ def check(config: Config) -> None:
         other = owners.setdefault(key.sha256, key.name)
         if other != key.name:
             raise ConfigError(f"the [[key]] tables {other!r} and {key.name!r} have the same sha256: whose key is it?")
+
+
+def _check_live(server: ServerConfig) -> None:
+    if server.live != "memory:" and server.store.startswith(_OWN_STORES):
+        raise ConfigError(
+            "server: live is for several gateways, and this store is that of one process: they need one that they "
+            "share (store = postgresql://…), or live = memory:"
+        )
 
 
 def _check_groups(config: Config) -> None:

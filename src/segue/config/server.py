@@ -20,6 +20,15 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     store: Annotated[str, Meta(description="Where store=true responses are kept: sqlite:///FILE or memory:")] = (
         "sqlite:///segue.db"
     )
+    live: Annotated[
+        str,
+        Meta(
+            description=(
+                "What several gateways share while turns run: memory: (nothing: there is one gateway), redis://HOST/0, "
+                "redis+sentinel://… or redis+cluster://…; see Run several gateways."
+            )
+        ),
+    ] = "memory:"
     hosts: Annotated[list[str], Meta(description="Host names that requests may use, besides loopback ones.")] = []
     origins: Annotated[
         list[str], Meta(description="Origins of web pages that may call, besides the gateway's own.")

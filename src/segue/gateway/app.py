@@ -12,7 +12,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from aiohttp import web
@@ -34,6 +34,8 @@ from segue.gateway.turns.threads import ThreadRules
 from segue.gateway.user_socket import SameUserProtocol
 from segue.listening import stop_listening
 from segue.stores.interface import Store, StoreError
+from segue.stores.live.interface import Live
+from segue.stores.live.opening import open_live
 from segue.stores.store_url import open_store
 from segue.upstreams.interface import Upstream
 from segue.upstreams.router import Router
@@ -49,9 +51,11 @@ _OTHER_DESCRIPTORS = 64
 class Gateway:
     """One gateway in this process."""
 
-    def __init__(self, config: Config, router: Router, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, config: Config, router: Router, store: Store, clock: Callable[[], float], live: Live | None = None
+    ) -> None:
         self.config = config
-        self.services = build_services(config, router, store, clock)
+        self.services = build_services(config, router, store, clock, live)
         routes, egress = build_routes(config), self._egress()
         self.tunnel = SidecarSessions(
             config.tunnel,
@@ -76,21 +80,30 @@ class Gateway:
 
     @classmethod
     async def open(
-        cls, config: Config, router: Router | None = None, clock: Callable[[], float] = time.time
+        cls,
+        config: Config,
+        router: Router | None = None,
+        clock: Callable[[], float] = time.time,
+        *,
+        store: Store | None = None,
     ) -> Gateway:
-        """Open the store and start the upstreams; `router` replaces the configured upstreams (tests, embedding)."""
+        """Open the store and start the upstreams; `router` and `store` replace the configured ones (tests, embedding).
+
+        A store that is given is closed with the gateway.
+        """
         router = build_router(config) if router is None else router
-        store = await open_store(config.server.store)
-        try:
+        async with AsyncExitStack() as opened:
+            store = await open_store(config.server.store) if store is None else store
+            opened.push_async_callback(store.aclose)
+            live = open_live(config.server.live, address=config.tunnel.address, started_at=clock())
+            if live is not None:
+                opened.push_async_callback(live.aclose)
             await _start(router.upstreams)
-            try:
-                return cls(config, router, store, clock)
-            except BaseException:  # a file that the configuration names cannot be used
-                await _close(router.upstreams)
-                raise
-        except BaseException:
-            await store.aclose()
-            raise
+            opened.push_async_callback(_close, router.upstreams)
+            gateway = cls(config, router, store, clock, live)  # a file that the configuration names may be unusable
+            await gateway.services.start_node()
+            opened.pop_all()
+        return gateway
 
     async def listen(self) -> str:
         """Open the ports and return the URL of the gateway."""
@@ -238,6 +251,7 @@ class Gateway:
         if self._runner is None or drain.draining:
             return
         drain.draining = True
+        await self.services.nodes.drain()
         try:
             async with asyncio.timeout(self.config.server.drain_s):
                 await asyncio.gather(self.tunnel.drain(), drain.drain_connections(), return_exceptions=True)
@@ -270,6 +284,8 @@ class Gateway:
         if self._runner is not None:
             await self._runner.cleanup()
         await services.background.aclose()
+        if services.live is not None:
+            await services.live.aclose()
         services.grace.close()
         for retiring in self.retiring.values():
             retiring.cancel()

@@ -25,19 +25,24 @@ class ListenerProfiles:
     """The profile of each port that the gateway listens on."""
 
     def __init__(self, server: ServerConfig, epoch: bytes) -> None:
-        self._profiles = {profile: listener_profile(server, profile, epoch) for profile in get_args(Profile)}
-        self._default = self._profiles[server.profile]
-        self._by_port: dict[int, ListenerProfile] = {}
+        self._server = server
+        self._by_port: dict[int, Profile] = {}
+        self.name_epoch(epoch)
+
+    def name_epoch(self, epoch: bytes) -> None:
+        """Tell clients this epoch from now on."""
+        profiles: tuple[Profile, ...] = get_args(Profile)
+        self._profiles = {profile: listener_profile(self._server, profile, epoch) for profile in profiles}
 
     def bind(self, port: int, profile: Profile) -> None:
         """Note the profile of a port."""
-        self._by_port[port] = self._profiles[profile]
+        self._by_port[port] = profile
 
     def of(self, request: web.Request) -> ListenerProfile:
         """Return the profile of the address that a request came to."""
         name = None if request.transport is None else request.transport.get_extra_info("sockname")
         port = name[1] if isinstance(name, tuple) else 0  # a request through the tunnel has no port
-        return self._by_port.get(port, self._default)
+        return self._profiles[self._by_port.get(port, self._server.profile)]
 
 
 def listener_profile(server: ServerConfig, profile: Profile, epoch: bytes) -> ListenerProfile:

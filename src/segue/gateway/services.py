@@ -28,6 +28,7 @@ from segue.gateway.turns.compaction import Compactions, CompactionSettings
 from segue.gateway.turns.eviction import Eviction
 from segue.gateway.turns.executor import Executor, Sources, TurnSettings
 from segue.gateway.turns.grace_period import GracePeriod
+from segue.gateway.turns.node_notices import NodeNotices
 from segue.gateway.turns.parents import Parents
 from segue.gateway.turns.threads import ThreadRules, Threads
 from segue.gateway.turns.turn_log import TurnLog
@@ -40,6 +41,8 @@ from segue.protocol.requests import Create
 from segue.stores.event_logs import MemoryEventLogs
 from segue.stores.idempotency_keys import MemoryClaims
 from segue.stores.interface import Store
+from segue.stores.live.interface import Live, Nodes
+from segue.stores.live.memory import SingleNode
 from segue.stores.sqlite import SqliteStore
 from segue.stores.store_url import file_of
 from segue.upstreams.http import HttpUpstream
@@ -71,6 +74,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     event_logs: MemoryEventLogs
     metrics: Metrics
     drain: DrainState
+    nodes: Nodes
+    live: Live | None
     rules: CallerRules
     audit: AuditLog
 
@@ -82,15 +87,33 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         self.metrics.upstreams.router = self.router
         self.metrics.engines.models = [one for one in upstreams if isinstance(one, LocalUpstream)]
 
+    async def start_node(self) -> None:
+        """Take a lease where there are several gateways. Raises `LiveUnavailable`."""
+        self.nodes.watch(self.distrust_memory)
+        await self.nodes.start(NodeNotices(self.executor).act)
+        self.profiles.name_epoch(self.nodes.epoch)
+
+    def distrust_memory(self) -> None:
+        """Drop what is in memory of stored turns: others may have deleted some, and this gateway was not told."""
+        self.parents.note_deletion()
+        self.cache.drop_stored()
+        self.profiles.name_epoch(self.nodes.epoch)
+
     def check_epoch(self, create: Create) -> None:
         """Refuse a request that is for another run of the gateway: this one may not know that it has been run."""
-        if create.epoch is not None and create.epoch != self.epoch.hex():
+        if create.epoch is not None and create.epoch != self.nodes.epoch.hex():
             raise Refused(epoch_changed())
 
 
-def build_services(config: Config, router: Router, store: Store, clock: Callable[[], float]) -> Services:
-    """Build the parts of a gateway around upstreams that have started and a store that is open."""
-    server, epoch = config.server, os.urandom(EPOCH_BYTES)
+def build_services(
+    config: Config, router: Router, store: Store, clock: Callable[[], float], live: Live | None = None
+) -> Services:
+    """Build the parts of a gateway around upstreams that have started and a store that is open.
+
+    `live` is what it shares with other gateways; without it, there are none.
+    """
+    server, epoch = config.server, os.urandom(EPOCH_BYTES) if live is None else bytes.fromhex(live.nodes.id)
+    nodes: Nodes = live.nodes if live else SingleNode(epoch, address=config.tunnel.address, started_at=clock())
     drain, metrics, cache = DrainState(), Metrics(), TurnCache(server.memory_budget_bytes)
     access, quotas, compactions = Access(config), Quotas(config), _build_compactions(config, store)
     eviction = Eviction(cache, router.upstreams)
@@ -98,16 +121,7 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
     parents = Parents(
         cache, store, eviction=eviction, grace=grace, metrics=metrics, compactions=compactions, clock=clock
     )
-    executor = Executor(
-        router=router,
-        store=store,
-        cache=cache,
-        parents=parents,
-        quotas=quotas,
-        settings=TurnSettings(retention_s=server.retention_s, max_referenced_bytes=server.max_message_bytes),
-        sources=Sources(clock=clock, monotonic=time.monotonic, entropy=os.urandom),
-        turn_log=TurnLog(server.turn_log),
-    )
+    executor = _build_executor(server, router, store=store, cache=cache, parents=parents, quotas=quotas, clock=clock)
     event_logs = MemoryEventLogs(server.events_bytes, server.event_log_bytes)
     memory = RequestMemory(server.requests_bytes)
     background = BackgroundResponses(
@@ -120,6 +134,7 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
         metrics=metrics,
         drain=drain,
     )
+    metrics.nodes.nodes, metrics.nodes.live = nodes, live
     metrics.connections.set_function(lambda: drain.connections)
     metrics.usage.quotas = quotas
     metrics.kept_turns.set_function(lambda: background.running)
@@ -144,11 +159,35 @@ def build_services(config: Config, router: Router, store: Store, clock: Callable
         event_logs=event_logs,
         metrics=metrics,
         drain=drain,
+        nodes=nodes,
+        live=live,
         rules=CallerRules(access, quotas, clock),
         audit=AuditLog(server.audit_log, clock),
     )
     services.note_upstreams()
     return services
+
+
+def _build_executor(
+    server: ServerConfig,
+    router: Router,
+    *,
+    store: Store,
+    cache: TurnCache,
+    parents: Parents,
+    quotas: Quotas,
+    clock: Callable[[], float],
+) -> Executor:
+    return Executor(
+        router=router,
+        store=store,
+        cache=cache,
+        parents=parents,
+        quotas=quotas,
+        settings=TurnSettings(retention_s=server.retention_s, max_referenced_bytes=server.max_message_bytes),
+        sources=Sources(clock=clock, monotonic=time.monotonic, entropy=os.urandom),
+        turn_log=TurnLog(server.turn_log),
+    )
 
 
 def _build_compactions(config: Config, store: Store) -> Compactions:

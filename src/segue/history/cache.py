@@ -135,6 +135,13 @@ class TurnCache:
             self._drop(tenant, entry)
         return turns
 
+    def drop_stored(self) -> None:
+        """Drop every entry of a stored turn, of all tenants: each is looked up in the store again."""
+        for tenant, entries in list(self._tenants.items()):
+            found = [entry for same_id in entries.by_id.values() for entry in same_id if entry.turn.stored]
+            for entry in found:
+                self._drop(tenant, entry)
+
     # --- private: entries --------------------------------------------------------------------------------------------
 
     def _touch(self, tenant: str, entry: _CacheEntry, now: float) -> Turn | None:

@@ -14,6 +14,9 @@ from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.services import Services
 from segue.protocol.problems import Problem
 from segue.stores.interface import StoreError
+from segue.stores.live.interface import Live
+from segue.stores.live.live_url import parse_live_url
+from segue.stores.live.redis_live import RedisLive
 from segue.stores.memory import MemoryStore
 from segue.upstreams.retries import FailedAttempt
 from segue.upstreams.router import ModelRule, Sharing
@@ -24,13 +27,14 @@ from tests.gateway.parts import create, parts, respond
 GET = make_mocked_request("GET", "/")
 
 
-def routes(services: Services) -> HealthRoutes:
+def routes(services: Services, live: Live | None = None) -> HealthRoutes:
     return HealthRoutes(
         store=services.store,
         router=services.router,
         cache=services.cache,
         metrics=services.metrics,
         drain=services.drain,
+        live=live,
     )
 
 
@@ -64,6 +68,14 @@ async def test_upstreams_that_are_out_are_named_and_do_not_make_it_unready() -> 
         for _ in range(3):
             services.router.state.health.note_failure("a", "m", failed, begun_at=now, now=now)
         assert shown(await routes(services).readyz(GET)) == (200, {**ready, "upstreams": {"a": "out"}})
+
+
+async def test_what_gateways_share_is_named_and_does_not_make_it_unready() -> None:
+    live = RedisLive(parse_live_url("redis://127.0.0.1:1"), node="a", address="", started_at=0.0)
+    async with parts() as services:
+        ready = {"status": "ready", "records": 0}
+        assert shown(await routes(services, live).readyz(GET)) == (200, {**ready, "live": "away"})
+    await live.aclose()
 
 
 async def test_a_gateway_whose_store_fails_is_not_ready() -> None:

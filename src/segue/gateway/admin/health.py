@@ -11,6 +11,7 @@ from segue.gateway.drain import DrainState
 from segue.history.cache import TurnCache
 from segue.protocol.codec import encode
 from segue.stores.interface import Store, StoreError, StoreSize
+from segue.stores.live.interface import Live
 from segue.upstreams.router import Router
 
 #: How long the store may take until the gateway is not ready: a disk that hangs fails every stored turn, too.
@@ -20,12 +21,15 @@ STORE_S = 2.0
 class HealthRoutes:
     """The handlers of `/healthz`, `/readyz` and `/metrics`."""
 
-    def __init__(self, *, store: Store, router: Router, cache: TurnCache, metrics: Metrics, drain: DrainState) -> None:
+    def __init__(
+        self, *, store: Store, router: Router, cache: TurnCache, metrics: Metrics, drain: DrainState, live: Live | None
+    ) -> None:
         self._router = router
         self._store = store
         self._cache = cache
         self._metrics = metrics
         self._drain = drain
+        self._live = live
 
     async def healthz(self, request: web.Request) -> web.Response:
         """Answer: that there is an answer is what was asked."""
@@ -35,14 +39,16 @@ class HealthRoutes:
     async def readyz(self, request: web.Request) -> web.Response:
         """Say whether the gateway takes turns; 503 while it drains. A store that cannot write makes this fail too.
 
-        Upstreams that are out do not: another gateway would not reach them either. Those of groups are named.
+        Upstreams that are out do not: another gateway would not reach them either. Those of groups are named. Neither
+        does it when what gateways share is away: that is so for all of them, and plain turns go on.
         """
         del request
         if self._drain.draining:
             return web.Response(status=503, body=b'{"status":"draining"}', content_type="application/json")
         size = await self._check_store()
+        live = {} if self._live is None else {"live": "in use" if self._live.available else "away"}
         upstreams = {name: "in use" if in_use else "out" for name, in_use in self._router.in_use.items()}
-        shown = {"status": "ready", "records": size.records}
+        shown = {"status": "ready", "records": size.records, **live}
         body = encode({**shown, "upstreams": upstreams} if upstreams else shown)
         return web.Response(body=body, content_type="application/json")
 

@@ -20,6 +20,7 @@ from segue import __version__
 from segue.engine.upstream import LocalUpstream
 from segue.gateway.quotas.quotas import Quotas
 from segue.history.cache import TurnCache
+from segue.stores.live.interface import Live, Nodes
 from segue.upstreams.continuation import HIT
 from segue.upstreams.http import HttpUpstream
 from segue.upstreams.router import Router
@@ -326,6 +327,30 @@ class EngineCollector(Collector):
         return running, waiting, tokens, sequences, cells, held, evictions, parked, compactions
 
 
+class NodeCollector(Collector):
+    """What this node is to others that share something with it, read for each scrape; nothing of a single one."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.nodes: Nodes | None = None
+        self.live: Live | None = None
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the present figures."""
+        lease = GaugeMetricFamily(
+            "segue_node_lease",
+            "1 while the lease of this node holds; without it, it trusts the store alone.",
+            labels=["node"],
+        )
+        available = GaugeMetricFamily(
+            "segue_node_live_available", "1 while what the nodes share can be reached from this one.", labels=["node"]
+        )
+        if self.nodes is not None and self.live is not None:
+            lease.add_metric([self.nodes.id], self.nodes.held)
+            available.add_metric([self.nodes.id], self.live.available)
+        return lease, available
+
+
 class Metrics:
     """All metrics of one gateway."""
 
@@ -358,6 +383,7 @@ class Metrics:
         build = Gauge("segue_build_info", "1, labelled with the version that runs.", ["version"], registry=registry)
         build.labels(__version__).set(1)
         ProcessCollector(registry=registry)  # where there is /proc
+        self.nodes = NodeCollector(registry)
         self._evictions = 0
         self.hit = {level: self.hits.labels(level) for level in _LEVELS}
 

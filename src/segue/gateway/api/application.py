@@ -10,6 +10,7 @@ from aiohttp import web
 from segue.dialects.chat.door import ChatDoor
 from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
+from segue.gateway.admin.nodes import NodeRoutes
 from segue.gateway.admin.usage import UsageRoutes
 from segue.gateway.api.authentication import Handler, audited, keyed, private
 from segue.gateway.api.client_api import CHAT, COMPACTIONS, MESSAGES, MODELS
@@ -82,6 +83,7 @@ def build_application(
             web.post("/segue/diagnostics/transfer", with_key(transfer)),
             web.get("/healthz", health.healthz),
             web.get("/readyz", for_operators(health.readyz)),
+            web.get("/segue/nodes", for_operators(NodeRoutes(services.nodes).show)),
             web.get("/metrics", for_operators(health.metrics)),
         ]
     )
@@ -100,6 +102,7 @@ def _health_routes(services: Services) -> HealthRoutes:
         cache=services.cache,
         metrics=services.metrics,
         drain=services.drain,
+        live=services.live,
     )
 
 

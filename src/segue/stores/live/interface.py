@@ -1,0 +1,94 @@
+"""What several gateways of one deployment know of each other. The interface of both forms.
+
+A *node* is one run of a gateway. It lives as long as its lease, which it renews. A *fencing token* is the number of a
+lease; a later lease has a higher one, so that what an earlier holder still writes can be told and refused. Not here:
+event logs and claims, which have interfaces of their own (`segue.stores.event_logs`, `idempotency_keys`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+
+class LiveUnavailable(Exception):
+    """What gateways share cannot be reached at the moment, or this one's lease is over. Nothing was changed by us."""
+
+
+class NodeLease(msgspec.Struct, frozen=True):
+    """One node that lives: its id, its fencing token, its own address, when it began, and whether it is leaving."""
+
+    node: str
+    token: int
+    address: str
+    started_at: float
+    draining: bool = False
+    read_up_to: str = ""
+    """The latest notice that the node has acted on."""
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """What a node tells all others: responses were deleted, a tenant was erased, or a turn is to be cancelled."""
+
+    kind: Literal["deleted", "erased", "cancelled"]
+    tenant: str
+    ids: tuple[str, ...] = ()
+
+
+#: Acts on a notice of another node. What it raises is logged, and the notice counts as read.
+Act = Callable[[Notice], Awaitable[None]]
+
+
+class Nodes(Protocol):
+    """The nodes of a deployment, as one of them sees them."""
+
+    @property
+    def id(self) -> str:
+        """The id of this node."""
+
+    @property
+    def token(self) -> int:
+        """The fencing token of this node's latest lease."""
+
+    @property
+    def held(self) -> bool:
+        """Whether this node's lease holds: if not, it must trust nothing that others may have changed."""
+
+    @property
+    def epoch(self) -> bytes:
+        """What names the data that all nodes share; it changes when that data was lost."""
+
+    def watch(self, on_lost: Callable[[], None]) -> None:
+        """Call this when the node may have missed what others did: what it holds may be out of date."""
+
+    async def start(self, act: Act) -> None:
+        """Take a lease, and begin to renew it and to act on the notices of other nodes. Raises `LiveUnavailable`."""
+
+    async def living(self) -> Sequence[NodeLease]:
+        """Return the nodes that live, this one too. Raises `LiveUnavailable`."""
+
+    async def tell(self, notice: Notice) -> None:
+        """Tell all others, and return when each of them has acted, or lives no more. Raises `LiveUnavailable`."""
+
+    async def drain(self) -> None:
+        """Let the others know that this node is leaving."""
+
+    async def aclose(self) -> None:
+        """Give the lease back."""
+
+
+class Live(Protocol):
+    """Everything that several gateways share, as one of them holds it."""
+
+    @property
+    def nodes(self) -> Nodes:
+        """The nodes; this one is to be started before anything else is used."""
+
+    @property
+    def available(self) -> bool:
+        """Whether what is shared can be reached, as far as is known."""
+
+    async def aclose(self) -> None:
+        """Give the lease back, and release everything."""

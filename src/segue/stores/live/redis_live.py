@@ -1,0 +1,25 @@
+"""Everything that gateways share in one Redis, behind one link to it. Not here: picking it by a URL (`opening`)."""
+
+from __future__ import annotations
+
+from segue.stores.live.live_url import LiveUrl
+from segue.stores.live.redis_link import RedisLink
+from segue.stores.live.redis_nodes import LEASE_S, RedisNodes
+
+
+class RedisLive:
+    """One node's part of what is shared. Start its `nodes` before anything else is used."""
+
+    def __init__(self, where: LiveUrl, *, node: str, address: str, started_at: float, lease_s: float = LEASE_S) -> None:
+        self.link = RedisLink(where)
+        self.nodes = RedisNodes(self.link, where, node=node, address=address, started_at=started_at, lease_s=lease_s)
+
+    @property
+    def available(self) -> bool:
+        """Whether Redis answers, and this node has its lease."""
+        return self.link.available and self.nodes.held
+
+    async def aclose(self) -> None:
+        """Give the lease back, and close the connections."""
+        await self.nodes.aclose()
+        await self.link.aclose()

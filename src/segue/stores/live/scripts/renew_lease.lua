@@ -1,0 +1,26 @@
+-- Renews the lease of a node, or gives it a new one, with a token that is higher than any before.
+-- KEYS: lease, index of leases, last token, epoch. ARGV: node, its token (0: none), address, began at, draining,
+-- read up to, milliseconds of the lease, an epoch if there is none, milliseconds that the token is kept.
+-- Returns the token and the epoch.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local epoch = redis.call('GET', KEYS[4])
+if not epoch then
+  epoch = ARGV[8]
+  redis.call('SET', KEYS[4], epoch)
+end
+redis.call('PEXPIRE', KEYS[4], ARGV[9])
+local token = redis.call('HGET', KEYS[1], 'token')
+if not token or token ~= ARGV[2] then
+  local last = tonumber(redis.call('GET', KEYS[3]) or '0')
+  token = string.format('%d', math.max(last + 1, now))
+  redis.call('SET', KEYS[3], token)
+end
+redis.call('PEXPIRE', KEYS[3], ARGV[9])
+redis.call('HSET', KEYS[1], 'node', ARGV[1], 'token', token, 'address', ARGV[3], 'started_at', ARGV[4],
+  'draining', ARGV[5], 'read_up_to', ARGV[6])
+redis.call('PEXPIRE', KEYS[1], ARGV[7])
+redis.call('ZADD', KEYS[2], now + ARGV[7], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. string.format('%d', now))
+redis.call('PEXPIRE', KEYS[2], ARGV[9])
+return {token, epoch}

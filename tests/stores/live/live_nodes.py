@@ -1,0 +1,62 @@
+"""Nodes that share one Redis, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from segue.stores.live.interface import Notice
+from segue.stores.live.live_url import parse_live_url
+from segue.stores.live.redis_live import RedisLive
+
+
+class TestNode:
+    """One node, with what it heard and how often it was told that it may have missed something."""
+
+    __test__ = False
+
+    def __init__(self, url: str, name: str, lease_s: float) -> None:
+        self.heard: list[Notice] = []
+        self.lost = 0
+        self.began = 0
+        self.fail = False
+        self._gate: asyncio.Event | None = None
+        self.live = RedisLive(parse_live_url(url), node=name, address=f"http://{name}", started_at=1.0, lease_s=lease_s)
+        self.nodes = self.live.nodes
+        self.nodes.watch(self._lose)
+
+    async def act(self, notice: Notice) -> None:
+        self.began += 1
+        if self._gate is not None:
+            await self._gate.wait()
+        if self.fail:
+            raise RuntimeError("it cannot act")
+        self.heard.append(notice)
+
+    def act_slowly(self, gate: asyncio.Event) -> None:
+        """Act on nothing until the gate is open."""
+        self._gate = gate
+
+    def _lose(self) -> None:
+        self.lost += 1
+
+
+@asynccontextmanager
+async def live_nodes(url: str, *names: str, lease_s: float = 9.0) -> AsyncIterator[list[TestNode]]:
+    """Start nodes, and close them at the end."""
+    nodes = [TestNode(url, name, lease_s) for name in names]
+    try:
+        for node in nodes:
+            await node.nodes.start(node.act)
+        yield nodes
+    finally:
+        for node in nodes:
+            await node.live.aclose()
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    """Wait for what other tasks or other processes do."""
+    async with asyncio.timeout(30):
+        while not reached():  # noqa: ASYNC110 - a server elsewhere sets no event here
+            await asyncio.sleep(0.005)

@@ -1,0 +1,16 @@
+"""One gateway alone keeps the rules of those that share something."""
+
+from __future__ import annotations
+
+import pytest
+
+from segue.stores.live.memory import SingleNode
+from segue.testing.live_conformance import LIVE_CHECKS, LiveCheck, LiveParts
+
+
+@pytest.mark.parametrize("check", LIVE_CHECKS, ids=lambda check: check.__name__)
+async def test_memory_conforms(check: LiveCheck) -> None:
+    nodes = SingleNode(b"epoch", address="http://here", started_at=1.0)
+    await check(LiveParts(nodes=nodes))
+    nodes.watch(lambda: None)
+    await nodes.aclose()

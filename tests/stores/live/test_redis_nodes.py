@@ -1,0 +1,147 @@
+"""Leases in Redis, and notices that reach every node that lives: with nodes that come, leave, stop and lose data."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from segue.stores.live.interface import LiveUnavailable, Notice
+from segue.testing.live_conformance import LIVE_CHECKS, LiveCheck, LiveParts
+from tests.stores.live.live_nodes import TestNode, live_nodes, until
+from tests.stores.live.redis_servers import RedisServer, discard, temporary_server
+
+pytestmark = pytest.mark.redis
+
+DELETED = Notice("deleted", "alice", ("resp_1",))
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    server = temporary_server()
+    yield server
+    discard(server)
+
+
+@pytest.mark.parametrize("check", LIVE_CHECKS, ids=lambda check: check.__name__)
+async def test_redis_conforms(check: LiveCheck, live_url: str) -> None:
+    node = TestNode(live_url, "a", 9.0)
+    try:
+        await check(LiveParts(nodes=node.nodes))
+    finally:
+        await node.live.aclose()
+
+
+async def test_each_node_sees_all_that_live_and_tokens_grow(live_url: str) -> None:
+    async with live_nodes(live_url, "a", "b") as (one, two):
+        assert [lease.node for lease in await one.nodes.living()] == ["a", "b"]
+        assert two.nodes.token > one.nodes.token
+        assert two.nodes.epoch == one.nodes.epoch
+        await two.live.aclose()
+        assert [(lease.node, lease.address) for lease in await one.nodes.living()] == [("a", "http://a")]
+        assert not two.nodes.held
+
+
+async def test_a_notice_has_been_acted_on_everywhere_when_it_is_confirmed(live_url: str) -> None:
+    async with live_nodes(live_url, "a", "b", "c") as (one, two, three):
+        await asyncio.gather(one.nodes.tell(DELETED), two.nodes.tell(Notice("erased", "bob")))
+        assert one.heard == [Notice("erased", "bob")]
+        assert two.heard == [DELETED]
+        assert sorted(three.heard, key=lambda notice: notice.kind) == [DELETED, Notice("erased", "bob")]
+        assert (one.lost, two.lost, three.lost) == (0, 0, 0)
+
+
+async def test_a_confirmation_waits_for_a_node_that_acts_slowly(live_url: str) -> None:
+    gate = asyncio.Event()
+    async with live_nodes(live_url, "a", "b") as (one, two):
+        two.act_slowly(gate)
+        telling = asyncio.create_task(one.nodes.tell(DELETED))
+        await until(lambda: two.began > 0)
+        assert not telling.done()
+        gate.set()
+        await telling
+
+
+async def test_a_node_that_cannot_act_drops_what_it_holds(live_url: str) -> None:
+    async with live_nodes(live_url, "a", "b") as (one, two):
+        two.fail = True
+        await one.nodes.tell(DELETED)
+        assert two.lost == 1
+
+
+async def test_a_node_that_stops_loses_its_lease_and_nobody_waits_for_it_longer(live_url: str) -> None:
+    gate = asyncio.Event()
+    async with live_nodes(live_url, "a", "b", lease_s=0.3) as (one, two):
+        two.act_slowly(gate)  # its loop stands still
+        await one.nodes.tell(DELETED)
+        assert not two.nodes.held
+        assert [lease.node for lease in await one.nodes.living()] == ["a"]
+        token = two.nodes.token
+        gate.set()
+        await until(lambda: two.nodes.held)
+        assert two.nodes.token > token
+        assert two.lost == 1
+
+
+async def test_without_a_lease_nothing_is_told(own_server: RedisServer) -> None:
+    async with live_nodes(own_server.url(), "a", lease_s=0.3) as (one,):
+        own_server.kill()
+        await until(lambda: not one.nodes.held)
+        with pytest.raises(LiveUnavailable):
+            await one.nodes.tell(DELETED)
+        assert not one.live.available
+        own_server.start()
+        await until(lambda: one.live.available)
+        await one.nodes.tell(DELETED)
+        assert one.lost == 1, "all that was there is gone, and with it what the node has not heard"
+
+
+async def test_lost_data_is_noticed_and_has_another_epoch(redis_server: RedisServer) -> None:
+    db = redis_server.take_database()
+    async with live_nodes(redis_server.url(db), "a", "b", lease_s=0.6) as (one, two):
+        await one.nodes.tell(DELETED)
+        epoch = one.nodes.epoch
+        await redis_server.command("FLUSHDB", db=db)
+        await until(lambda: one.nodes.epoch == two.nodes.epoch != epoch)
+        assert (one.lost, two.lost) == (1, 1)
+        two.heard.clear()
+        await one.nodes.tell(DELETED)
+        assert two.heard == [DELETED]
+
+
+async def test_data_that_is_lost_while_a_notice_is_on_its_way_delays_it(redis_server: RedisServer) -> None:
+    db = redis_server.take_database()
+    gate = asyncio.Event()
+    async with live_nodes(redis_server.url(db), "a", "b", lease_s=0.6) as (one, two):
+        two.act_slowly(gate)
+        telling = asyncio.create_task(one.nodes.tell(DELETED))
+        await until(lambda: two.began > 0)
+        await redis_server.command("FLUSHDB", db=db)
+        gate.set()
+        await telling
+        assert len(two.heard) in {1, 2}
+
+
+async def test_a_node_that_missed_notices_drops_what_it_holds(redis_server: RedisServer) -> None:
+    db = redis_server.take_database()
+    async with live_nodes(redis_server.url(db), "a", "b") as (one, two):
+        await one.nodes.tell(DELETED)
+        await redis_server.command("INCR", "segue:{nodes}:notices:number", db=db)  # one was trimmed before it was read
+        await one.nodes.tell(DELETED)
+        assert (one.lost, two.lost) == (1, 1)
+
+
+async def test_every_key_expires(redis_server: RedisServer) -> None:
+    db = redis_server.take_database()
+    async with live_nodes(redis_server.url(db), "a", "b") as (one, _):
+        await one.nodes.tell(DELETED)
+        assert await redis_server.lasting_keys(db) == []
+
+
+async def test_a_node_does_not_start_without_redis(own_server: RedisServer) -> None:
+    own_server.kill()
+    node = TestNode(own_server.url(), "a", 9.0)
+    with pytest.raises(LiveUnavailable, match="Redis"):
+        await node.nodes.start(node.act)
+    await node.live.aclose()
