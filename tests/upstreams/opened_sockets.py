@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,8 @@ from segue.http_client.connector import DesyncSafeConnector
 from segue.http_client.websocket_opening import OpenedWebSocket, open_websocket
 from segue.http_client.wire_meter import WireMeter
 from segue.testing.provider import ACCEPTED, MessageScript, ScriptedProvider, SocketAnswer, provided
-from segue.upstreams.idle_sockets import SocketOwner
+from segue.upstreams.provider_socket import SocketEvents
+from segue.upstreams.socket_lanes import SocketOwner
 
 OWNER = SocketOwner("ann", b"m")
 CREATED = b'{"type":"response.created","response":{"id":"up_1"}}'
@@ -76,3 +78,8 @@ async def listening(
 def event(kind: str, **more: object) -> bytes:
     """An event as it stands on the wire."""
     return msgspec.json.encode({"type": kind, **more})
+
+
+def events_of(over: asyncio.Event) -> SocketEvents:
+    """Callbacks of a socket, of which only its end is of interest."""
+    return SocketEvents(lambda _: over.set(), lambda _, __: None, lambda _: None, lambda _: None)

@@ -25,7 +25,7 @@ from segue.protocol.turns import Finished, TurnStream
 from segue.testing.responses_rules import Execution
 from segue.testing.responses_server import ScriptedResponsesServer
 from segue.upstreams.http import Provider, UpstreamRuntime
-from segue.upstreams.idle_sockets import IdleLimits
+from segue.upstreams.socket_lanes import IdleLimits
 from segue.upstreams.interface import UpstreamRequest
 from segue.upstreams.retries import RetryPolicy
 from segue.upstreams.websocket import WebSocketUpstream

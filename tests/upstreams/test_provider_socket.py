@@ -22,6 +22,7 @@ from tests.upstreams.opened_sockets import (
     SocketOpener,
     accepting,
     event,
+    events_of,
     listening,
 )
 
@@ -35,7 +36,7 @@ async def opened(
     """A socket, and what is set when it is over."""
     over = asyncio.Event()
     async with accepting(answer, max_message_bytes=max_message_bytes) as (opener, provider):
-        socket = ProviderSocket(1, await opener.open(), OWNER, on_over=lambda _: over.set())
+        socket = ProviderSocket(1, await opener.open(), OWNER, events=events_of(over))
         try:
             yield provider, socket, over
         finally:
@@ -56,10 +57,10 @@ async def read(queue: MessageQueue[SocketEnd], count: int) -> list[bytes]:
 async def test_turns_follow_each_other_on_one_socket() -> None:
     async with opened(TURN) as (_, socket, over):
         for _ in range(2):
-            queue = socket.begin()
+            queue = socket.begin(0)
             await socket.send(b'{"type":"response.create"}')
             assert await read(queue, 3) == [CREATED, DELTA, COMPLETED]
-            socket.end_turn()
+            socket.end_turn(0, queue)
         assert not over.is_set()
         assert socket.sent_bytes > 0
     assert over.is_set()
@@ -68,7 +69,7 @@ async def test_turns_follow_each_other_on_one_socket() -> None:
 @pytest.mark.parametrize(("code", "said"), [(1000, 1000), (1001, 1001), (1011, 1011), (1009, 1009)])
 async def test_a_close_ends_the_turn_with_its_code(code: int, said: int) -> None:
     async with opened(SocketAnswer(messages=(CREATED,), close_code=code)) as (_, socket, over):
-        queue = socket.begin()
+        queue = socket.begin(0)
         await socket.send(b"{}")
         assert await read(queue, 9) == [CREATED]
         await over.wait()
@@ -77,7 +78,7 @@ async def test_a_close_ends_the_turn_with_its_code(code: int, said: int) -> None
 
 async def test_a_cut_has_no_code_of_its_own() -> None:
     async with opened(SocketAnswer(messages=(CREATED, b""), cut_after=1)) as (_, socket, over):
-        queue = socket.begin()
+        queue = socket.begin(0)
         await socket.send(b"{}")
         assert await read(queue, 9) == [CREATED]
         await over.wait()
@@ -87,7 +88,7 @@ async def test_a_cut_has_no_code_of_its_own() -> None:
 async def test_a_message_over_the_limit_ends_the_socket() -> None:
     answer = SocketAnswer(messages=(CREATED, event("response.completed", text="x" * 5000)))
     async with opened(answer, max_message_bytes=1000) as (_, socket, over):
-        queue = socket.begin()
+        queue = socket.begin(0)
         await socket.send(b"{}")
         assert await read(queue, 9) == [CREATED]
         await over.wait()
@@ -110,15 +111,15 @@ async def test_a_message_over_the_limit_ends_the_socket() -> None:
 async def test_between_two_turns_nothing_of_a_response_may_come(stray: bytes, *, ends: bool) -> None:
     gate = asyncio.Event()
     async with opened(SocketAnswer(messages=(CREATED, stray), gates={1: gate})) as (_, socket, over):
-        queue = socket.begin()
+        queue = socket.begin(0)
         await socket.send(b"{}")
         assert await read(queue, 1) == [CREATED]
-        socket.end_turn()
+        socket.end_turn(0, queue)
         gate.set()
         if ends:
             await over.wait()
         else:
-            queue = socket.begin()
+            queue = socket.begin(0)
             await socket.send(b"{}")
             messages = await read(queue, 1)
             assert messages[-1] in {CREATED, stray}
@@ -127,12 +128,12 @@ async def test_between_two_turns_nothing_of_a_response_may_come(stray: bytes, *,
 
 async def test_a_turn_on_a_socket_that_is_over_ends_at_once() -> None:
     async with opened(SocketAnswer(close_code=1001)) as (_, socket, over):
-        queue = socket.begin()
+        queue = socket.begin(0)
         await socket.send(b"{}")
         assert await queue.get_some(1 << 20) == SocketEnd(1001)
         await over.wait()
-        socket.end_turn()
-        assert await socket.begin().get_some(1) == SocketEnd(1001)
+        socket.end_turn(0, queue)
+        assert await socket.begin(0).get_some(1) == SocketEnd(1001)
         with pytest.raises((OSError, aiohttp.ClientError)):
             await socket.send(b"{}")
 
@@ -140,10 +141,10 @@ async def test_a_turn_on_a_socket_that_is_over_ends_at_once() -> None:
 async def test_a_turn_that_is_given_up_breaks_its_socket() -> None:
     answer = SocketAnswer(messages=(CREATED, DELTA), gates={1: asyncio.Event()})
     async with opened(answer) as (provider, socket, over):
-        queue = socket.begin()
+        queue = socket.begin(0)
         await socket.send(b"{}")
         assert await read(queue, 1) == [CREATED]
-        socket.end_turn()
+        socket.end_turn(0, queue)
         socket.drop()
         assert over.is_set()
         await provider.abandoned(0)
@@ -169,7 +170,7 @@ async def test_pings_are_answered_and_a_flood_of_them_ends_the_socket(monkeypatc
     async with listening(serve) as url:
         opener = SocketOpener(url, max_message_bytes=1000)
         ended = asyncio.Event()
-        socket = ProviderSocket(1, await opener.open(), OWNER, on_over=lambda _: ended.set())
+        socket = ProviderSocket(1, await opener.open(), OWNER, events=events_of(ended))
         await pongs.wait()
         over.set()
         while not ended.is_set():
@@ -184,7 +185,7 @@ async def test_a_slow_reader_slows_its_provider(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("segue.upstreams.provider_socket._QUEUE_BYTES", 1000)
     many = tuple(event("response.output_text.delta", delta="x" * 500) for _ in range(20))
     async with opened(SocketAnswer(messages=(CREATED, *many, COMPLETED))) as (_, socket, _):
-        queue = socket.begin()
+        queue = socket.begin(0)
         await socket.send(b"{}")
         largest, messages = 0, []
         while COMPLETED not in messages:

@@ -11,8 +11,8 @@ import pytest
 from segue.dialects.responses.held_context import SentInput
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
 from segue.testing.provider import SocketAnswer
-from segue.upstreams.idle_sockets import IdleLimits, SocketOwner
-from segue.upstreams.provider_socket import ProviderSocket
+from segue.upstreams.socket_lanes import IdleLimits, SocketOwner
+from segue.upstreams.provider_socket import SocketLane
 from segue.upstreams.socket_pool import SocketPool
 from tests.upstreams.opened_sockets import OWNER, SocketOpener, accepting
 
@@ -67,11 +67,11 @@ async def test_where_no_more_may_wait_a_socket_takes_another_chain() -> None:
 
 
 async def test_of_a_response_whose_socket_is_gone_it_is_known_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segue.upstreams.socket_pool._MOST_LOST", 1)
+    monkeypatch.setattr("segue.upstreams.socket_lanes.MOST_LOST", 1)
     async with pooled(IdleLimits(max_idle=1)) as (pool, opener):
         dropped, evicted, kept = [pool.add(await opener.open(), OWNER) for _ in range(3)]
         pool.give_back(dropped, response_id(1))
-        dropped.drop()
+        dropped.socket.drop()
         assert pool.take_held("ann", response_id(1), OWNER) == "disconnected"
         pool.give_back(dropped, response_id(1))
         assert pool.idle == 0, "it is over"
@@ -89,7 +89,7 @@ async def test_a_socket_that_waits_for_too_long_is_closed(monkeypatch: pytest.Mo
             pool.give_back(pool.add(await opener.open(), OWNER), response_id(number))
         running = pool.add(await opener.open(), OWNER)
         await until_there_are(pool, 1)
-        assert running.end is None
+        assert running.socket.end is None
         assert pool.take_held("ann", response_id(0), OWNER) == "expired"
 
 
@@ -105,7 +105,7 @@ async def test_a_socket_that_is_too_old_gets_no_turn() -> None:
 
 async def test_what_is_forgotten_is_closed() -> None:
     async with pooled() as (pool, opener):
-        sockets: list[ProviderSocket] = []
+        sockets: list[SocketLane] = []
         for number, owner in enumerate((OWNER, OWNER, BOB)):
             sockets.append(pool.add(await opener.open(), owner))
             pool.give_back(sockets[-1], response_id(number))

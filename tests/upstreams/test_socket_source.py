@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -10,9 +11,9 @@ import pytest
 from segue.http.sse import SseEvent
 from segue.protocol.events import Ended
 from segue.testing.provider import SocketAnswer
-from segue.upstreams.provider_socket import ProviderSocket, SocketEnd
+from segue.upstreams.provider_socket import ProviderSocket, SocketEnd, SocketLane
 from segue.upstreams.socket_source import SocketSource, TurnBegun, TurnRefused
-from tests.upstreams.opened_sockets import COMPLETED, CREATED, DELTA, OWNER, accepting, event
+from tests.upstreams.opened_sockets import COMPLETED, CREATED, DELTA, OWNER, accepting, event, events_of
 
 ERROR = event("error", status=400, error={"code": "invalid_value", "message": "m"})
 FAILED = event("response.failed", response={"id": "up_2"})
@@ -29,14 +30,15 @@ async def asking(
     close_code: int | None = None,
     max_message_bytes: int = 1 << 20,
     turn: Callable[[int], Awaitable[None]] = at_once,
-) -> AsyncIterator[tuple[SocketSource, ProviderSocket, list[Ended | None]]]:
+) -> AsyncIterator[tuple[SocketSource, SocketLane, list[Ended | None]]]:
     """A turn whose provider answers with these messages, the socket, and how the turn was released."""
     answer = SocketAnswer(messages=messages, close_code=close_code)
     released: list[Ended | None] = []
     async with accepting(answer, max_message_bytes=max_message_bytes) as (opener, _):
-        socket = ProviderSocket(1, await opener.open(), OWNER, on_over=lambda _: None)
+        socket = ProviderSocket(1, await opener.open(), OWNER, events=events_of(asyncio.Event()))
         try:
-            yield SocketSource(socket, turn=turn, on_release=released.append), socket, released
+            (lane,) = socket.lanes
+            yield SocketSource(lane, turn=turn, on_release=released.append), lane, released
         finally:
             await socket.aclose()
 
@@ -126,7 +128,7 @@ async def test_many_events_at_once_leave_time_for_others() -> None:
 
 
 async def test_a_turn_is_released_once() -> None:
-    async with asking(CREATED, COMPLETED) as (source, socket, released):
+    async with asking(CREATED, COMPLETED) as (source, lane, released):
         await source.ask(b"{}")
         await read(source, 2)
         source.forget_request()
@@ -134,4 +136,4 @@ async def test_a_turn_is_released_once() -> None:
         source.release(ended=Ended("completed"))
         source.release(ended=None)
         assert released == [Ended("completed")]
-        socket.begin()  # it is free
+        lane.begin()  # it is free

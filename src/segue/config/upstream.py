@@ -30,6 +30,7 @@ DIALECTS_OF: Mapping[str, tuple[UpstreamDialect, ...]] = MappingProxyType(
         "websocket_idle": ("responses",),
         "websocket_idle_s": ("responses",),
         "websocket_age_s": ("responses",),
+        "websocket_lanes": ("responses",),
         "base_url": _PROVIDERS,
         "key_env": _PROVIDERS,
         "pass_key": _PROVIDERS,
@@ -143,6 +144,13 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "hour at OpenAI."
         ),
     ] = 3300.0
+    websocket_lanes: Annotated[
+        Annotated[int, Meta(ge=1, le=32)] | None,
+        Meta(
+            description="responses, with WebSockets: how many turns run at once on one of them; 16 at OpenAI, but a "
+            "cancelled turn runs on there. If left out, as many as the server says that it runs and can stop."
+        ),
+    ] = None
     slots: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="chat, responses: slots of a llama-server; each conversation is kept in one."),

@@ -47,7 +47,6 @@ from segue.engine.openmp import shorten_spinning
 from segue.engine.upstream import LocalUpstream
 from segue.http.routes import RouteError, RouteTable, Target, parse_target, route_table
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
-from segue.upstreams.idle_sockets import IdleLimits
 from segue.upstreams.interface import Upstream
 from segue.upstreams.message_threads import MessageThreads
 from segue.upstreams.retries import RetryPolicy
@@ -56,6 +55,7 @@ from segue.upstreams.scripted import MODEL as SCRIPTED
 from segue.upstreams.scripted import ScriptedUpstream
 from segue.upstreams.session_affinity import SessionAffinity, fault_of_header
 from segue.upstreams.slots import CACHE_FIELD, SLOT_FIELD
+from segue.upstreams.socket_lanes import IdleLimits
 from segue.upstreams.websocket import WebSocketUpstream
 
 _log = logging.getLogger("segue.gateway")
@@ -292,11 +292,23 @@ def _build_provider(
     key = read_key(up)
     if up.transport == "websocket":
         assert isinstance(dialect, ResponsesDialect), "checked when the configuration was read"
-        limits = IdleLimits(max_idle=up.websocket_idle, idle_s=up.websocket_idle_s, age_s=up.websocket_age_s)
+        limits = IdleLimits(
+            max_idle=up.websocket_idle,
+            idle_s=up.websocket_idle_s,
+            age_s=up.websocket_age_s,
+            lanes=up.websocket_lanes,
+        )
         family = family_of(up)
         warms_up = family is not None and family.name in _WARMING_UP
         return WebSocketUpstream(
-            provider, dialect, runtime, models=up.models, key=key, affinity=affinity, limits=limits, warms_up=warms_up
+            provider,
+            dialect,
+            runtime,
+            models=up.models,
+            key=key,
+            affinity=affinity,
+            limits=limits,
+            warms_up=warms_up,
         )
     threads = _build_threads(up, dialect)
     return HttpUpstream(provider, dialect, runtime, models=up.models, key=key, affinity=affinity, threads=threads)

@@ -80,6 +80,7 @@ REPLIES: Mapping[Code, ProblemReply] = MappingProxyType(
         "invalid_stream_id": ProblemReply(400, _INVALID),
         "response_events_gone": ProblemReply(410, _INVALID),
         "response_not_cancellable": ProblemReply(400, _INVALID),
+        "response_cancelled": ProblemReply(400, _INVALID),
         "idempotency_key_reused": ProblemReply(422, _INVALID),
         "epoch_changed": ProblemReply(412, _INVALID),
         "stale_upgrade": ProblemReply(409, _INVALID),

@@ -34,6 +34,11 @@ class MessageQueue(Generic[F]):
         """True while no more should be put in."""
         return not self._room.is_set()
 
+    @property
+    def size_bytes(self) -> int:
+        """What the messages that wait count."""
+        return self._bytes
+
     def put(self, message: bytes) -> None:
         """Add a message. One that is larger than the bound is taken too: it is here already."""
         self._messages.append(message)
@@ -49,10 +54,11 @@ class MessageQueue(Generic[F]):
         self._room.set()
         self._came.set()
 
-    def clear(self) -> None:
-        """Drop everything, and end: nobody reads any more."""
+    def clear(self, fault: F | None = None) -> None:
+        """Drop everything, and end, with a fault if somebody still reads."""
         self._messages.clear()
-        self._ended, self._fault = True, None
+        self._bytes = 0
+        self._ended, self._fault = True, fault
         self.end()
 
     async def wait_for_room(self) -> None:

@@ -15,8 +15,12 @@ from segue.protocol.lanes import LaneBounds, Profile
 #: The header with the same content. The answer to an upgrade has it, so that a client knows before it sends anything.
 HEADER = "Segue-Capabilities"
 
-Extension = Literal["lanes", "warm_up", "background", "resume", "idempotency", "epoch", "lean", "compact", "grace"]
-_ALWAYS: tuple[Extension, ...] = ("warm_up", "background", "resume", "idempotency", "epoch", "lean", "compact")
+Extension = Literal[
+    "lanes", "warm_up", "cancel", "background", "resume", "idempotency", "epoch", "lean", "compact", "grace"
+]
+_ALWAYS: tuple[Extension, ...] = (
+    "warm_up", "cancel", "background", "resume", "idempotency", "epoch", "lean", "compact",
+)  # fmt: skip
 
 
 class AdvertisedLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -48,6 +48,7 @@ Code = Literal[
     "invalid_stream_id",
     "response_events_gone",
     "response_not_cancellable",
+    "response_cancelled",
     "idempotency_key_reused",
     "epoch_changed",
     "stale_upgrade",
@@ -356,6 +357,11 @@ def connection_limit(minutes: float) -> Problem:
         "Create a new websocket connection to continue."
     )
     return Problem("websocket_connection_limit_reached", message)
+
+
+def turn_stopped() -> Problem:
+    """The client has stopped the turn before its response had begun."""
+    return Problem("response_cancelled", "The request was cancelled before its response had begun.")
 
 
 def invalid_stream_id() -> Problem:

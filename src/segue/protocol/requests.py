@@ -300,10 +300,14 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True):
         return _form(self.lean)
 
 
+class Stop(msgspec.Struct, frozen=True):
+    """A `segue.cancel`: stop the turn that runs in a lane, or else the one that waits there first."""
+
+
 class ClientMessage(msgspec.Struct, frozen=True):
     """One client message of WebSocket mode: its request, or the problem with it, and its lane."""
 
-    request: Create | Resume | Steer | Problem
+    request: Create | Resume | Steer | Stop | Problem
     lane: str = DEFAULT_LANE
 
 
@@ -381,7 +385,7 @@ def _parse_by_head(data: bytes | str, limits: RequestLimits) -> ClientMessage:
         case "response.steer":
             steer = decode(data, _steers)
             return ClientMessage(steer)
-        case "response.create" | "segue.resume":
+        case "response.create" | "segue.resume" | "segue.cancel":
             return _parse_for_lane(data, head, limits)
         case _:
             return ClientMessage(unknown_type(head.type))
@@ -393,6 +397,8 @@ def _parse_for_lane(data: bytes | str, head: _ClientMessageHead, limits: Request
         return ClientMessage(lane)
     if head.type == "response.create":
         return ClientMessage(_parse_create(data, "websocket", limits), lane)
+    if head.type == "segue.cancel":
+        return ClientMessage(Stop(), lane)
     resume = decode(data, _resumes)
     return ClientMessage(resume, lane)
 

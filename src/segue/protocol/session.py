@@ -29,8 +29,8 @@ import msgspec
 
 from segue.protocol.codec import size_of
 from segue.protocol.lanes import BOUNDS, DEFAULT_LANE, LaneBounds
-from segue.protocol.problems import Problem, connection_limit, shutting_down, stream_limit, unsupported
-from segue.protocol.requests import ClientMessage, Create, Resume, Steer, parse_message
+from segue.protocol.problems import Problem, connection_limit, shutting_down, stream_limit, turn_stopped, unsupported
+from segue.protocol.requests import ClientMessage, Create, Resume, Steer, Stop, parse_message
 
 CLOSE_GOING_AWAY = 1001
 CLOSE_UNSUPPORTED_DATA = 1003
@@ -82,6 +82,12 @@ class SubmitSteer(msgspec.Struct, frozen=True):
     steer: Steer
 
 
+class StopTurn(msgspec.Struct, frozen=True):
+    """Stop the running turn of this lane, and report its end like any other."""
+
+    lane: str
+
+
 class Evict(msgspec.Struct, frozen=True):
     """Forget this response if it is the lane's latest, since a continuation of it failed there."""
 
@@ -100,7 +106,7 @@ class Close(msgspec.Struct, frozen=True):
     reason: str
 
 
-Effect = Hold | Start | SendError | SubmitSteer | Evict | Cancel | Close
+Effect = Hold | Start | SendError | SubmitSteer | StopTurn | Evict | Cancel | Close
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -276,6 +282,8 @@ class Session:
         name, what = parsed.lane, parsed.request
         if isinstance(what, Steer):
             return [SubmitSteer(what)]
+        if isinstance(what, Stop):
+            return self._stop(name)
         if name not in self._lanes:
             bound = self._limits.lanes.names
             if not bound:
@@ -340,6 +348,16 @@ class Session:
         return [Close(CLOSE_GOING_AWAY, "idle for too long")]
 
     # --- private -----------------------------------------------------------------------------------------------------
+
+    def _stop(self, name: str) -> list[Effect]:
+        """Stop what runs in a lane. What waits for other lanes is refused when its place in the order comes."""
+        lane = self._lanes.get(name)
+        if lane is None or lane.state is _IDLE:
+            return []  # its end is on the way
+        if lane.state is _RUNNING:
+            return [StopTurn(name)]
+        lane.queue[0] = lane.queue[0]._replace(what=turn_stopped())
+        return []
 
     def _drive(self, name: str, event: LaneInput, request: _QueuedRequest | None = None) -> list[Effect]:
         lane = self._lanes[name]

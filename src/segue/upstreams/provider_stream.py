@@ -45,6 +45,10 @@ _END_S = 2.0
 _REFUSED = 400
 
 
+class ReaderOutrunError(ConnectionError):
+    """The turn was given up, since its client reads more slowly than others that share its connection."""
+
+
 class EventSource(Protocol):
     """What the events of one reply come on."""
 
@@ -60,6 +64,7 @@ class EventSource(Protocol):
         """Return the events that come next, perhaps none yet; None if there will be no more.
 
         Raises:
+            ReaderOutrunError: the turn was given up, since its reader is too slow.
             OSError, aiohttp.ClientError: the connection is broken.
         """
 
@@ -130,6 +135,10 @@ class ProviderStream:
                 return decoder.end()
             message = f"The upstream {name!r} said nothing for {self._idle_timeout_s:g} s."
             return decoder.fail(Failure("upstream_timeout", message))
+        except ReaderOutrunError:
+            self.broken = True
+            message = f"The client reads more slowly than others that share its WebSocket to the upstream {name!r}."
+            return decoder.fail(Failure("upstream_error", message))
         except (OSError, aiohttp.ClientError):
             self.broken = self._cut = True
             return decoder.end(truncated=True)

@@ -2,7 +2,7 @@
 
 Messages are the events that a stream of server-sent events has. A turn has begun when the provider says that its
 response has; what comes before that of a response is the rest of another turn, and nobody gets it. Not here: what an
-error means (`failures`), and what becomes of the socket (`websocket`).
+error means (`failures`), and what becomes of the lane (`websocket`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from segue.http.sse import SseEvent
 from segue.http_client.message_queue import EACH_BYTES
 from segue.protocol.codec import UNREADABLE
 from segue.protocol.events import Ended
-from segue.upstreams.provider_socket import ProviderSocket, SocketEnd
+from segue.upstreams.provider_socket import SocketEnd, SocketLane
+from segue.upstreams.provider_stream import ReaderOutrunError
 
 #: The closes that say that a server has nothing more to say (RFC 6455, 7.4.1): normal, going away, and no code.
 _ORDERLY = frozenset({1000, 1001, 1005})
@@ -60,22 +61,22 @@ class TurnRefused(NamedTuple):
 
 
 class SocketSource:
-    """A turn on a socket; `on_release` is called once, with how it ended, or None if it was given up.
+    """A turn in a lane of a socket; `on_release` is called once, with how it ended, or None if it was given up.
 
     After a large read, of this size, it waits for its `turn` to go on.
     """
 
     def __init__(
         self,
-        socket: ProviderSocket,
+        lane: SocketLane,
         *,
         turn: Callable[[int], Awaitable[None]],
         on_release: Callable[[Ended | None], None],
     ) -> None:
-        self._socket = socket
+        self._lane = lane
         self._turn = turn
         self._large = 0  # bytes of the last read, if it takes some time to pass them on
-        self._messages = socket.begin()
+        self._messages = lane.begin()
         self._events: list[SseEvent] = []  # that came with the first
         self._on_release: Callable[[Ended | None], None] | None = on_release
         self.overflowed = False
@@ -83,7 +84,7 @@ class SocketSource:
     @property
     def headers(self) -> Mapping[str, str]:
         """The header lines with which the provider accepted the socket."""
-        return self._socket.headers
+        return self._lane.socket.headers
 
     async def ask(self, message: bytes) -> TurnBegun | TurnRefused | SocketEnd:
         """Send the message that asks for the turn, and return what comes first.
@@ -91,7 +92,7 @@ class SocketSource:
         Raises:
             OSError, aiohttp.ClientError: the message could not be sent.
         """
-        await self._socket.send(message)
+        await self._lane.send(message)
         while True:
             messages = await self._next_messages()
             if not isinstance(messages, list):
@@ -131,6 +132,8 @@ class SocketSource:
             return ()
         if messages is not None and messages.code in _ORDERLY:
             return None
+        if messages is not None and messages.outrun:
+            raise ReaderOutrunError
         raise ConnectionResetError("the provider has cut the socket")
 
     async def _next_messages(self) -> list[bytes] | SocketEnd | None:
@@ -150,9 +153,9 @@ class SocketSource:
         """Do nothing: the message was sent at once."""
 
     def release(self, *, ended: Ended | None) -> asyncio.Task[None] | None:
-        """Leave the socket to the next turn if this one has ended well, or break it."""
+        """Leave the lane to the next turn if this one has ended well, or give it up; nothing if that was done."""
         if self._on_release is not None:
             on_release, self._on_release = self._on_release, None
-            self._socket.end_turn()
-            on_release(ended)
+            if self._lane.end_turn(self._messages):
+                on_release(ended)
         return None

@@ -1,12 +1,12 @@
 """The client for Responses servers in WebSocket mode: a turn is sent what the provider does not hold yet.
 
-A provider keeps the latest response of a socket in that connection's memory. The turn that continues it goes to the
-same socket, with the provider's own `previous_response_id` and the new items alone. Every other turn goes with its
-whole history to a free socket of its owner, or to a new one. So does a turn whose socket turns out to be gone, or whose
-response the provider does not know: nothing was generated then. A turn whose message may have arrived, and to which
-nothing came back, is not sent again: it may have run. A turn goes over HTTP if the server has no WebSockets, if they
-keep breaking, or if its message is too large. Not here: whether the provider holds what a replay would say
-(`dialects.responses.held_context`), retries, and HTTP (`http`).
+A provider keeps the latest response of a socket, or of each of its lanes if it offers lanes, in that connection's
+memory. The turn that continues it goes to the same lane, with the provider's own `previous_response_id` and the new
+items alone. Every other turn goes with its whole history to a free lane of its owner, or to a new socket. So does a
+turn whose socket turns out to be gone, or whose response the provider does not know: nothing was generated then. A turn
+whose message may have arrived, and to which nothing came back, is not sent again: it may have run. A turn goes over
+HTTP if the server has no WebSockets, if they keep breaking, or if its message is too large. Not here: whether the
+provider holds what a replay would say (`dialects.responses.held_context`), retries, and HTTP (`http`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from segue.http_client.connector import DesyncSafeConnector
 from segue.http_client.websocket_opening import UpgradeRefused, open_websocket
 from segue.http_client.wire_meter import WireMeter
 from segue.protocol.capabilities import HEADER as CAPABILITIES
-from segue.protocol.capabilities import Extension
+from segue.protocol.codec import encode
 from segue.protocol.continuation_errors import CONNECTION_ENDED, says_parent_is_lost
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ResponseId
@@ -42,12 +42,13 @@ from segue.upstreams.attempted_turn import AttemptedTurn
 from segue.upstreams.continuation import HIT, ContinuationCounts, ReplayReason
 from segue.upstreams.failures import MAX_REFUSAL_BYTES, failure_without_reply, read_refusal
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
-from segue.upstreams.idle_sockets import IdleLimits, SocketOwner
 from segue.upstreams.interface import UpstreamRequest
-from segue.upstreams.provider_socket import ProviderSocket, SocketEnd
+from segue.upstreams.lane_offer import read_offer
+from segue.upstreams.provider_socket import ProviderSocket, SocketEnd, SocketLane
 from segue.upstreams.provider_stream import ProviderStream
 from segue.upstreams.retries import FailedAttempt
 from segue.upstreams.session_affinity import SessionAffinity
+from segue.upstreams.socket_lanes import IdleLimits, SocketOwner
 from segue.upstreams.socket_pool import SocketPool
 from segue.upstreams.socket_source import SocketSource, TurnBegun, TurnRefused
 from segue.upstreams.websocket_trust import HttpReason, WebSocketTrust
@@ -58,8 +59,6 @@ MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 _LEAST_TOO_BIG_BYTES = 64 * 1024
 #: The code of a close after a message that is too big to process (RFC 6455, 7.4.1).
 _TOO_BIG = 1009
-#: What a gateway of this project says of itself if it takes `generate: false`.
-_WARM_UP: Extension = "warm_up"
 #: How many sockets a turn tries whose message has certainly not been taken.
 _MOST_SOCKETS = 3
 _SERVER_ERROR = 500
@@ -74,11 +73,11 @@ class _SentAnew(NamedTuple):
 class _AskedTurn:
     """A turn as it is sent on a socket; `response_id` is the provider's, once it has begun."""
 
-    __slots__ = ("created", "request", "response_id", "socket")
+    __slots__ = ("created", "lane", "request", "response_id")
 
-    def __init__(self, request: UpstreamRequest, socket: ProviderSocket, created: RenderedCreate) -> None:
+    def __init__(self, request: UpstreamRequest, lane: SocketLane, created: RenderedCreate) -> None:
         self.request = request
-        self.socket = socket
+        self.lane = lane
         self.created = created
         self.response_id: str | None = None
 
@@ -114,7 +113,10 @@ class WebSocketUpstream(HttpUpstream):
         self._url = URL(provider.base_url.rstrip("/") + dialect.path(""))
         self._counts = ContinuationCounts()
         self._trust = WebSocketTrust()
-        self.sockets = SocketPool(limits or IdleLimits())
+        self._limits = limits or IdleLimits()
+        self._runs_lanes = self._limits.lanes != 1  # as far as is known
+        self._opening: dict[SocketOwner, asyncio.Future[bool]] = {}
+        self.sockets = SocketPool(self._limits)
 
     @property
     def continuations(self) -> ContinuationCounts:
@@ -201,21 +203,21 @@ class WebSocketUpstream(HttpUpstream):
         """Send the request on the socket of its chain, or on others until one has taken it."""
         request = turn.request
         owner = SocketOwner(request.tenant, _digest(request.model, headers))
-        socket, why = self._take(turn, owner)
+        lane, why = self._take(turn, owner)
         for _ in range(_MOST_SOCKETS):
-            found = socket or await self._connect(request, headers, owner)
-            if not isinstance(found, ProviderSocket):
+            found = lane or await self._lane_of_new_socket(request, headers, owner)
+            if not isinstance(found, SocketLane):
                 return found
             outcome = await self._ask(turn, found, why)
             if not isinstance(outcome, _SentAnew):
                 return outcome
-            socket, why = None, outcome.why
+            lane, why = None, outcome.why
         self._trust.note_failure(_now())
         message = f"The upstream {self.name!r} closes every connection before it takes a request."
         return FailedAttempt(Problem("upstream_unreachable", message), transient=True, elsewhere=True, unhealthy=True)
 
-    def _take(self, turn: AttemptedTurn, owner: SocketOwner) -> tuple[ProviderSocket | None, ReplayReason]:
-        """Take a socket that waits: that of the chain, or a free one; and say why a turn that continues is sent whole.
+    def _take(self, turn: AttemptedTurn, owner: SocketOwner) -> tuple[SocketLane | None, ReplayReason]:
+        """Take a lane that waits: that of the chain, or a free one; and say why a turn that continues is sent whole.
 
         A turn that failed before is sent whole: the provider may have dropped the response that it continues.
         """
@@ -223,23 +225,23 @@ class WebSocketUpstream(HttpUpstream):
         why: ReplayReason = "refused" if turn.attempt > 1 else "unknown"
         if parent is not None and turn.attempt == 1:
             held = self.sockets.take_held(owner.tenant, parent.id, owner)
-            if isinstance(held, ProviderSocket):
+            if isinstance(held, SocketLane):
                 return held, "history"
             why = held
         return self.sockets.take_free(owner), why
 
     async def _ask(
-        self, turn: AttemptedTurn, socket: ProviderSocket, why: ReplayReason
+        self, turn: AttemptedTurn, lane: SocketLane, why: ReplayReason
     ) -> ProviderStream | FailedAttempt | HttpReason | _SentAnew:
-        """Send the request on a socket, and return what comes of it when the provider has answered."""
-        created = await self._create_on(socket, turn)
+        """Send the request in a lane, and return what comes of it when the provider has answered."""
+        created = await self._create_in(lane, turn)
         message = created.rendered.body if created.rendered.size_bytes <= MAX_MESSAGE_BYTES else None
         if message is None:
-            self.sockets.give_back(socket, None)
+            self.sockets.give_back(lane, None)
             return "too_large"
-        asked, sent_before = _AskedTurn(turn.request, socket, created), socket.sent_bytes
+        asked = _AskedTurn(turn.request, lane, created)
         turns = partial(self.runtime.bulk_turns.wait, turn.request.tenant)
-        source = SocketSource(socket, turn=turns, on_release=partial(self._on_release, asked))
+        source = SocketSource(lane, turn=turns, on_release=partial(self._on_release, asked))
         try:
             async with asyncio.timeout(self._provider.first_byte_timeout_s):
                 first = await source.ask(message)
@@ -247,7 +249,7 @@ class WebSocketUpstream(HttpUpstream):
             source.release(ended=None)
             if not isinstance(error, OSError | aiohttp.ClientError):
                 raise
-            return self._without_answer(error, sent=socket.sent_bytes > sent_before)
+            return self._without_answer(error, lane.socket, sent=lane.written)
         match first:
             case TurnBegun(response_id):
                 asked.response_id = response_id
@@ -257,23 +259,26 @@ class WebSocketUpstream(HttpUpstream):
                 source.release(ended=None)
                 return self._refused(event, asked)
             case SocketEnd(code):
+                too_large = code == _TOO_BIG and len(message) >= _LEAST_TOO_BIG_BYTES and lane.alone_unanswered
                 source.release(ended=None)
-                if code == _TOO_BIG and len(message) >= _LEAST_TOO_BIG_BYTES:
-                    return "too_large"
-                return self._without_answer(ConnectionResetError(), sent=True)
+                return "too_large" if too_large else self._without_answer(ConnectionResetError(), lane.socket)
 
-    async def _create_on(self, socket: ProviderSocket, turn: AttemptedTurn) -> RenderedCreate:
-        """Render what a socket is sent. Raises `Refused` if that cannot be done."""
-        request, held, without, generate = turn.request, socket.held, turn.without, turn.generate
+    async def _create_in(self, lane: SocketLane, turn: AttemptedTurn) -> RenderedCreate:
+        """Render what is sent in a lane. Raises `Refused` if that cannot be done."""
+        request = turn.request
+        render = partial(
+            self._responses.render_create,
+            held=lane.held,
+            without=turn.without,
+            generate=turn.generate,
+            stream_id=lane.name,
+        )
         created: RenderedCreate | Problem | None = None
         try:
-            created = await self._rendered_beside(
-                request,
-                lambda cache: self._responses.render_create(request, cache, held, without=without, generate=generate),
-            )
+            created = await self._rendered_beside(request, lambda cache: render(request, cache))
         finally:
             if not isinstance(created, RenderedCreate):
-                self.sockets.give_back(socket, None)
+                self.sockets.give_back(lane, None)
         if isinstance(created, Problem):
             raise Refused(created)
         turn.rendered = created.rendered
@@ -296,13 +301,17 @@ class WebSocketUpstream(HttpUpstream):
     def _refused(self, event: bytes, asked: _AskedTurn) -> FailedAttempt | _SentAnew:
         """Say what an error event means that came in place of a response: what a refusal over HTTP means."""
         error = read_error(event[:MAX_REFUSAL_BYTES])
-        if CONNECTION_ENDED.intersection(error.words):
+        status = error.status or _SERVER_ERROR
+        ended = bool(CONNECTION_ENDED.intersection(error.words))
+        if ended or status >= _SERVER_ERROR:  # the next turn might meet the same, or a close
+            self.sockets.retire(asked.lane.socket)
+        if ended:
             return _SentAnew("expired")
         if asked.created.continues and _says_parent_is_lost(error):
             return _SentAnew("not_found")
         return read_refusal(
             self.name,
-            error.status or _SERVER_ERROR,
+            status,
             {},
             event[:MAX_REFUSAL_BYTES],
             clients_key=self._provider.pass_key,
@@ -311,12 +320,14 @@ class WebSocketUpstream(HttpUpstream):
             redactor=self._redactor_for(asked.request),
         )
 
-    def _without_answer(self, error: OSError | aiohttp.ClientError, *, sent: bool) -> FailedAttempt | _SentAnew:
+    def _without_answer(
+        self, error: OSError | aiohttp.ClientError, socket: ProviderSocket, *, sent: bool = True
+    ) -> FailedAttempt | _SentAnew:
         """Say what it means that a socket broke, or was silent, before anything came."""
         if not sent:
             return _SentAnew("disconnected")
         if not isinstance(error, TimeoutError):
-            self._trust.note_failure(_now())
+            self._note_broken(socket)
         return failure_without_reply(
             self.name,
             error,
@@ -326,20 +337,27 @@ class WebSocketUpstream(HttpUpstream):
         )
 
     def _on_release(self, asked: _AskedTurn, ended: Ended | None) -> None:
-        """Leave a socket to the next turn, with what the provider holds on it now; or break it."""
-        socket, response_id = asked.socket, asked.response_id
-        if ended is None or ended.status == "failed" or socket.end is not None:
-            if socket.end is not None and response_id is not None:
-                self._trust.note_failure(_now())
-            socket.drop()
+        """Leave a lane to the next turn, with what the provider holds in it now; or give it up."""
+        lane, response_id = asked.lane, asked.response_id
+        if lane.socket.end is not None and response_id is not None:
+            self._note_broken(lane.socket)
+        if ended is None or ended.status == "failed" or not (lane.at_rest or lane.name is None):
+            self.sockets.give_up(lane)
             return
-        self._trust.note_success()
+        if lane.socket.end is None:
+            self._trust.note_success()
         keeps = response_id and asked.request.held and ended.status == "completed"
-        socket.held = asked.created.sent.answered(response_id) if response_id and keeps else None
-        self.sockets.give_back(socket, asked.request.response_id if keeps else None)
+        lane.held = asked.created.sent.answered(response_id) if response_id and keeps else None
+        self.sockets.give_back(lane, asked.request.response_id if keeps else None)
+
+    def _note_broken(self, socket: ProviderSocket) -> None:
+        """Note once that a socket broke, of which each of its turns tells."""
+        if not socket.blamed:
+            socket.blamed = True
+            self._trust.note_failure(_now())
 
     def _note_output(self, turn: AttemptedTurn, reply: ProviderStream) -> None:
-        """Give the socket back before the client knows that the turn has ended, and may continue it."""
+        """Give the lane back before the client knows that the turn has ended, and may continue it."""
         super()._note_output(turn, reply)
         if reply.decoder.ended:
             self._release(reply)
@@ -354,9 +372,31 @@ class WebSocketUpstream(HttpUpstream):
 
     # --- opening sockets ---------------------------------------------------------------------------------------------
 
+    async def _lane_of_new_socket(
+        self, request: UpstreamRequest, headers: Mapping[str, str], owner: SocketOwner
+    ) -> SocketLane | FailedAttempt | HttpReason:
+        """Open a socket, unless another turn of this owner opens one just now, which may have a lane for this one."""
+        while self._runs_lanes and (opening := self._opening.get(owner)) is not None:
+            if not await asyncio.shield(opening):
+                break  # each finds out for itself what is wrong, and not one after the other
+            lane = self.sockets.take_free(owner)
+            if lane is not None:
+                return lane
+        mine = None if owner in self._opening else asyncio.get_running_loop().create_future()
+        if mine is None:
+            return await self._connect(request, headers, owner)
+        self._opening[owner] = mine
+        found: SocketLane | FailedAttempt | HttpReason = "unreliable"
+        try:
+            found = await self._connect(request, headers, owner)
+        finally:
+            del self._opening[owner]
+            mine.set_result(isinstance(found, SocketLane))
+        return found
+
     async def _connect(
         self, request: UpstreamRequest, headers: Mapping[str, str], owner: SocketOwner
-    ) -> ProviderSocket | FailedAttempt | HttpReason:
+    ) -> SocketLane | FailedAttempt | HttpReason:
         """Open a socket. Nothing was sent of a turn if that fails."""
         provider = self._provider
         try:
@@ -384,8 +424,11 @@ class WebSocketUpstream(HttpUpstream):
                 connect_timeout_s=provider.connect_timeout_s,
                 first_byte_timeout_s=provider.first_byte_timeout_s,
             )
-        self.warms_up = self.warms_up or _WARM_UP in opened.headers.get(CAPABILITIES, "")
-        return self.sockets.add(opened, owner)
+        offered = read_offer(opened.headers.get(CAPABILITIES), self._limits.lanes)
+        self.warms_up = self.warms_up or offered.warms_up
+        self._runs_lanes = offered.count > 1
+        clearing = partial(_clearing, request.model) if self.warms_up else None
+        return self.sockets.add(opened, owner, offered, clearing=clearing)
 
     def _judge_upgrade(self, refused: UpgradeRefused, request: UpstreamRequest) -> FailedAttempt | HttpReason:
         page = refused.body.lstrip()[:1] == b"<" or "html" in refused.headers.get("Content-Type", "")
@@ -415,6 +458,12 @@ class WebSocketUpstream(HttpUpstream):
             trust_env=False,  # a proxy would see what is sent
             middlewares=middlewares,
         )
+
+
+def _clearing(model: str, stream_id: str) -> bytes:
+    """Write a turn that runs nothing and continues nothing: after it, its lane holds no conversation."""
+    message = {"type": "response.create", "model": model, "input": "", "generate": False, "store": False}
+    return encode({**message, "stream_id": stream_id})
 
 
 def _says_parent_is_lost(error: ProviderError) -> bool:

@@ -109,17 +109,21 @@ class ResponsesDialect:
         *,
         without: frozenset[str] = NOTHING,
         generate: bool = True,
+        stream_id: str | None = None,
     ) -> RenderedCreate | Problem:
         """Write the message of WebSocket mode that asks for a response.
 
         If the server holds exactly the turns before this one (`held`), it is sent what is new, in O(new items); else
         all. Instructions, tools and settings are sent each time: it takes none of them from the response before
         (https://developers.openai.com/api/docs/guides/websocket-mode). Without `generate`, it only prepares the state.
+        `stream_id` names the lane in which it is to run.
         """
         builder = self._build(request, {}, without)
         for name in _NOT_ON_SOCKETS:
             builder.fields.pop(name, None)
         builder.fields = {"type": "response.create", **builder.fields}
+        if stream_id is not None:
+            builder.fields["stream_id"] = stream_id
         if not generate:
             builder.fields["generate"] = False
         reader, view = self._reader(builder, cache)

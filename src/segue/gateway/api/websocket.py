@@ -37,7 +37,7 @@ from segue.http.client_frames import LargeTexts, TextPieces
 from segue.protocol.capabilities import HEADER
 from segue.protocol.events import Event, in_lane
 from segue.protocol.lanes import DEFAULT_LANE, tag
-from segue.protocol.problems import Problem, Refused, events_gone
+from segue.protocol.problems import Problem, Refused, events_gone, turn_stopped
 from segue.protocol.requests import Create, Resume, Steer
 from segue.protocol.session import (
     Cancel,
@@ -50,6 +50,7 @@ from segue.protocol.session import (
     SendError,
     Session,
     Start,
+    StopTurn,
     SubmitSteer,
 )
 
@@ -130,6 +131,9 @@ class WebSocketConnection:
         self._session = Session(limits, self._loop.time())
         self._turns: set[asyncio.Task[None]] = set()
         self._runs: dict[str, TurnRun | str] = {}  # what runs, by lane; of a kept turn its id
+        self._tasks: dict[str, asyncio.Task[None]] = {}  # that run turns, by lane
+        self._awaiting: set[str] = set()  # the lanes whose turns wait for what comes next, and write nothing
+        self._stopped: set[str] = set()  # the lanes whose turns were stopped by their client
         self._slots = services.parents.connection(principal.tenant)
         self._steers: ConnectionSteers | None = None  # once there was one
         self._order = asyncio.Lock()
@@ -254,7 +258,7 @@ class WebSocketConnection:
             self._applying -= 1
 
     def _start(self, start: Start) -> None:
-        task = self._loop.create_task(self._run_turn(start))
+        task = self._tasks[start.lane] = self._loop.create_task(self._run_turn(start))
         self._turns.add(task)
         task.add_done_callback(self._turns.discard)
 
@@ -268,6 +272,8 @@ class WebSocketConnection:
                 await self._refuse(effect.problem, effect.lane)
             case SubmitSteer():
                 await self._submit(effect.steer)
+            case StopTurn():
+                self._stop_turn(effect.lane)
             case Evict():
                 self._slots.evict(effect.lane, effect.response_id)
             case Cancel():
@@ -287,12 +293,26 @@ class WebSocketConnection:
         for task in self._turns:
             task.cancel()
 
+    def _stop_turn(self, lane: str) -> None:
+        """Stop the turn of a lane, unless it outlives connections or is stored just now.
+
+        What is being written is written to its end first: a part of a message would break the connection.
+        """
+        run = self._runs.get(lane)
+        if isinstance(run, str) or lane in self._stopped or (run is not None and run.committing):
+            return
+        self._stopped.add(lane)
+        if lane in self._awaiting:
+            self._tasks[lane].cancel()
+
     async def _run_turn(self, start: Start) -> None:
         """Run a turn to its end, and carry out what the session makes of its outcome."""
         try:
             outcome = await self._stream(start)
             if self._steers is not None:
                 outcome = await self._continue_steered(self._steers, start, outcome)
+            self._stopped.discard(start.lane)
+            del self._tasks[start.lane]
             effects = self._session.ended(start.lane, outcome, self._loop.time())
             self._room.set()
             self._arm()
@@ -312,6 +332,7 @@ class WebSocketConnection:
         last: Event | None = None
         events = size = 0
         try:
+            self._awaiting.add(start.lane)
             batches = await self._open(start)
             form = start.request.form
             if form != "whole":
@@ -319,29 +340,63 @@ class WebSocketConnection:
             try:
                 async for batch in batches:
                     last = batch[-1]
+                    self._awaiting.discard(start.lane)
                     size += await self._send_events(batch, lane)
                     events += len(batch)
+                    if start.lane in self._stopped:
+                        break
+                    self._awaiting.add(start.lane)
             finally:
+                self._awaiting.discard(start.lane)
                 await batches.aclose()
             if last is None and isinstance(start.request, Resume):  # otherwise its client would wait forever
                 await self._refuse(events_gone(start.request.response_id), start.lane)
+            if start.lane in self._stopped:
+                await self._end_stopped(start.lane, begun=True)
         except Refused as refused:
+            self._awaiting.discard(start.lane)
             if self._steers is None or not self._steers.is_automatic(start.lane):
                 await self._refuse(refused.problem, start.lane)
             last = None
+        except asyncio.CancelledError:
+            self._awaiting.discard(start.lane)
+            if not self._is_stopped(start.lane):
+                raise
+            await self._end_stopped(start.lane, begun=last is not None)
         finally:
             self._meter.sent(events, size)
             self._note_run(start)
             self._slots.release_fork(start.number)
-        return LaneInput.SUCCEEDED if last is not None and last.type in _CONTINUABLE else LaneInput.FAILED
+        if last is not None and last.type in _CONTINUABLE:
+            return LaneInput.SUCCEEDED
+        return LaneInput.CANCELLED if start.lane in self._stopped else LaneInput.FAILED
+
+    def _is_stopped(self, lane: str) -> bool:
+        """Tell whether a turn was cancelled by its client, and by nothing else; then the task goes on."""
+        task = self._tasks[lane]
+        return lane in self._stopped and task.cancelling() == 1 and task.uncancel() == 0
+
+    async def _end_stopped(self, lane: str, *, begun: bool) -> None:
+        """Send the end of a turn that its client has stopped: of a response that has `begun`, or that of a request."""
+        run = self._runs.get(lane)
+        if isinstance(run, TurnRun) and run.finished is not None:
+            return  # it had ended
+        finished = run.cancelled() if isinstance(run, TurnRun) and begun else None
+        if finished is None:
+            await self._refuse(turn_stopped(), lane)
+        else:
+            await self._send([finished.terminal.pieces(tag(lane))])
 
     async def _continue_steered(self, steers: ConnectionSteers, start: Start, outcome: LaneInput) -> LaneInput:
         """Run the automatic successors of a response that was steered. Its lane is busy as with one turn."""
-        while (create := await steers.ended(start.lane, accepting=self._session.accepting)) is not None:
+        while (create := await steers.ended(start.lane, accepting=self._accepts(start.lane))) is not None:
             outcome = await self._stream(Start(start.lane, create, start.number))
             if outcome is LaneInput.FAILED and create.previous_response_id is not None:
                 self._slots.evict(start.lane, create.previous_response_id)
         return outcome
+
+    def _accepts(self, lane: str) -> bool:
+        return self._session.accepting and lane not in self._stopped
 
     def _note_run(self, start: Start) -> None:
         """Let an unstored response end with the connection, whatever became of its turn; kept turns outlive it."""
