@@ -21,6 +21,7 @@ from segue.protocol.requests import (
     Resume,
     Settings,
     Steer,
+    Stop,
     json_text,
     parse_create,
     parse_message,
@@ -420,6 +421,15 @@ def test_a_message_is_for_the_lane_it_names(stream_id: str | None, lane: str) ->
     assert good.lane == bad.lane == lane
 
 
+def test_a_message_may_stop_the_turn_of_a_lane() -> None:
+    """It names nothing else: what runs there is known."""
+    assert parse_message('{"type":"segue.cancel"}') == ClientMessage(Stop())
+    assert parse_message('{"type":"segue.cancel","stream_id":"a"}') == ClientMessage(Stop(), "a")
+    wrong = parse_message('{"type":"segue.cancel","stream_id":""}').request
+    assert isinstance(wrong, Problem)
+    assert wrong.code == "invalid_stream_id"
+
+
 def test_a_message_may_resume_a_stream() -> None:
     """In a lane; without a number, from the start."""
     text = '{"type":"segue.resume","response_id":"resp_1","starting_after":7,"stream_id":"a"}'
@@ -554,7 +564,7 @@ def check(result: Create | Problem) -> None:
 def test_no_text_raises(text: str) -> None:
     """The answer is a request or a problem, always."""
     request = parse_message(text).request
-    if not isinstance(request, Steer | Resume):
+    if not isinstance(request, Steer | Resume | Stop):
         check(request)
     check(parse_create(text, "websocket"))
 

@@ -18,6 +18,7 @@ from segue.protocol.problems import (
     invalid_stream_id,
     shutting_down,
     stream_limit,
+    turn_stopped,
     unsupported,
 )
 from segue.protocol.requests import Create, Resume, Steer, parse_message
@@ -42,6 +43,7 @@ from segue.protocol.session import (
     SendError,
     Session,
     Start,
+    StopTurn,
     SubmitSteer,
 )
 from tests.strategies import examples, hostile_texts
@@ -442,6 +444,37 @@ def test_a_steer_without_a_response_is_a_bad_request() -> None:
     """There is nothing to give it back for."""
     text = json.dumps({"type": "response.steer", "input": "stop"})
     assert Session(LIMITS, 0).receive(text, 0) == [reply(text)]
+
+
+def stop(lane: str) -> str:
+    return json.dumps({"type": "segue.cancel"} | ({"stream_id": lane} if lane else {}))
+
+
+def test_a_cancel_stops_what_runs_in_its_lane_and_what_waits_there_goes_on() -> None:
+    session = Session(LIMITS, 0)
+    session.receive(named("a"), 0)
+    session.receive(named("b"), 0)
+    session.receive(named("a", "2"), 0)
+    assert session.receive(stop("a"), 0) == [StopTurn("a")]
+    assert end(session, LaneInput.CANCELLED, lane="a") == [start(named("a", "2"))]
+
+
+@pytest.mark.parametrize("lane", ["", "a", "unused"])
+def test_a_cancel_where_nothing_runs_changes_nothing(lane: str) -> None:
+    """The end of the turn has crossed it on the way."""
+    session = Session(LIMITS, 0)
+    session.receive(named("a"), 0)
+    end(session, lane="a")
+    assert session.receive(stop(lane), 0) == []
+    assert list(session.lanes) == [DEFAULT_LANE, "a"]
+
+
+def test_a_cancel_refuses_what_waits_for_other_lanes_when_its_place_comes() -> None:
+    session = Session(ConnectionLimits(max_age_s=600, lanes=LaneBounds(8, 1)), 0)
+    for lane in "abc":
+        session.receive(named(lane), 0)
+    assert session.receive(stop("b"), 0) == []
+    assert end(session, lane="a") == [SendError("b", turn_stopped()), start(named("c"))]
 
 
 def test_a_resume_takes_its_turn_in_a_lane() -> None:

@@ -25,9 +25,9 @@ from segue.protocol.turns import Finished, TurnStream
 from segue.testing.responses_rules import Execution
 from segue.testing.responses_server import ScriptedResponsesServer
 from segue.upstreams.http import Provider, UpstreamRuntime
-from segue.upstreams.socket_lanes import IdleLimits
 from segue.upstreams.interface import UpstreamRequest
 from segue.upstreams.retries import RetryPolicy
+from segue.upstreams.socket_lanes import IdleLimits
 from segue.upstreams.websocket import WebSocketUpstream
 
 Json = dict[str, Any]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.upstreams.lane_traffic import LaneTraffic, Received
+from segue.upstreams.lane_traffic import LaneTraffic, Received, without_lane
 from tests.strategies import examples
 from tests.upstreams.opened_sockets import event
 
@@ -146,3 +146,16 @@ def test_whatever_is_asked_given_up_and_said_each_lane_is_as_a_list_of_it_says(d
             else:
                 model[lane] = "begun"
         assert [traffic.is_at_rest(one) for one in range(lanes)] == [one not in model for one in range(lanes)]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'{"type":"x","delta":"a","stream_id":"3"}',
+        b'{"stream_id":"3","type":"x","delta":"a"}',
+        b'{"type":"x","delta":"a", "stream_id": "3"}\n',
+    ],
+    ids=["last", "first", "spaced"],
+)
+def test_a_client_does_not_see_the_lane(message: bytes) -> None:
+    assert without_lane(message, 3) == b'{"type":"x","delta":"a"}'

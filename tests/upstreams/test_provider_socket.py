@@ -12,8 +12,9 @@ import pytest
 from aiohttp import web
 
 from segue.http_client.message_queue import MessageQueue
-from segue.testing.provider import MessageScript, ScriptedProvider, SocketAnswer
-from segue.upstreams.provider_socket import ProviderSocket, SocketEnd
+from segue.testing.provider import MessageScript, ScriptedProvider, SocketAnswer, SocketMessage
+from segue.upstreams.lane_offer import OfferedLanes
+from segue.upstreams.provider_socket import ProviderSocket, SocketEnd, SocketEvents
 from tests.upstreams.opened_sockets import (
     COMPLETED,
     CREATED,
@@ -27,6 +28,14 @@ from tests.upstreams.opened_sockets import (
 )
 
 TURN = SocketAnswer(messages=(CREATED, DELTA, COMPLETED))
+
+
+NAMED = (
+    event("response.created", response={"id": "up_1"}, stream_id="0"),
+    event("response.output_text.delta", delta="x", stream_id="0"),
+    event("response.completed", stream_id="0"),
+)
+TWO = OfferedLanes(2)
 
 
 @asynccontextmanager
@@ -195,3 +204,118 @@ async def test_a_slow_reader_slows_its_provider(monkeypatch: pytest.MonkeyPatch)
             messages += batch
         assert len(messages) == 22
         assert largest < 3000
+
+
+# --- lanes -----------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def laned(
+    *messages: bytes, offered: OfferedLanes = TWO, max_message_bytes: int = 1 << 20
+) -> AsyncIterator[tuple[ProviderSocket, list[object], list[bytes]]]:
+    """A socket with lanes whose provider says all this to the first message; what it told, and what it was sent."""
+    told: list[object] = []
+    got: list[bytes] = []
+
+    def answer(message: SocketMessage) -> SocketAnswer:
+        got.append(message.data)
+        return SocketAnswer(messages=messages if len(got) == 1 else ())
+
+    events = SocketEvents(
+        lambda _: told.append("over"),
+        lambda at, failed: told.append(("rest", at.lane, failed)),
+        lambda at: told.append(("given up", at.lane)),
+        lambda _: told.append("retired"),
+    )
+    async with accepting(answer, max_message_bytes=max_message_bytes) as (opener, _):
+        clearing = None if offered is TWO else lambda name: b"clear " + name.encode()
+        socket = ProviderSocket(1, await opener.open(), OWNER, events=events, offered=offered, clearing=clearing)
+        try:
+            yield socket, told, got
+        finally:
+            await socket.aclose()
+
+
+async def test_each_lane_gets_its_own_events_without_its_name() -> None:
+    other = tuple(one.replace(b'"0"', b'"1"') for one in NAMED)
+    mixed = [one for pair in zip(NAMED, other, strict=True) for one in pair]
+    async with laned(*mixed) as (socket, told, _):
+        queues = [socket.begin(lane) for lane in range(2)]
+        await socket.send(b"{}")
+        for queue in queues:
+            assert await read(queue, 3) == [CREATED, DELTA, b'{"type":"response.completed"}']
+        assert [lane.at_rest for lane in socket.lanes] == [True, True]
+        assert told == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [NAMED[1].replace(b'"0"', b'"1"'), NAMED[1].replace(b'"0"', b'"7"'), b"hello", event("note", text="x" * 70_000)],
+    ids=["nothing runs there", "no such lane", "no event", "too much"],
+)
+async def test_a_server_that_breaks_the_rules_loses_all_turns(message: bytes) -> None:
+    async with laned(NAMED[0], message) as (socket, told, _):
+        queue = socket.begin(0)
+        await socket.send(b"{}")
+        assert await read(queue, 9) == [CREATED]
+        assert told == ["over"]
+        assert socket.end == SocketEnd()
+
+
+async def test_a_message_over_the_limit_ends_the_turns_of_all_lanes() -> None:
+    async with laned(NAMED[0], event("response.completed", text="x" * 5000), max_message_bytes=1000) as (socket, _, _):
+        queues = [socket.begin(lane) for lane in range(2)]
+        await socket.send(b"{}")
+        assert await read(queues[0], 9) == [CREATED]
+        assert await queues[1].get() == SocketEnd(1006, too_large=True)
+
+
+async def test_an_error_of_all_leaves_who_has_no_answer_with_an_unknown_outcome() -> None:
+    error = event("error", error={"code": "websocket_connection_limit_reached"})
+    async with laned(NAMED[0], error, *NAMED[1:], offered=OfferedLanes(3)) as (socket, told, _):
+        begun, *silent = [socket.begin(lane) for lane in range(3)]
+        await socket.send(b"{}")
+        assert [await queue.get() for queue in silent] == [SocketEnd()] * 2
+        assert len(await read(begun, 3)) == 3
+        assert told == ["retired", ("given up", 1), ("given up", 2)]
+
+
+async def test_a_turn_that_is_given_up_is_stopped_if_its_server_can_do_that() -> None:
+    async with laned(*NAMED, offered=OfferedLanes(2, cancels=True)) as (socket, told, got):
+        queue = socket.begin(0)
+        assert socket.end_turn(0, queue)
+        assert not socket.end_turn(0, queue)
+        socket.stop(0)
+        assert socket.clear(1)
+        async with asyncio.timeout(20):
+            while not told or len(got) < 2:  # noqa: ASYNC110 - what nobody reads tells nobody
+                await asyncio.sleep(0)
+        assert got == [b'{"type":"segue.cancel","stream_id":"0"}', b"clear 1"]
+        assert told == [("rest", 0, False)]
+    async with laned(offered=TWO) as (socket, _, got):
+        socket.stop(0)
+        assert not socket.clear(1)
+        assert got == []
+
+
+async def test_all_readers_that_are_slow_slow_their_provider_until_another_turn_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("segue.upstreams.provider_socket._QUEUE_BYTES", 500)
+    monkeypatch.setattr("segue.upstreams.provider_socket._MOST_QUEUED_BYTES", 2000)
+    many = tuple(event("response.output_text.delta", delta="x" * 400, stream_id="0") for _ in range(20))
+    async with laned(*many) as (socket, told, _):
+        queue = socket.begin(0)
+        await socket.send(b"{}")
+        async with asyncio.timeout(20):
+            while not queue.full:  # noqa: ASYNC110 - a queue that is full tells nobody
+                await asyncio.sleep(0)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert queue.size_bytes < 1500
+        socket.begin(1)
+        async with asyncio.timeout(20):
+            while not told:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+        assert await queue.get() == SocketEnd(outrun=True)
+        assert told == [("given up", 0)]

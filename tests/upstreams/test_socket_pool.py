@@ -11,8 +11,8 @@ import pytest
 from segue.dialects.responses.held_context import SentInput
 from segue.protocol.ids import ENTROPY_BYTES, ResponseId, new_response_id
 from segue.testing.provider import SocketAnswer
-from segue.upstreams.socket_lanes import IdleLimits, SocketOwner
 from segue.upstreams.provider_socket import SocketLane
+from segue.upstreams.socket_lanes import IdleLimits, SocketOwner
 from segue.upstreams.socket_pool import SocketPool
 from tests.upstreams.opened_sockets import OWNER, SocketOpener, accepting
 

@@ -17,8 +17,8 @@ from segue.testing.response_events import called, said, thought
 from segue.testing.responses_faults import AgeLimit, Cut, ErrorAt, FailAt, HoldAt, Rewritten, Unreadable
 from segue.testing.responses_rules import OPEN_RESPONSES, OPENAI, CreateRefusal, ServerRules, playing
 from segue.testing.responses_server import responding
-from segue.upstreams.socket_lanes import IdleLimits
 from segue.upstreams.interface import Secret
+from segue.upstreams.socket_lanes import IdleLimits
 from segue.upstreams.websocket_trust import MOST_FAILURES
 from tests.upstreams.provider import Exchange, hangs, providing, refuses
 from tests.upstreams.socket_turns import HI, Conversation, connected, finish, id_of, known, prompts, turn_of

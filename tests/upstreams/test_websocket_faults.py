@@ -23,6 +23,7 @@ from segue.protocol.problems import Refused
 from segue.testing.responses_faults import AgeLimit, Cut, ErrorAt, FailAt, Fault, HoldAt, RestartAt
 from segue.testing.responses_rules import OPEN_RESPONSES, OPENAI, CreateRefusal, ServerRules, counting
 from segue.testing.responses_server import responding
+from segue.upstreams.socket_lanes import IdleLimits
 from segue.upstreams.websocket_trust import WebSocketTrust
 from tests.strategies import examples
 from tests.upstreams.socket_turns import Conversation, Json, connected, known
@@ -71,10 +72,13 @@ class Faults(RuleBasedStateMachine):
     def run(self, step: Coroutine[Any, Any, T]) -> T:
         return self.runner.run(asyncio.wait_for(step, PATIENCE_S))
 
-    @initialize(rules=st.sampled_from([OPENAI, OPEN_RESPONSES]))
-    def begin(self, rules: ServerRules) -> None:
-        self.server = self.run(self.stack.enter_async_context(responding(rules, model=counting)))
-        self.one = self.run(self.stack.enter_async_context(connected(self.server)))
+    @initialize(rules=st.sampled_from([(OPENAI, 1), (OPENAI, 2), (OPENAI, 8), (OPEN_RESPONSES, 1)]))
+    def begin(self, rules: tuple[ServerRules, int]) -> None:
+        """Each with so many lanes on a socket."""
+        self.lanes = rules[1]
+        self.server = self.run(self.stack.enter_async_context(responding(rules[0], model=counting)))
+        limits = IdleLimits(lanes=self.lanes)
+        self.one = self.run(self.stack.enter_async_context(connected(self.server, limits=limits)))
         self.chains = [Conversation(self.one), Conversation(self.one, "bob")]
 
     def teardown(self) -> None:
@@ -131,15 +135,20 @@ class Faults(RuleBasedStateMachine):
 
     @rule(place=st.integers(0, 5), events=phases)
     def cancelled_turn(self, place: int, events: int) -> None:
+        """Without lanes it is stopped with its socket; in a lane it runs to its end, and nobody reads it."""
         chain = self.chain(place)
 
         async def leave() -> None:
-            begun = len(self.server.creates)
-            self.server.plan(HoldAt(gate=asyncio.Event(), events=events))
+            begun, gate = len(self.server.creates), asyncio.Event()
+            self.server.plan(HoldAt(gate=gate, events=events))
             running = asyncio.create_task(self.turn(chain))
             await self.server.seen(begun + 1)
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+            if self.lanes > 1:
+                await self.go_on(chain)
+                gate.set()
+                return
             await self.server.abandoned(sum(run.state == "abandoned" for run in self.server.executions))
 
         self.run(leave())

@@ -17,7 +17,8 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from segue.protocol.codec import UNREADABLE
+from segue.protocol.codec import UNREADABLE, encode
+from segue.protocol.lanes import tag
 
 #: So many lanes of one socket are used at most, whatever its server offers. OpenAI runs 16 turns at once.
 MOST_LANES = 32
@@ -31,13 +32,16 @@ _TERMINAL = _ERRORS | {"response.completed", "response.failed", "response.incomp
 _NULL = msgspec.Raw(b"null")
 
 
-class _Head(msgspec.Struct):
+class _LanedHead(msgspec.Struct):
     type: str | None = None
     stream_id: str | None = None
     error: msgspec.Raw = _NULL
 
 
-_heads = msgspec.json.Decoder(_Head)
+_heads = msgspec.json.Decoder(_LanedHead)
+_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
+#: How an event ends whose server puts the lane last, as gateways of this project do.
+_TAGS = tuple(tag(name) for name in LANE_NAMES)
 
 #: `event`: for whoever reads the turn of the lane; `unread`: of a turn that was given up; `stray`: of no turn, and
 #: harmless; `connection`: an error of the whole connection, after which the outcomes of turns are unknown;
@@ -60,6 +64,15 @@ class Received(NamedTuple):
 
 
 _STRAY, _VIOLATION = Received("stray"), Received("violation")
+
+
+def without_lane(event: bytes, lane: int) -> bytes:
+    """Return an event as it would have come without its lane, which is nothing to the client of the turn."""
+    if event.endswith(_TAGS[lane]):
+        return event[: -len(_TAGS[lane])] + b"}"
+    members = _objects.decode(event)
+    members.pop("stream_id", None)
+    return encode(members)
 
 
 class LaneTraffic:

@@ -26,7 +26,7 @@ from segue.http_client.websocket_liveness import watch_liveness
 from segue.http_client.websocket_opening import OpenedWebSocket
 from segue.protocol.codec import UNREADABLE
 from segue.upstreams.lane_offer import ONE_LANE, OfferedLanes
-from segue.upstreams.lane_traffic import LANE_NAMES, LaneTraffic, Received
+from segue.upstreams.lane_traffic import LANE_NAMES, LaneTraffic, Received, without_lane
 from segue.upstreams.socket_lanes import LaneAt, SocketOwner
 
 #: How often a silent provider is pinged. Some close a connection on which nothing comes for a minute.
@@ -286,7 +286,7 @@ class ProviderSocket:
             self._events.on_retired(self.number)
         match received.what:
             case "event":
-                self._put(received.lanes[0], data)
+                self._put(received.lanes[0], without_lane(data, received.lanes[0]))
             case "unread" if received.at_rest:
                 self._events.on_rest(LaneAt(self.number, received.lanes[0]), received.failed)
             case "connection":

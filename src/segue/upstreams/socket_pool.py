@@ -155,7 +155,7 @@ class SocketPool:
         self._cleared = {at for at in self._cleared if at.socket != socket.number}
         del self._sockets[socket.number]
 
-    def _on_rest(self, at: LaneAt, failed: bool) -> None:  # noqa: FBT001 - a callback
+    def _on_rest(self, at: LaneAt, failed: bool) -> None:  # noqa: FBT001 - a socket calls it by position
         if at in self._cleared:
             self._cleared.remove(at)
             if failed:  # it may hold what it was to drop

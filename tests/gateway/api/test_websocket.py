@@ -7,7 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import aiohttp
 import pytest
@@ -256,6 +256,62 @@ async def test_a_resume_of_nothing_is_refused() -> None:
         made = await socket.turn(segue={"resume": True})
         await sent(socket, type="segue.resume", response_id=made["id"], starting_after=1000)
         assert (await socket.frame())["error"]["code"] == "response_events_gone"
+
+
+# --- turns that are stopped ------------------------------------------------------------------------------------------
+
+
+async def test_a_client_stops_one_turn_and_the_others_go_on() -> None:
+    """It ends as any other turn does; its lane is free, and what it continued can be continued again."""
+    gate = asyncio.Event()
+    upstream = ScriptedUpstream([say("one"), waiting(gate), waiting(asyncio.Event()), say("on")])
+    async with listening(upstream) as local, in_lanes(local.url) as socket:
+        await socket.create(store=False, stream_id="a")
+        made = (await socket.until("response.completed"))["response"]
+        await socket.create(store=False, stream_id="b")
+        await socket.until("response.output_text.delta")
+        await socket.create(store=False, stream_id="a", previous_response_id=made["id"])
+        await socket.until("response.output_text.delta")
+        await socket.send(type="segue.cancel", stream_id="a")
+        stopped = await socket.until("response.incomplete")
+        assert (stopped["stream_id"], stopped["response"]["status"]) == ("a", "cancelled")
+        assert (upstream.started, upstream.cancelled) == (3, 1)
+        await socket.create(store=False, stream_id="a", previous_response_id=made["id"])
+        assert output_text((await socket.until("response.completed"))["response"]) == "on"
+        gate.set()
+        assert (await socket.until("response.completed"))["stream_id"] == "b"
+
+
+async def test_a_turn_that_has_said_nothing_is_stopped_with_an_error() -> None:
+    asked, silent = asyncio.Event(), True
+
+    class Silent(ScriptedUpstream):
+        async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+            if silent:
+                asked.set()
+                await asyncio.Event().wait()
+            async with aclosing(super().stream(request)) as batches:
+                async for batch in batches:
+                    yield batch
+
+    async with listening(Silent([say("on")])) as local, opened(local.url) as socket:
+        await socket.create(store=False)
+        await asked.wait()
+        silent = False
+        await sent(socket, type="segue.cancel")
+        assert (await socket.frame())["error"]["code"] == "response_cancelled"
+        assert output_text(await socket.turn(store=False)) == "on"
+        await sent(socket, type="segue.cancel")
+
+
+async def test_a_kept_turn_is_not_stopped_by_one_of_its_readers() -> None:
+    gate = asyncio.Event()
+    async with listening(ScriptedUpstream([waiting(gate)])) as local, opened(local.url) as socket:
+        await socket.create(segue={"resume": True})
+        await socket.until("response.output_text.delta")
+        await sent(socket, type="segue.cancel")
+        gate.set()
+        await socket.until("response.completed")
 
 
 # --- the connection --------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
+from functools import partial
 from itertools import count
 from typing import assert_never
 
@@ -98,6 +99,17 @@ async def serve_websocket(services: Services, request: web.Request) -> web.Strea
             with drain.connection_open(connection):
                 await connection.serve()
     return socket
+
+
+class _SentOfTurn:
+    """What was sent of a turn."""
+
+    __slots__ = ("events", "last", "size")
+
+    def __init__(self) -> None:
+        self.last: Event | None = None
+        self.events = 0
+        self.size = 0
 
 
 class WebSocketConnection:
@@ -260,7 +272,12 @@ class WebSocketConnection:
     def _start(self, start: Start) -> None:
         task = self._tasks[start.lane] = self._loop.create_task(self._run_turn(start))
         self._turns.add(task)
-        task.add_done_callback(self._turns.discard)
+        task.add_done_callback(partial(self._turn_over, start.lane))
+
+    def _turn_over(self, lane: str, task: asyncio.Task[None]) -> None:
+        self._turns.discard(task)
+        if self._tasks.get(lane) is task:  # otherwise the next one runs there already
+            del self._tasks[lane]
 
     async def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -308,11 +325,12 @@ class WebSocketConnection:
     async def _run_turn(self, start: Start) -> None:
         """Run a turn to its end, and carry out what the session makes of its outcome."""
         try:
-            outcome = await self._stream(start)
-            if self._steers is not None:
-                outcome = await self._continue_steered(self._steers, start, outcome)
-            self._stopped.discard(start.lane)
-            del self._tasks[start.lane]
+            try:
+                outcome = await self._stream(start)
+                if self._steers is not None:
+                    outcome = await self._continue_steered(self._steers, start, outcome)
+            finally:
+                self._stopped.discard(start.lane)
             effects = self._session.ended(start.lane, outcome, self._loop.time())
             self._room.set()
             self._arm()
@@ -328,52 +346,64 @@ class WebSocketConnection:
 
     async def _stream(self, start: Start) -> LaneInput:
         """Send a turn's events; returns what the turn means for its lane."""
-        lane = tag(start.lane)
-        last: Event | None = None
-        events = size = 0
+        counted = _SentOfTurn()
         try:
-            self._awaiting.add(start.lane)
+            await self._send_turn(start, counted)
+        except Refused as refused:
+            if self._steers is None or not self._steers.is_automatic(start.lane):
+                await self._refuse(refused.problem, start.lane)
+            counted.last = None
+        except asyncio.CancelledError:
+            if not self._is_stopped(start.lane):
+                raise
+            await self._end_stopped(start.lane, begun=counted.last is not None)
+        finally:
+            self._meter.sent(counted.events, counted.size)
+            self._note_run(start)
+            self._slots.release_fork(start.number)
+        if counted.last is not None and counted.last.type in _CONTINUABLE:
+            return LaneInput.SUCCEEDED
+        return LaneInput.CANCELLED if start.lane in self._stopped else LaneInput.FAILED
+
+    async def _send_turn(self, start: Start, counted: _SentOfTurn) -> None:
+        """Send a turn's events, until its client stops it. Raises `Refused`.
+
+        While it waits for what comes next, and at no other time, it may be cancelled to stop it.
+        """
+        name, lane = start.lane, tag(start.lane)
+        if name in self._stopped:  # before this task had begun
+            await self._end_stopped(name, begun=False)
+            return
+        awaiting = self._awaiting
+        awaiting.add(name)
+        try:
             batches = await self._open(start)
             form = start.request.form
             if form != "whole":
                 batches = lean_batches(batches, form=form)
             try:
                 async for batch in batches:
-                    last = batch[-1]
-                    self._awaiting.discard(start.lane)
-                    size += await self._send_events(batch, lane)
-                    events += len(batch)
-                    if start.lane in self._stopped:
+                    awaiting.discard(name)
+                    counted.last = batch[-1]
+                    counted.size += await self._send_events(batch, lane)
+                    counted.events += len(batch)
+                    if name in self._stopped:
                         break
-                    self._awaiting.add(start.lane)
+                    awaiting.add(name)
             finally:
-                self._awaiting.discard(start.lane)
+                awaiting.discard(name)
                 await batches.aclose()
-            if last is None and isinstance(start.request, Resume):  # otherwise its client would wait forever
-                await self._refuse(events_gone(start.request.response_id), start.lane)
-            if start.lane in self._stopped:
-                await self._end_stopped(start.lane, begun=True)
-        except Refused as refused:
-            self._awaiting.discard(start.lane)
-            if self._steers is None or not self._steers.is_automatic(start.lane):
-                await self._refuse(refused.problem, start.lane)
-            last = None
-        except asyncio.CancelledError:
-            self._awaiting.discard(start.lane)
-            if not self._is_stopped(start.lane):
-                raise
-            await self._end_stopped(start.lane, begun=last is not None)
         finally:
-            self._meter.sent(events, size)
-            self._note_run(start)
-            self._slots.release_fork(start.number)
-        if last is not None and last.type in _CONTINUABLE:
-            return LaneInput.SUCCEEDED
-        return LaneInput.CANCELLED if start.lane in self._stopped else LaneInput.FAILED
+            awaiting.discard(name)
+        if counted.last is None and isinstance(start.request, Resume):  # otherwise its client would wait forever
+            await self._refuse(events_gone(start.request.response_id), name)
+        if name in self._stopped:
+            await self._end_stopped(name, begun=True)
 
     def _is_stopped(self, lane: str) -> bool:
         """Tell whether a turn was cancelled by its client, and by nothing else; then the task goes on."""
-        task = self._tasks[lane]
+        task = asyncio.current_task()
+        assert task is not None, "a turn is a task"
         return lane in self._stopped and task.cancelling() == 1 and task.uncancel() == 0
 
     async def _end_stopped(self, lane: str, *, begun: bool) -> None:
