@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from openresponses_types.types import CompactResource
 
 from segue.protocol.codec import encode
-from segue.protocol.compaction_object import as_output, encode_compaction
+from segue.protocol.compaction_object import as_output, compaction_of_response, encode_compaction, with_retained
 from segue.protocol.ids import ResponseId
-from segue.protocol.responses import usage
+from segue.protocol.responses import EncodedResponse, Failure, usage
 from tests.strategies import examples
 
 IDENT = ResponseId(f"resp_{'0' * 40}")
@@ -52,3 +52,23 @@ def test_the_object_is_what_the_document_says(given_messages: list[dict[str, obj
     assert [item["role"] for item in decoded["output"]] == [message["role"] for message in given_messages]
     assert all(item["id"] and isinstance(item["content"], list) for item in decoded["output"])
     CompactResource.model_validate(decoded)
+
+
+def test_a_response_becomes_the_object() -> None:
+    """The messages that stay are in its echo, so that it needs no history."""
+    echo = with_retained(b'{"model":"m"}', [b'{"role":"user","content":"hi"}'])
+    assert msgspec.json.decode(echo) == {"model": "m", "retained": [{"role": "user", "content": "hi"}]}
+    start = (
+        b'{"id":"%b","created_at":5,"status":"completed","usage":null,"output":[{"type":"compaction"}],'
+        % IDENT.encode()
+    )
+    window = compaction_of_response(EncodedResponse(start, echo))
+    assert isinstance(window, bytes)
+    said, item = msgspec.json.decode(window)["output"]
+    assert (said["content"][0]["text"], item) == ("hi", {"type": "compaction"})
+    assert (msgspec.json.decode(window)["id"], msgspec.json.decode(window)["created_at"]) == (IDENT, 5)
+
+
+def test_a_response_that_failed_becomes_none() -> None:
+    start = b'{"id":"%b","created_at":5,"error":{"code":"x","message":"y"},"output":[],' % IDENT.encode()
+    assert compaction_of_response(EncodedResponse(start, with_retained(b'{"model":"m"}', []))) == Failure("x", "y")

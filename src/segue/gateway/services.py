@@ -115,7 +115,7 @@ def build_services(
     server, epoch = config.server, os.urandom(EPOCH_BYTES) if live is None else bytes.fromhex(live.nodes.id)
     nodes: Nodes = live.nodes if live else SingleNode(epoch, address=config.tunnel.address, started_at=clock())
     drain, metrics, cache = DrainState(), Metrics(), TurnCache(server.memory_budget_bytes)
-    access, quotas, compactions = Access(config), Quotas(config), _build_compactions(config, store)
+    access, quotas, compactions = Access(config), Quotas(config), _build_compactions(config, store, metrics)
     eviction = Eviction(cache, router.upstreams)
     grace = GracePeriod(cache, clock, eviction.release)
     parents = Parents(
@@ -190,7 +190,7 @@ def _build_executor(
     )
 
 
-def _build_compactions(config: Config, store: Store) -> Compactions:
+def _build_compactions(config: Config, store: Store, metrics: Metrics) -> Compactions:
     """Build what compacts histories. Without any secret, what it seals can be read in this run of the gateway."""
     table = config.compaction
     secrets = compaction_secrets(table)
@@ -205,4 +205,4 @@ def _build_compactions(config: Config, store: Store) -> Compactions:
         summary_tokens=table.summary_tokens,
         retained_bytes=TOKEN_BYTES * table.retained_tokens,
     )
-    return Compactions(SummarySealer(secrets), settings, entropy=os.urandom)
+    return Compactions(SummarySealer(secrets), settings, entropy=os.urandom, meter=metrics.compactions)

@@ -19,11 +19,11 @@ _KEPT_ROLES = frozenset({"system", "developer"})
 _USER = "user"
 
 
-class _Author(msgspec.Struct):
+class _Speaker(msgspec.Struct):
     role: str | None = None
 
 
-_authors = msgspec.json.Decoder(_Author)
+_speakers = msgspec.json.Decoder(_Speaker)
 
 
 class Shortened(NamedTuple):
@@ -62,7 +62,7 @@ def shorten(items: Sequence[Item], share: float, *, new: int = 0) -> Shortened:
 
 
 def _groups(items: Sequence[Item], new_from: int) -> Iterator[_Group]:
-    roles = [_authors.decode(item).role for item in items]
+    roles = [_speakers.decode(item).role for item in items]
     answered = answered_by(items)
     last_asked = max((place for place, role in enumerate(roles) if role == _USER), default=-1)
     first, waiting = 0, set[str]()

@@ -29,11 +29,13 @@ _FIELD = "context_management"
 class CompactionRequest(msgspec.Struct, frozen=True):
     """What a request wants compacted: the history from `threshold` tokens on (None: as many as the gateway says).
 
-    With `only`, nothing but the compaction is wanted, at once, and no answer.
+    With `only`, nothing but the compaction is wanted, at once, and no answer. With `window`, the client wants what is
+    left of the history too, and the response cannot be continued.
     """
 
     threshold: int | None = None
     only: bool = False
+    window: bool = False
 
 
 def read_context_management(field: Raw) -> Raw | Problem:

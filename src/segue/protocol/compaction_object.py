@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
 from segue.protocol.codec import encode, encode_exactly
 from segue.protocol.ids import ResponseId, derived_item_id
 from segue.protocol.items import Item
-from segue.protocol.responses import Usage
+from segue.protocol.responses import EncodedResponse, Failure, Usage
 
 _objects = msgspec.json.Decoder(dict[str, Any])
 
@@ -25,6 +26,42 @@ class _CompactionHead(msgspec.Struct, frozen=True, kw_only=True):
     object: str = "response.compaction"
     created_at: int
     usage: Usage | None
+
+
+class _EndedCompaction(msgspec.Struct):
+    """What the response of a turn that was nothing but a compaction says."""
+
+    id: ResponseId
+    created_at: int
+    output: tuple[Raw, ...] = ()
+    error: Failure | None = None
+    usage: Usage | None = None
+
+
+class _RetainingEcho(msgspec.Struct):
+    retained: tuple[Raw, ...] = ()
+
+
+_ended = msgspec.json.Decoder(_EndedCompaction)
+_echoes = msgspec.json.Decoder(_RetainingEcho)
+
+
+def with_retained(echo: bytes, messages: Sequence[Item]) -> bytes:
+    """Return the echo of a turn that is nothing but a compaction, with the messages that stay: an extra key of ours.
+
+    So whoever has the response has the window, also if the history is gone, or has gone on, by then.
+    """
+    return b"".join((echo[:-1], b',"retained":[', b",".join(messages), b"]}"))
+
+
+def compaction_of_response(response: EncodedResponse) -> bytes | Failure:
+    """Return the object that the response of such a turn becomes, or why it came to nothing."""
+    ended = _ended.decode(response.start[:-1] + b"}")
+    if ended.error is not None:
+        return ended.error
+    messages = [bytes(message) for message in _echoes.decode(response.echo).retained]
+    output = (*as_output(messages, ended.id), *map(bytes, ended.output))
+    return encode_compaction(ended.id, created_at=ended.created_at, output=output, usage=ended.usage)
 
 
 def encode_compaction(ident: ResponseId, *, created_at: float, output: Sequence[Item], usage: Usage | None) -> bytes:

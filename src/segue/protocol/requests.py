@@ -273,7 +273,7 @@ class Create(msgspec.Struct, frozen=True, kw_only=True, weakref=True):
     def digest(self) -> bytes:
         """Return a digest that is equal for two requests that ask for the same response."""
         named = (self.previous_response_id, self.conversation)
-        whole = (self.settings, *named, self.store, self.generate, self.background)
+        whole = (self.settings, *named, self.store, self.generate, self.background, self.compaction)
         return hashlib.sha256(b"\0".join((encode(whole), *self.input.items))).digest()
 
 

@@ -45,6 +45,8 @@ async def test_a_new_conversation_begins_with_the_window() -> None:
         assert output_text(await client.turn(window["output"])) == "Ann"
         sample = local.gateway.services.metrics.registry.get_sample_value
         assert sample("segue_turns_total", {"transport": "http", "outcome": "completed"}) == 3
+        labels = {"transport": "http", "kind": "endpoint", "outcome": "completed"}
+        assert sample("segue_compactions_total", labels) == 1
     told = [item.decode() for item in upstream.requests[2].history.items()]
     assert len(told) == 3
     assert "Ann was greeted" in told[2]
@@ -100,16 +102,48 @@ async def test_a_gateway_that_drains_begins_no_compaction() -> None:
         await turn
 
 
-async def test_a_key_for_repeats_is_refused_and_nothing_is_paid() -> None:
-    """Nothing is kept of a compaction, so a repeated one would be paid for again: in the header, and in the body."""
-    upstream = ScriptedUpstream([])
+@pytest.mark.parametrize("place", ["header", "body"])
+async def test_a_repeat_gets_the_same_window_and_pays_nothing(place: str) -> None:
+    """While the first one runs, and after it; also if the history has gone on, or is gone."""
+    gate = asyncio.Event()
+    upstream = ScriptedUpstream([say("hello"), ScriptedTurn((Wait(gate), Say(("sum",))))])
+    headers = {"Idempotency-Key": "k"} if place == "header" else None
+    fields: Json = {"segue": {"idempotency_key": "k"}} if place == "body" else {}
     async with listening(upstream) as local, http(local.url) as client:
-        for body, headers in (({}, {"Idempotency-Key": "k"}), ({"segue": {"idempotency_key": "k"}}, None)):
-            asked = {"model": "scripted", "input": "x", **body}
-            status, reply = await client.send("POST", PATH, asked, headers=headers)
-            assert (status, reply["error"]["code"], reply["error"]["param"]) == (
-                400,
-                "invalid_value",
-                "Idempotency-Key",
-            )
-    assert upstream.requests == []
+        first = await client.turn("I am Ann.")
+        asked = {"model": "scripted", "previous_response_id": first["id"], "input": "x", **fields}
+        left = asyncio.create_task(client.send("POST", PATH, asked, headers=headers))
+        await until(lambda: len(upstream.requests) == 2)
+        left.cancel()
+        again = asyncio.create_task(client.send("POST", PATH, asked, headers=headers))
+        gate.set()
+        status, window = await again
+        assert status == 200
+        assert [one["type"] for one in window["output"]] == ["message", "message", "compaction"]
+        await client.send("DELETE", f"/v1/responses/{first['id']}")
+        assert await client.send("POST", PATH, asked, headers=headers) == (200, window)
+        assert len(upstream.requests) == 2
+        assert await client.refusal(previous_response_id=window["id"]) == (400, "previous_response_not_found")
+        assert (await local.gateway.services.store.size()).records == 0
+
+
+async def test_a_key_stands_for_one_request() -> None:
+    """A create with the same fields is another one."""
+    async with listening(ScriptedUpstream([say("sum")])) as local, http(local.url) as client:
+        key = {"Idempotency-Key": "k"}
+        asked: Json = {"model": "scripted", "input": [user("x"), {"type": "compaction_trigger"}], "store": False}
+        assert (await client.send("POST", PATH, asked, headers=key))[0] == 200
+        for path, body in ((PATH, {**asked, "input": "y"}), ("/v1/responses", asked)):
+            status, reply = await client.send("POST", path, body, headers=key)
+            assert (status, reply["error"]["code"]) == (422, "idempotency_key_reused")
+        status, reply = await client.send("POST", PATH, asked, headers={"Idempotency-Key": "x" * 256})
+        assert (status, reply["error"]["param"]) == (400, "Idempotency-Key")
+
+
+async def test_a_keyed_compaction_that_fails_is_an_error() -> None:
+    """Its key is free again, since nothing came of it."""
+    turns = [ScriptedTurn((Fail("rate_limit_exceeded", "not now"),)), say("sum")]
+    async with listening(ScriptedUpstream(turns)) as local, http(local.url) as client:
+        asked, key = {"model": "scripted", "input": "x"}, {"Idempotency-Key": "k"}
+        assert (await client.send("POST", PATH, asked, headers=key))[0] == 429
+        assert (await client.send("POST", PATH, asked, headers=key))[0] == 200

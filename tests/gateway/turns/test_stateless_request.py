@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from prometheus_client import CollectorRegistry
 
 from segue.config import ProviderDialect
+from segue.gateway.admin.metrics import CompactionMeter
 from segue.gateway.turns.compaction import Compactions, CompactionSettings
 from segue.gateway.turns.stateless_request import StatelessRequest, write_request
 from segue.history.records import Record
@@ -24,6 +26,7 @@ COMPACTIONS = Compactions(
     SummarySealer([b"s" * 32]),
     CompactionSettings(prompt="p", lead="Summary:", threshold_tokens=1000, summary_tokens=1000, retained_bytes=1000),
     entropy=bytes,
+    meter=CompactionMeter(CollectorRegistry()),
 )
 SEALED = b'{"type":"reasoning","id":"rs_1","summary":[],"encrypted_content":"segue:1:somebody:x"}'
 

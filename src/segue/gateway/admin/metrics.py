@@ -30,6 +30,8 @@ Transport = Literal["http", "sse", "websocket"]
 Level = Literal["connection", "process", "store"]
 ExchangeOutcome = Literal["completed", "cancelled", "failed"]
 Outcome = Literal["completed", "incomplete", "failed", "refused", "cancelled"]
+CompactionKind = Literal["endpoint", "trigger", "threshold"]
+CompactionOutcome = Literal["completed", "failed", "cancelled"]
 
 _TRANSPORTS: tuple[Transport, ...] = ("http", "sse", "websocket")
 _OUTCOMES: tuple[Outcome, ...] = ("completed", "incomplete", "failed", "refused", "cancelled")
@@ -154,6 +156,35 @@ class TunnelMeter:
     def count(self, outcome: ExchangeOutcome) -> None:
         """Count an exchange that is over."""
         self._exchanges[outcome].inc()
+
+
+class CompactionMeter:
+    """The counters of compactions. They are few, so that each is looked up when it is counted."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._compactions = Counter(
+            "segue_compactions",
+            "Compactions by the gateway that are over: by transport, by what asked for them (the endpoint, an item, or "
+            "a threshold), and by outcome.",
+            ("transport", "kind", "outcome"),
+            registry=registry,
+        )
+        self._saved = Counter(
+            "segue_compaction_saved_tokens",
+            "About how many tokens of histories compactions have left out, less those of their summaries.",
+            ("transport", "kind"),
+            registry=registry,
+        )
+        self.unreadable = Counter(
+            "segue_compaction_items_refused",
+            "Requests that were refused because a sealed summary in their history cannot be read here.",
+            registry=registry,
+        )
+
+    def count(self, transport: Transport, kind: CompactionKind, outcome: CompactionOutcome, saved_tokens: int) -> None:
+        """Count a compaction that is over."""
+        self._compactions.labels(transport, kind, outcome).inc()
+        self._saved.labels(transport, kind).inc(saved_tokens)
 
 
 class ProviderCollector(Collector):
@@ -377,6 +408,7 @@ class Metrics:
         )
         self.repeats = repeats
         self.tunnel = TunnelMeter(registry)
+        self.compactions = CompactionMeter(registry)
         self.upstreams = ProviderCollector(registry)
         self.usage = UsageCollector(registry)
         self.engines = EngineCollector(registry)

@@ -75,7 +75,7 @@ class BackgroundRoutes:
             await events.aclose()
             latest = await self._services.background.latest(tenant, response_id)
         else:
-            latest = await _last(events)
+            latest = await last_of(events)
         assert latest is not None, "a turn that has begun has an event that shows it"
         response = response_of(latest)
         if not create.background:
@@ -120,7 +120,8 @@ class BackgroundRoutes:
         return await self.look(tenant, response_id) or response
 
 
-async def _last(events: AsyncGenerator[Sequence[Event], None]) -> Event | None:
+async def last_of(events: AsyncGenerator[Sequence[Event], None]) -> Event | None:
+    """Read a turn to its end, and return the last of its events."""
     last: Event | None = None
     async with aclosing(events):
         async for batch in events:

@@ -32,6 +32,7 @@ from segue.protocol.problems import Problem, Refused, response_not_found
 from segue.protocol.requests import ENCRYPTED_REASONING, Create
 
 _JSON = "application/json"
+_KEY = "Idempotency-Key"
 #: The items of so many turns are found in a few milliseconds.
 _FEW_TURNS = 1000
 
@@ -52,13 +53,7 @@ class ResponseRoutes:
         """Run a turn, and answer with its events or with the response that it ends in."""
         services, principal = self._services, request[PRINCIPAL]
         create = await self._read_create(request, principal)
-        key = request.headers.get("Idempotency-Key")
-        if key is not None and not isinstance(create, Problem):
-            create = _with_key(create, key)
-        if services.drain.draining and (isinstance(create, Problem) or create.idempotency_key is None):
-            raise Refused(takes_no_turn())  # a repeat may have its answer: `background` knows
-        if isinstance(create, Problem):
-            raise Refused(create)
+        create = with_key(create, request, draining=services.drain.draining)
         meter = self._streamed if create.stream else self._plain
         meter.received(create.size_bytes)
         places = services.threads.places(principal.tenant, create.previous_response_id)
@@ -191,11 +186,22 @@ def asks_for_encrypted(request: web.Request) -> bool:
     return ENCRYPTED_REASONING in {*request.query.getall("include", ()), *request.query.getall("include[]", ())}
 
 
-def _with_key(create: Create, key: str) -> Create:
-    """Take the idempotency key of the header, unless the body has one."""
-    if create.idempotency_key is not None:
+def with_key(create: Create | Problem, request: web.Request, *, draining: bool) -> Create:
+    """Return a create with the idempotency key of the header, unless the body has one.
+
+    A gateway that drains begins no turn. A repeat may have its answer all the same: `background` knows.
+
+    Raises:
+        Refused: the create is none, the key is none, or there is nothing that it could repeat.
+    """
+    if draining and (isinstance(create, Problem) or not (create.idempotency_key or _KEY in request.headers)):
+        raise Refused(takes_no_turn())
+    if isinstance(create, Problem):
+        raise Refused(create)
+    key = request.headers.get(_KEY)
+    if key is None or create.idempotency_key is not None:
         return create
     if not 1 <= len(key) <= 255 or not key.isprintable():  # noqa: PLR2004 - as in the body
         message = "Invalid value for the header 'Idempotency-Key': 1 to 255 printable characters."
-        raise Refused(Problem("invalid_value", message, "Idempotency-Key"))
+        raise Refused(Problem("invalid_value", message, _KEY))
     return msgspec.structs.replace(create, idempotency_key=key)

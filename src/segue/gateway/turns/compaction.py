@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from segue.gateway.admin.metrics import CompactionKind, CompactionMeter, CompactionOutcome, Transport
 from segue.gateway.turns.truncation import truncating
 from segue.gateway.turns.turn_ends import LOST, end_of
 from segue.history.chains import History, Turn, lineage, path
@@ -74,10 +75,18 @@ class CompactionSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Compactions:
     """Opens the compaction items of histories, and compacts histories; `entropy(n)` draws n bytes."""
 
-    def __init__(self, sealer: SummarySealer, settings: CompactionSettings, *, entropy: Callable[[int], bytes]) -> None:
+    def __init__(
+        self,
+        sealer: SummarySealer,
+        settings: CompactionSettings,
+        *,
+        entropy: Callable[[int], bytes],
+        meter: CompactionMeter,
+    ) -> None:
         self._sealer = sealer
         self.settings = settings
         self.entropy = entropy
+        self.meter = meter
 
     async def view(
         self, tenant: str, parent: Turn | None, *, new: Input, settings: Settings, upstreams: Sequence[Upstream]
@@ -161,6 +170,7 @@ class Compactions:
         by_upstream = compacts_itself(upstreams) or not is_sealed_here(sealed)
         if by_upstream and is_native(upstreams, "responses"):
             return None
+        self.meter.unreadable.inc()
         raise Refused(unreadable_compaction())
 
     def seal(self, tenant: str, summary: str) -> str:
@@ -175,14 +185,20 @@ class Compactions:
         )
 
     async def prepare(
-        self, request: UpstreamRequest, runs: Streaming, history: History, *, wanted: CompactionRequest
+        self,
+        request: UpstreamRequest,
+        runs: Streaming,
+        history: History,
+        *,
+        wanted: CompactionRequest,
+        transport: Transport,
     ) -> tuple[UpstreamRequest, Streaming]:
         """Return a turn that may have to be compacted, and what runs it; `history` is its history as it is stored."""
         settings = msgspec.structs.replace(request.settings, extra=without_entries(request.settings.extra))
         request = msgspec.structs.replace(request, settings=settings)
         size = _size_of(request.history)
         if wanted.only or await _beside_the_loop(lambda: self._is_due(wanted, request), size):
-            return request, CompactingTurn(self, runs, history=history, wanted=wanted)
+            return request, CompactingTurn(self, runs, history=history, wanted=wanted, transport=transport)
         return request, truncating(runs, request)
 
     def _is_due(self, wanted: CompactionRequest, request: UpstreamRequest) -> bool:
@@ -237,26 +253,30 @@ class CompactingTurn:
         *,
         history: History,
         wanted: CompactionRequest,
+        transport: Transport,
     ) -> None:
         self._compactions = compactions
         self._runs = runs
         self._history = history
         self._wanted = wanted
+        self._transport = transport
         self._reader = _SummaryReader()
 
     async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Run the turn."""
         writer = CompactionWriter(request.response_id)
+        outcome: CompactionOutcome = "cancelled"
         try:
-            async with aclosing(self._runs.stream(self._question(request))) as batches:
+            async with aclosing(self._summarise(request, writer)) as batches:
                 async for batch in batches:
-                    grown = self._reader.feed(batch)
-                    yield writer.progress() if grown and self._wanted.only else ()
-        except Refused as refused:
-            if self._wanted.only:
-                raise
-            self._reader.fail(refused.problem.told_code, refused.problem.message)
-        failure = self._reader.failure or (_UNENDED if self._reader.ended is None else None)
+                    yield batch
+            failure = self._reader.failure or (_UNENDED if self._reader.ended is None else None)
+            outcome = "completed" if failure is None else "failed"
+        except Refused:
+            outcome = "failed"
+            raise
+        finally:
+            await self._count(request, outcome)
         item = [] if failure is not None else writer.finish(self._seal(request.tenant))
         if self._wanted.only:
             yield (*item, self._end_alone(failure))
@@ -267,6 +287,28 @@ class CompactingTurn:
         async with aclosing(self._answer(asked)) as batches:
             async for batch in batches:
                 yield self._behind(batch, failure)
+
+    async def _summarise(self, request: UpstreamRequest, writer: CompactionWriter) -> AsyncGenerator[Batch, None]:
+        """Let the model write the summary. If an answer is wanted too, a refusal of it ends nothing."""
+        try:
+            async with aclosing(self._runs.stream(self._question(request))) as batches:
+                async for batch in batches:
+                    grown = self._reader.feed(batch)
+                    yield writer.progress() if grown and self._wanted.only else ()
+        except Refused as refused:
+            if self._wanted.only:
+                raise
+            self._reader.fail(refused.problem.told_code, refused.problem.message)
+
+    async def _count(self, request: UpstreamRequest, outcome: CompactionOutcome) -> None:
+        """Count the compaction, with what it has left out of the history."""
+        wanted, saved = self._wanted, 0
+        if outcome == "completed":
+            items = tuple(request.history.items())
+            saved = await _beside_the_loop(lambda: estimate_saving(items), sum(map(len, items)))
+            saved = max(0, saved - estimate_tokens([self._reader.summary.encode()]))
+        kind: CompactionKind = "endpoint" if wanted.window else "trigger" if wanted.only else "threshold"
+        self._compactions.meter.count(self._transport, kind, outcome, saved)
 
     async def _answer(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
         """Run the answer. If it comes to nothing, the turn ends all the same once a summary has cost something."""

@@ -26,13 +26,15 @@ from segue.gateway.turns.conversations import ConversationClaim, Conversations
 from segue.gateway.turns.parents import Parents
 from segue.gateway.turns.reference_resolver import ReferenceResolver
 from segue.gateway.turns.truncation import truncating
-from segue.gateway.turns.turn_ends import end_of, erased, not_stored
+from segue.gateway.turns.turn_ends import end_of, erased, is_filtered, not_stored
 from segue.gateway.turns.turn_log import TurnEnd, TurnLog, TurnTimes, turn_line
 from segue.gateway.turns.upstream_use import UpstreamUse
+from segue.gateway.turns.warm_up import warm_up
 from segue.history.cache import TurnCache
 from segue.history.chains import History, Turn
 from segue.history.records import Record, encode_head, flatten
 from segue.history.repeated_items import leave_out_repeats
+from segue.protocol.compaction_object import with_retained
 from segue.protocol.configuration_items import follow_updates
 from segue.protocol.events import Ended, Event
 from segue.protocol.ids import (
@@ -54,13 +56,12 @@ from segue.protocol.problems import (
     tool_call_not_found,
 )
 from segue.protocol.requests import Create, Settings
-from segue.protocol.responses import encode_echo, usage
+from segue.protocol.responses import encode_echo
 from segue.protocol.turns import Finished, TurnStream
 from segue.stores.interface import ParentGone, Store, StoreError
 from segue.upstreams.interface import (
     Batch,
     Counting,
-    Prefilling,
     Streaming,
     Upstream,
     UpstreamNotes,
@@ -346,7 +347,7 @@ class TurnRun:
         try:
             request, runs = await self._prepare()
             self.response_id = request.response_id
-            echo = encode_echo(create.settings, store=create.store, background=create.background, thread=create.thread)
+            echo = await self._echo()
             sources = MessageFold() if create.thread is not None and create.native is not None else None
             parent_id, shown = _id_of(self.history.parent), create.shows_encrypted
             stream = self._stream = TurnStream(
@@ -359,7 +360,7 @@ class TurnRun:
                 conversation=create.conversation,
             )
             waiting = stream.open()
-            batches = runs.stream(request) if create.generate else _warm_up(runs, request)
+            batches = runs.stream(request) if create.generate else warm_up(runs, request)
             begun = create.background  # no client waits for a status: a turn that is refused from here on has failed
             while stream.ended is None:
                 if begun and waiting:
@@ -378,7 +379,7 @@ class TurnRun:
                     self._first_output_s = executor.monotonic() - self._begun_at
                 waiting += events
             finished = stream.close(stream.ended, executor.clock())
-            if finished.status != "failed" and not (create.thread is not None and _is_refusal(finished)):
+            if finished.status != "failed" and not (create.thread is not None and is_filtered(finished)):
                 turn = await self._turn_of(request, finished, sources)
                 if create.store:
                     if waiting:
@@ -423,8 +424,21 @@ class TurnRun:
             notes=self._notes,
         )
         if create.compaction is not None and create.generate and not compacts_itself(resolved.found.upstreams):
-            return await executor.compactions.prepare(request, runs, self.history, wanted=create.compaction)
+            prepare, transport = executor.compactions.prepare, caller.meter.transport
+            return await prepare(request, runs, self.history, wanted=create.compaction, transport=transport)
         return request, truncating(runs, request) if create.generate else runs
+
+    async def _echo(self) -> bytes:
+        """Return the echo of the request's settings, as all events of the turn have it."""
+        create = self._create
+        echo = encode_echo(create.settings, store=create.store, background=create.background, thread=create.thread)
+        if not self._makes_window:
+            return echo
+        return with_retained(echo, await self._executor.compactions.retained(self.history))
+
+    @property
+    def _makes_window(self) -> bool:
+        return self._create.compaction is not None and self._create.compaction.window
 
     async def _settle(self, batches: AsyncGenerator[Batch, None] | None, outcome: Outcome) -> None:
         """Stop what still runs, and count the turn."""
@@ -437,10 +451,8 @@ class TurnRun:
             except Exception as error:  # noqa: BLE001 - the seam to foreign code: too late to matter to the turn
                 _log.warning("action=stop error=%s", redacted_traceback(error))
         executor.upstream_use.end(self._upstreams)
-        used, time_s = (
-            None if self.finished is None else self.finished.head.usage,
-            executor.monotonic() - self._begun_at,
-        )
+        used = None if self.finished is None else self.finished.head.usage
+        time_s = executor.monotonic() - self._begun_at
         model = self._create.settings.model if self._upstreams else None
         executor.quotas.end(self._scopes, used, executor.clock(), model=model)
         self._caller.meter.turn(outcome, self._first_output_s, time_s)
@@ -517,7 +529,7 @@ class TurnRun:
 
     def _remember(self, turn: Turn, finished: Finished) -> None:
         """Make the turn a parent, unless it could not be stored: in its lane's slot, and for all if it is stored."""
-        if finished.status == "failed" or self._is_erased():
+        if finished.status == "failed" or self._makes_window or self._is_erased():
             return
         caller, cache = self._caller, self._executor.cache
         if caller.slot is not None:
@@ -533,7 +545,7 @@ class TurnRun:
     @property
     def _continuable(self) -> bool:
         """Whether the response can be continued by its id if the turn ends well."""
-        return self._create.store or self._caller.slot is not None
+        return not self._makes_window and (self._create.store or self._caller.slot is not None)
 
     def _announce_if_lost(self) -> None:
         """Tell the upstreams if the turn became no parent although its upstream, which came to its end, expects it."""
@@ -581,18 +593,6 @@ class _ConversationTurnRun(TurnRun):
         executor = self._executor
         await executor.store.append_to_conversation(self._conversation, record)
         executor.conversations.note_response(record.tenant, self._conversation)
-
-
-async def _warm_up(runs: Streaming, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
-    """Stand in for an upstream's stream where nothing is to be generated; an upstream that can prefill does so."""
-    counted = await runs.prefill(request) if isinstance(runs, Prefilling) else usage(0, 0)
-    yield (Ended("completed", counted),)
-
-
-def _is_refusal(finished: Finished) -> bool:
-    """Tell whether a provider's filter cut the answer: its client drops such a turn of a thread, and begins anew."""
-    details = finished.head.incomplete_details
-    return details is not None and details.reason == "content_filter"
 
 
 def _id_of(turn: Turn | None) -> ResponseId | None:

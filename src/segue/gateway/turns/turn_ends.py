@@ -12,6 +12,7 @@ from segue.gateway.redacted_traceback import redacted_traceback
 from segue.protocol.events import Ended
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Failure, Usage
+from segue.protocol.turns import Finished
 from segue.upstreams.interface import UpstreamRequest
 
 _log = logging.getLogger("segue.gateway")
@@ -53,6 +54,12 @@ def end_of(error: BaseException, request: UpstreamRequest, *, begun: bool) -> En
         return _BROKEN
     message = "The upstream failed unexpectedly; the gateway's log has more. Try again."
     raise Refused(Problem("server_error", message)) from error
+
+
+def is_filtered(finished: Finished) -> bool:
+    """Tell whether a provider's filter cut the answer: its client drops such a turn of a thread, and begins anew."""
+    details = finished.head.incomplete_details
+    return details is not None and details.reason == "content_filter"
 
 
 def _is_cancelled() -> bool:
