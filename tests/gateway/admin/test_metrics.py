@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from segue.dialects.messages.request import MessagesDialect
 from segue.dialects.messages.thread_request import ThreadedDialect
@@ -10,7 +14,7 @@ from segue.dialects.render_cache import RenderCache
 from segue.engine import LocalUpstream, ModelFile
 from segue.gateway.admin.metrics import Metrics
 from segue.history.cache import TurnCache
-from segue.protocol.problems import Problem
+from segue.protocol.problems import Problem, Refused
 from segue.testing.responses_rules import OPENAI
 from segue.testing.responses_server import responding
 from segue.upstreams.group import GroupState
@@ -18,7 +22,8 @@ from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
 from segue.upstreams.message_threads import MessageThreads
 from segue.upstreams.retries import FailedAttempt
 from segue.upstreams.router import ModelRule, Router, Sharing
-from segue.upstreams.scripted import ScriptedUpstream
+from segue.upstreams.scripted import Fail, Refuse, ScriptedTurn, ScriptedUpstream, say
+from tests.gateway.parts import caller, create, metric, parts, respond
 from tests.upstreams.plain_dialect import PlainDialect
 from tests.upstreams.socket_turns import Conversation, connected
 
@@ -137,3 +142,36 @@ def test_a_counter_of_the_cache_is_counted_once() -> None:
     for evictions in (2, 2, 5):
         cache.evictions = evictions
         assert f"segue_cache_evictions_total {float(evictions)}\n" in metrics.render(cache).decode()
+
+
+async def test_compactions_are_counted() -> None:
+    """By what asked for them, and by how they ended; with what they have saved."""
+    refused = ScriptedTurn((Refuse(Problem("rate_limit_exceeded", "not now")),))
+    turns = [say("sum"), say("on"), ScriptedTurn((Fail(),)), say("on"), say("sum"), refused]
+    async with parts(ScriptedUpstream([*turns, say("half", "half")])) as services:
+
+        def counted(kind: str, outcome: str) -> float:
+            return metric(services, "segue_compactions_total", transport="websocket", kind=kind, outcome=outcome)
+
+        asked = {"role": "user", "content": "x"}
+        long = "word " * 1200  # about 1,500 tokens
+        managed: dict[str, Any] = {"context_management": [{"type": "compaction", "compact_threshold": 1000}]}
+        history = [asked, {"type": "message", "role": "assistant", "content": long}, asked]
+        triggered = [*history, {"type": "compaction_trigger"}]
+        await respond(services, create(input=history, **managed))
+        assert counted("threshold", "completed") == 1
+        saved = metric(services, "segue_compaction_saved_tokens_total", transport="websocket", kind="threshold")
+        assert abs(saved - len(long) // 4) < 50
+        await respond(services, create(input=history, **managed))
+        assert counted("threshold", "failed") == 1
+        await respond(services, create(input=triggered))
+        assert counted("trigger", "completed") == 1
+        with pytest.raises(Refused):
+            await respond(services, create(input=triggered))
+        assert counted("trigger", "failed") == 1
+        async with aclosing(services.executor.run(create(input=triggered), caller(services)).events()) as batches:
+            await anext(batches)
+        assert counted("trigger", "cancelled") == 1
+        with pytest.raises(Refused):
+            await respond(services, create(input=[{"type": "compaction", "encrypted_content": "?"}, asked]))
+        assert metric(services, "segue_compaction_items_refused_total") == 1

@@ -10,14 +10,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from prometheus_client import CollectorRegistry
 
-from segue.gateway.admin.metrics import CompactionMeter
 from segue.gateway.services import Services
 from segue.gateway.turns import compaction
-from segue.gateway.turns.compaction import Compactions, CompactionSettings, without_entries
+from segue.gateway.turns.compaction import without_entries
 from segue.history.chains import History, Turn
-from segue.history.sealed_summaries import MAX_SUMMARY_BYTES, SummarySealer
+from segue.history.sealed_summaries import MAX_SUMMARY_BYTES
 from segue.protocol.conversations import NewConversation
 from segue.protocol.items import Input, Item, parse_input
 from segue.protocol.problems import Problem, Refused, unreadable_compaction
@@ -37,7 +35,7 @@ from segue.upstreams.scripted import (
     say,
 )
 from tests.faults.doubles import Model
-from tests.gateway.parts import caller, collect, create, ident, metric, parts, respond, response
+from tests.gateway.parts import caller, collect, create, ident, parts, respond, response
 
 Json = dict[str, Any]
 
@@ -586,12 +584,10 @@ def test_what_the_gateway_does_itself_is_not_passed_on(entries: list[Json], left
     assert without_entries({}) == {}
 
 
-def test_an_item_that_cannot_be_read_stays_where_it_is() -> None:
+async def test_an_item_that_cannot_be_read_stays_where_it_is() -> None:
     """In a stored turn: whoever runs a turn that continues it refuses it then."""
-    settings = CompactionSettings(prompt="p", lead="l", threshold_tokens=1, summary_tokens=1, retained_bytes=1)
-    compactions = Compactions(
-        SummarySealer([b"s" * 32]), settings, entropy=bytes, meter=CompactionMeter(CollectorRegistry())
-    )
+    async with parts() as services:
+        compactions = services.executor.compactions
     sealed = compactions.seal("alice", "x")
     item: Item = b'{"type":"compaction","encrypted_content":"%s"}' % sealed.encode()
     turn = Turn(id=_IDENT, parent=None, input=(item,), output=(), calls=frozenset(), stored=True)
@@ -602,33 +598,3 @@ def test_an_item_that_cannot_be_read_stays_where_it_is() -> None:
 
 
 _IDENT = ident({"id": f"resp_{'0' * 40}"})
-
-
-async def test_compactions_are_counted() -> None:
-    """By what asked for them, and by how they ended; with what they have saved."""
-    refused = ScriptedTurn((Refuse(Problem("rate_limit_exceeded", "not now")),))
-    turns = [say("sum"), say("on"), ScriptedTurn((Fail(),)), say("on"), say("sum"), refused]
-    async with parts(ScriptedUpstream([*turns, say("half", "half")])) as services:
-
-        def counted(kind: str, outcome: str) -> float:
-            return metric(services, "segue_compactions_total", transport="websocket", kind=kind, outcome=outcome)
-
-        history = [user("x"), {"type": "message", "role": "assistant", "content": LONG}, user("y")]
-        triggered = [*history, TRIGGER]
-        await respond(services, create(input=history, **MANAGED))
-        assert counted("threshold", "completed") == 1
-        saved = metric(services, "segue_compaction_saved_tokens_total", transport="websocket", kind="threshold")
-        assert abs(saved - len(LONG) // 4) < 50
-        await respond(services, create(input=history, **MANAGED))
-        assert counted("threshold", "failed") == 1
-        await respond(services, create(input=triggered))
-        assert counted("trigger", "completed") == 1
-        with pytest.raises(Refused):
-            await respond(services, create(input=triggered))
-        assert counted("trigger", "failed") == 1
-        async with aclosing(services.executor.run(create(input=triggered), caller(services)).events()) as batches:
-            await anext(batches)
-        assert counted("trigger", "cancelled") == 1
-        with pytest.raises(Refused):
-            await respond(services, create(input=[{"type": "compaction", "encrypted_content": "?"}, user("y")]))
-        assert metric(services, "segue_compaction_items_refused_total") == 1
