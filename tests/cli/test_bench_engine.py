@@ -9,15 +9,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from segue.bench import engine
+from segue.bench import engine, engine_comparison
 from segue.bench.engine import ARMS, CONTINUED, LENGTHS, QUICK_LENGTHS, TINY
-from segue.bench.reports.report import BenchReport, TurnFigures, arm, make_report
+from segue.bench.engine_comparison import FULL_PLAN, OURS, QUICK_PLAN, THEIRS, ComparisonPlan
+from segue.bench.reports.report import BenchReport, TurnFigures, arm, figure, make_report
 from segue.cli import bench_engine
 from segue.engine import MODEL_NAME
 from segue.testing.tiny_model import TinyModelShape
 from tests.cli.conftest import Command
 
 BOX = Path("/models/box.gguf")
+ENDS = (OURS, THEIRS, "times as fast")
 
 
 @pytest.mark.local_engine
@@ -81,3 +83,42 @@ def test_the_model_is_the_one_named_else_the_one_in_the_box_else_the_tiny_one(
     status, printed, told = command("bench", "engine", *arguments)
     assert (status, told, asked) == (0, "", [measured])
     assert "m: ms to the first token" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file", "plan"),
+    [((), BOX, FULL_PLAN), (("--quick",), BOX, QUICK_PLAN), (("--model", "my.gguf"), Path("my.gguf"), FULL_PLAN)],
+)
+def test_it_is_compared_with_llama_cpps_own_server(
+    arguments: tuple[str, ...], file: Path, plan: ComparisonPlan, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path, ComparisonPlan, int]] = []
+
+    async def measure(model: Path, chosen: ComparisonPlan, *, threads: int, console: Console) -> BenchReport:
+        asked.append((model, chosen, threads))
+        return make_report(
+            [], {"model": "m", "threads": threads}, [figure(f"work, {name}", [2.0], "s") for name in ENDS]
+        )
+
+    monkeypatch.setattr(bench_engine, "find_model", lambda _: BOX)
+    monkeypatch.setattr(bench_engine, "why_no_engine", lambda: None)
+    monkeypatch.setattr(bench_engine, "why_no_llama_server", lambda: None)
+    monkeypatch.setattr(bench_engine, "why_unavailable", lambda _: None)
+    monkeypatch.setattr(engine_comparison, "measure", measure)
+    status, printed, told = command("bench", "engine", "--against", "llama-server", "--threads", "3", *arguments)
+    assert (status, told, asked) == (0, "", [(file, plan, 3)])
+    assert "work" in printed
+
+
+def test_without_llama_cpps_own_server_that_is_skipped(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_engine, "why_no_engine", lambda: None)
+    monkeypatch.setattr(bench_engine, "why_no_llama_server", lambda: "it is not here")
+    assert command("bench", "engine", "--against", "llama-server") == (0, "", "segue: skipped: it is not here\n")
+
+
+@pytest.mark.local_engine
+def test_a_model_that_cannot_run_is_not_compared(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_engine, "why_no_llama_server", lambda: None)
+    status, _, told = command("bench", "engine", "--against", "llama-server", "--model", "no.gguf")
+    assert status == 2
+    assert "cannot be read" in told

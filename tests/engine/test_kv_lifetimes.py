@@ -49,7 +49,9 @@ async def timed(clock: Clock, **options: Any) -> AsyncIterator[LocalUpstream]:  
     with TemporaryDirectory() as folder:
         file = Path(folder) / "tiny.gguf"
         write_tiny_model(file)
-        upstream = LocalUpstream(ModelFile(file, "tiny", 1024, 1, kv_bytes=4096 * cell_bytes(), **options), clock)
+        upstream = LocalUpstream(
+            ModelFile(file, "tiny", 1024, 1, kv_bytes=4096 * cell_bytes(), **options, batch_invariant=True), clock
+        )
         await upstream.start()
         try:
             yield upstream

@@ -30,7 +30,9 @@ TOKENS = [20 + number % 200 for number in range(100)]
 def loaded(folder: Path, shape: TinyModelShape | None = None, **options: Any) -> Iterator[LoadedModel]:  # noqa: ANN401 - fields of ModelFile
     file = folder / "tiny.gguf"
     write_tiny_model(file, shape)
-    model = LoadedModel(ModelFile(file, context=512, threads=1, kv_bytes=1, slots=8, **options))
+    model = LoadedModel(
+        ModelFile(file, context=512, threads=1, kv_bytes=1, slots=8, **{"batch_invariant": True, **options})
+    )
     try:
         yield model
     finally:

@@ -83,7 +83,15 @@ def options() -> dict[str, Any]:
 def made(tmp_path: Path, options: dict[str, Any]) -> Iterator[Pool]:
     path = tmp_path / "tiny.gguf"
     write_tiny_model(path)
-    given = {"context": 128, "threads": 1, "kv_bytes": 1, "slots": 6, "idle_s": 60.0, **options}
+    given = {
+        "context": 128,
+        "threads": 1,
+        "kv_bytes": 1,
+        "slots": 6,
+        "idle_s": 60.0,
+        "batch_invariant": True,
+        **options,
+    }
     if "disk_bytes" in given:
         given["spill_directory"] = tmp_path / "spill"
     made = Pool(ModelFile(path, "tiny", **given))

@@ -63,7 +63,7 @@ async def refusal(upstream: LocalUpstream, asked: UpstreamRequest) -> Problem:
 def model_file(waiting: int = 64, parallel: int = 4) -> ModelFile:
     path = find_model()
     assert path is not None
-    return ModelFile(path, context=CONTEXT, waiting=waiting, parallel=parallel)
+    return ModelFile(path, context=CONTEXT, waiting=waiting, parallel=parallel, batch_invariant=True)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -86,7 +86,13 @@ def working(tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyP
     path = tmp_path / "tiny.gguf"
     write_tiny_model(path)
     monkeypatch.setattr(LoadedModel, "is_end_of_answer", lambda model, token: False)
-    working = Working(ModelFile(path, "tiny", **{"context": 256, "threads": 1, "kv_bytes": 1, "chunk": 8, **options}))
+    working = Working(
+        ModelFile(
+            path,
+            "tiny",
+            **{"context": 256, "threads": 1, "kv_bytes": 1, "chunk": 8, "batch_invariant": True, **options},
+        )
+    )
     yield working
     working.worker.stop(STOPPED)
     working.model.close()

@@ -146,11 +146,11 @@ async def loaded(file: ModelFile) -> AsyncIterator[LocalUpstream]:
 
 @asynccontextmanager
 async def tiny(shape: TinyModelShape | None = None, **options: Any) -> AsyncIterator[LocalUpstream]:  # noqa: ANN401 - fields of ModelFile
-    """The tiny model around a block, by default with a small context and one thread."""
+    """The tiny model around a block, by default with a small context, one thread, and answers that can be compared."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "tiny.gguf"
         write_tiny_model(file, shape)
-        given = {"context": 1024, "threads": 1, "kv_bytes": 1, **options}
+        given = {"context": 1024, "threads": 1, "kv_bytes": 1, "batch_invariant": True, **options}
         async with loaded(ModelFile(file, "tiny", **given)) as upstream:
             yield upstream
 

@@ -1,11 +1,15 @@
-"""`segue bench engine`: measures what a turn costs the local engine, by the length of its context."""
+"""`segue bench engine`: measures what a turn costs the local engine, by its context, or beside another engine."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from segue.bench import engine_comparison
+from segue.bench.arms.engine_servers import why_no_llama_server
 from segue.bench.engine import LENGTHS, QUICK_LENGTHS, TINY, measure, render
+from segue.bench.engine_comparison import FULL_PLAN, QUICK_PLAN, ComparisonPlan
 from segue.bench.reports.chart_selection import charts_of
 from segue.bench.reports.svg import stand_alone
 from segue.cli.bench_output import progress_console, show, told
@@ -13,8 +17,10 @@ from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles, writing
 from segue.config import has_openmp_policy, models_directory
 from segue.engine import MODEL_NAME, find_model, why_no_engine, why_unavailable
+from segue.engine.model import usable_processors
 from segue.engine.openmp import shorten_spinning
 from segue.terminal import terminal
+from segue.testing.tiny_model import BENCH_SHAPE, write_tiny_model
 
 
 def run_bench_engine(
@@ -43,4 +49,30 @@ def run_bench_engine(
         with writing(plot):
             plot.write_text(stand_alone(charts_of(report)[0]), encoding="utf-8")
         told(plot, console)
+    return 0
+
+
+def run_bench_engine_against(
+    model: str | None, *, threads: int | None, quick: bool, files: ReportFiles, plan: ComparisonPlan | None = None
+) -> int:
+    """Compare the named model, or the one in the box, with llama.cpp's own server; without that, say so and pass."""
+    missing = why_no_engine() or why_no_llama_server()
+    if missing is not None:
+        print(f"segue: skipped: {missing}", file=sys.stderr)
+        return 0
+    named = model or (MODEL_NAME if find_model(models_directory()) is not None else TINY)
+    with TemporaryDirectory() as folder:
+        file = find_model(models_directory()) if named == MODEL_NAME else Path(named)
+        if named == TINY:
+            file = Path(folder) / f"{TINY}.gguf"
+            write_tiny_model(file, BENCH_SHAPE)
+        reason = why_unavailable(file)
+        if reason is not None or file is None:
+            print(f"segue: {reason}", file=sys.stderr)
+            return 2
+        chosen = plan or (QUICK_PLAN if quick else FULL_PLAN)
+        report = run(
+            engine_comparison.measure(file, chosen, threads=threads or usable_processors(), console=progress_console())
+        )
+    show(report, engine_comparison.render, terminal(), files=files)
     return 0

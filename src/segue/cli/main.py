@@ -340,7 +340,16 @@ def engine(
         str | None, Parameter(help="smollm2, tiny (made on the spot), or a GGUF file [default: smollm2].")
     ] = None,
     threads: Annotated[int | None, Parameter(help="Threads to compute with [default: one per core].")] = None,
-    quick: Annotated[bool, Parameter(help="The tiny model, shorter contexts; under a minute.", negative="")] = False,
+    against: Annotated[
+        Literal["llama-server"] | None,
+        Parameter(help="Compare speed and memory with llama.cpp's own server (package xllamacpp), by turns."),
+    ] = None,
+    quick: Annotated[
+        bool,
+        Parameter(
+            help="The tiny model, shorter contexts; under a minute. With --against: the model in the box.", negative=""
+        ),
+    ] = False,
     files: ReportFileOptions = NO_FILES,
     plot: PlotFile = None,
 ) -> int:
@@ -348,8 +357,10 @@ def engine(
 
     With the model in the box this takes minutes, nearly all of them for the full prefill of long prompts.
     """
-    from segue.cli.bench_engine import run_bench_engine
+    from segue.cli.bench_engine import run_bench_engine, run_bench_engine_against
 
+    if against is not None:
+        return run_bench_engine_against(model, threads=threads, quick=quick, files=files)
     return run_bench_engine(model, threads=threads, quick=quick, files=files, plot=plot)
 
 

@@ -202,10 +202,8 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parallel: Annotated[int, Meta(ge=1, le=32, description="local: turns computed at once.")] = 4
     batch_invariant: Annotated[
         bool,
-        Meta(
-            description="local: turns computed together do not change each other's answers; long prompts take longer."
-        ),
-    ] = True
+        Meta(description="local: turns computed together do not change a bit of each other's answers; slower."),
+    ] = False
     kv_bytes: Annotated[
         Bytes, Meta(description="local: KV cache of all conversations in the context, at least one; allocated at once.")
     ] = 256 * MIB

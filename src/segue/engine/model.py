@@ -9,6 +9,7 @@ Not here: which sequence lies where (`kv.cache`), and what is computed when (`wo
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib import import_module
@@ -28,6 +29,7 @@ from segue.engine.output.detokenizer import PieceBytes
 from segue.engine.output.logprobs import Score, TopLogprob, log_probabilities
 from segue.engine.prompt.chat_template import ChatTemplate, TemplateError
 from segue.engine.prompt.messages import PromptMessage
+from segue.engine.thread_count import ThreadCount
 from segue.protocol.requests import Settings
 
 _MIB = 1024 * 1024
@@ -54,11 +56,11 @@ class ModelFile(msgspec.Struct, frozen=True):
       `spill_directory` (`disk_bytes`), if all of its turns are stored.
     - `idle_s`: how long to keep state that only a client which sends its whole history again could use.
     - `parallel`: turns that run at once; `slots`: conversations in the context; `waiting`: turns that may wait.
-    - `threads`: threads that prefill, None for one per usable processor; one fewer computes an answer alone.
+    - `threads`: threads that compute, None for one per usable processor.
     - `batch`: the most tokens of a step; `chunk`: the most prompt tokens of a step while an answer is written.
     - `batch_invariant`: what else is computed in a step, and where state lies, changes no bit of a result. So an answer
-      at temperature 0 is the same however it came about. Without this, prefill of long prompts is faster, and rounding
-      may decide between two tokens that are equally likely.
+      at temperature 0 is the same however it came about. Without this, a turn computes the same tokens, but rounding
+      may decide between two tokens that are almost equally likely; prefill of long prompts is faster.
     """
 
     path: Path
@@ -73,9 +75,9 @@ class ModelFile(msgspec.Struct, frozen=True):
     parallel: int = 4
     slots: int = 64
     waiting: int = 64
-    batch: int = 256
+    batch: int = 512
     chunk: int = 64
-    batch_invariant: bool = True
+    batch_invariant: bool = False
     template: Path | None = None
 
 
@@ -125,7 +127,8 @@ class LoadedModel:
         self._saved_piece_tokens = max(1, _SAVED_PIECE_BYTES // self.cell_bytes)
         #: The most tokens of a step.
         self.batch = min(file.batch, _INVARIANT_STEP) if self._invariant else file.batch
-        self._threads = file.threads or usable_processors()
+        threads = file.threads or usable_processors()
+        self._thread_count = ThreadCount(threads)
         #: How many tokens the context holds, all sequences together.
         self.cells = max(self.context, file.kv_bytes // self.cell_bytes)
         self._context: Any = self._llama.LlamaContext(self._model, self._context_params(file), verbose=False)
@@ -133,7 +136,8 @@ class LoadedModel:
         self._taken = 0
         self._batch: Any = self._llama.LlamaBatch(n_tokens=self.batch + _PADDING, embd=0, n_seq_max=1)
         self._pads_single_tokens = False
-        self._pads_single_tokens = self._invariant and self._is_padding_needed()
+        # several threads may divide the cells that a single token attends to, and add up what each has found
+        self._pads_single_tokens = self._invariant and (threads > 1 or self._is_padding_needed())
         self._piece_bytes = PieceBytes()
         self._call_tokens = self._find_call_tokens()
         self._vocabulary = self._token_vocabulary()
@@ -237,17 +241,25 @@ class LoadedModel:
                 self._batch.add(token, entry.position + index, [entry.slot], entry.sampled and index == last)
             ends.append(self._batch.n_tokens - 1)
         tokens = self._batch.n_tokens
-        self._set_threads(tokens)
         self._taken += tokens
         if not self._pads_single_tokens or (tokens > 1 and sum(entry.sampled for entry in entries) != 1):
-            self._context.decode(self._batch)
+            self._decode(tokens)
             return ends
         self._batch.add(0, 0, [self._scratch], True)  # noqa: FBT003 - positional in the binding
         try:
-            self._context.decode(self._batch)
+            self._decode(tokens)
         finally:
             self._context.memory_seq_rm(self._scratch, -1, -1)  # it was last, so its cell is the next one taken
         return ends
+
+    def _decode(self, tokens: int) -> None:
+        threads = self._thread_count.of_step(tokens)
+        self._context.set_n_threads(threads, threads)
+        wall_at, processor_at = time.perf_counter(), time.thread_time()
+        self._context.decode(self._batch)
+        self._thread_count.computed(
+            tokens, wall_s=time.perf_counter() - wall_at, processor_s=time.thread_time() - processor_at
+        )
 
     def _is_padding_needed(self) -> bool:
         """Try out if a token that is alone in its step, or alone in the last layer, is rounded differently.
@@ -262,14 +274,6 @@ class LoadedModel:
         alone = self._context.get_logits_ith(0)
         self.clear_all()
         return bool(together != alone)
-
-    def _set_threads(self, tokens: int) -> None:
-        # A token of an answer takes over a thousand small operations, and all threads wait for each other after each.
-        # When another process wants a processor, that is many times slower than one thread alone. Measured on two
-        # processors, one thread against two, ms a token: idle, 512 tokens of context: 20 against 13; load 7, 256
-        # tokens of context: 32 to 57 against 205 to 698.
-        threads = max(1, self._threads - 1) if tokens == 1 else self._threads
-        self._context.set_n_threads(threads, threads)
 
     def sampler(
         self, settings: Settings, seed: int, grammar: TokenMatcher | None = None, sampled: Sequence[int] = ()

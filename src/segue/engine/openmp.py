@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 #: Turns of the spin loop before a thread that waits goes to sleep.
-_SPIN_COUNT = 200
+_SPIN_COUNT = 1000
 
 
 def shorten_spinning() -> None:

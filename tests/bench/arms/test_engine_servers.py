@@ -1,0 +1,91 @@
+"""The two servers of a model file: the gateway's, and llama.cpp's own with the settings that it is given."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import aiohttp
+import msgspec
+import pytest
+
+from segue.bench.arms import engine_servers
+from segue.bench.arms.child import launched
+from segue.bench.arms.engine_servers import (
+    MODEL,
+    EngineServerSpec,
+    LlamaServerSpec,
+    serve_llama,
+    serve_model,
+    why_no_llama_server,
+)
+from segue.bench.arms.server import Ready
+from segue.bench.meters.chat_stream import ask
+from segue.testing.tiny_model import write_tiny_model
+from tests.bench.arms.processes import with_stdin
+
+LLAMA = LlamaServerSpec(file="tiny.gguf", cells=1024, parallel=2, threads=1)
+
+
+def tiny(folder: Path) -> str:
+    write_tiny_model(folder / "tiny.gguf")
+    return str(folder / "tiny.gguf")
+
+
+@pytest.mark.local_engine
+async def test_the_gateway_answers_with_the_local_model(tmp_path: Path) -> None:
+    spec = EngineServerSpec(file=tiny(tmp_path), context=512, parallel=2, threads=1)
+    async with serve_model(spec) as (host, port), aiohttp.ClientSession() as session:
+        answer = await ask(session, f"http://{host}:{port}", [{"role": "user", "content": "a"}], model=MODEL, tokens=4)
+    assert answer.output_tokens <= 4
+
+
+@pytest.mark.deep
+@pytest.mark.skipif(why_no_llama_server() is not None, reason="llama.cpp's own server is not installed")
+async def test_llama_cpps_own_server_answers_the_same_way(tmp_path: Path) -> None:
+    spec = msgspec.structs.replace(LLAMA, file=tiny(tmp_path))
+    async with launched(spec, "segue.bench.arms.engine_servers") as child, aiohttp.ClientSession() as session:
+        url = f"http://{child.host}:{child.port}"
+        answer = await ask(session, url, [{"role": "user", "content": "a"}], model=MODEL, tokens=4)
+    assert answer.output_tokens <= 4
+
+
+def fake_library(made: list[SimpleNamespace]) -> SimpleNamespace:
+    params = SimpleNamespace(model=SimpleNamespace(), cpuparams=SimpleNamespace(), cpuparams_batch=SimpleNamespace())
+
+    def server(given: SimpleNamespace) -> SimpleNamespace:
+        made.append(given)
+        return SimpleNamespace(listening_address="http://127.0.0.1:4321")
+
+    return SimpleNamespace(CommonParams=lambda: params, Server=server)
+
+
+async def test_llama_cpps_own_server_gets_the_same_model_threads_and_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[SimpleNamespace] = []
+    monkeypatch.setattr(engine_servers, "import_module", lambda _: fake_library(made))
+    async with serve_llama(LLAMA) as address:
+        assert address == ("127.0.0.1", 4321)
+    (params,) = made
+    assert (params.model.path, params.n_ctx, params.n_parallel) == ("tiny.gguf", 1024, 2)
+    assert params.cpuparams.n_threads == params.cpuparams_batch.n_threads == 1
+
+
+def test_the_program_leaves_the_librarys_threads_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would not let the interpreter end."""
+    monkeypatch.setattr(engine_servers, "import_module", lambda _: fake_library([]))
+    monkeypatch.setattr(sys, "argv", ["engine_servers", msgspec.json.encode(LLAMA).decode()])
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    printed = with_stdin(monkeypatch, b"")
+    engine_servers.main()
+    assert msgspec.json.decode(printed.getvalue().splitlines()[0], type=Ready).port == 4321
+    assert left == [0]
+
+
+def test_where_the_package_is_missing_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_servers, "find_spec", lambda _: None)
+    assert "xllamacpp" in (why_no_llama_server() or "")
+    monkeypatch.setattr(engine_servers, "find_spec", lambda _: object())
+    assert why_no_llama_server() is None
