@@ -56,5 +56,5 @@ def test_less_time_and_more_tokens_are_both_faster() -> None:
         OURS: {"a": [speed("a", 1.0, "s", "less")], "b": [speed("b", 30.0, "tokens/s", "more")]},
         THEIRS: {"a": [speed("a", 2.0, "s", "less")], "b": [speed("b", 20.0, "tokens/s", "more")]},
     }
-    ratios = [one.value for one in engine_comparison._figures(found) if one.unit == "x"]  # noqa: SLF001 - pure
+    ratios = [one.value for one in engine_comparison._figures(found) if one.unit == "x"]  # noqa: SLF001 - what it computes from the speeds alone
     assert ratios == [2.0, 1.5]

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from segue.cli.output_file import NO_FILES, ReportFileOptions
+from segue.cli.output_file import NO_FILES, PlotFile, ReportFileOptions
 
 FlightEvents = Annotated[
     tuple[str, ...],
@@ -143,3 +143,33 @@ def times(  # noqa: PLR0913 - each is one dimension of what is measured
         quick=quick,
     )
     return run_bench_times(grid, resume=resume, files=files)
+
+
+def engine(
+    *,
+    model: Annotated[
+        str | None, Parameter(help="smollm2, tiny (made on the spot), or a GGUF file [default: smollm2].")
+    ] = None,
+    threads: Annotated[int | None, Parameter(help="Threads to compute with [default: one per core].")] = None,
+    against: Annotated[
+        Literal["llama-server"] | None,
+        Parameter(help="Compare speed and memory with llama.cpp's own server (package xllamacpp), by turns."),
+    ] = None,
+    quick: Annotated[
+        bool,
+        Parameter(
+            help="The tiny model, shorter contexts; under a minute. With --against: the model in the box.", negative=""
+        ),
+    ] = False,
+    files: ReportFileOptions = NO_FILES,
+    plot: PlotFile = None,
+) -> int:
+    """Time to the first token of the local model, by length of the context: full prefill, continuation, restore.
+
+    With the model in the box this takes minutes, nearly all of them for the full prefill of long prompts.
+    """
+    from segue.cli.bench_engine import run_bench_engine, run_bench_engine_against
+
+    if against is not None:
+        return run_bench_engine_against(model, threads=threads, quick=quick, files=files)
+    return run_bench_engine(model, threads=threads, quick=quick, files=files, plot=plot)

@@ -12,7 +12,7 @@ from cyclopts import App, Parameter
 import segue
 from segue.cli import agent_parameters as parameters
 from segue.cli import server_benchmarks
-from segue.cli.bench_commands import FlightEvents, airplane, spectrum, times
+from segue.cli.bench_commands import FlightEvents, airplane, engine, spectrum, times
 from segue.cli.closed_pipe import PIPE_CLOSED_STATUS, drop_output, is_pipe_closed
 from segue.cli.config_commands import config_commands
 from segue.cli.conversation_commands import export, forget, import_conversation, usage
@@ -32,7 +32,7 @@ from segue.cli.gateway_parameters import (
 )
 from segue.cli.key_commands import key_commands
 from segue.cli.model_commands import model_commands
-from segue.cli.output_file import NO_FILES, HtmlFile, JsonFile, MarkdownFile, PlotFile, ReportFileOptions, ReportFiles
+from segue.cli.output_file import NO_FILES, HtmlFile, JsonFile, MarkdownFile, ReportFileOptions, ReportFiles
 from segue.cli.parameter_defaults import PARAMETER_DEFAULTS
 
 app = App(
@@ -46,6 +46,7 @@ app = App(
 bench = App(name="bench", help="Measure, on this machine.")
 app.command(bench)
 bench.command(airplane)
+bench.command(engine)
 bench.command(spectrum)
 bench.command(times)
 app.command(config_commands)
@@ -331,37 +332,6 @@ def dialects(
     from segue.cli.bench import run_bench_dialects
 
     return run_bench_dialects(quick=quick, files=files)
-
-
-@bench.command
-def engine(
-    *,
-    model: Annotated[
-        str | None, Parameter(help="smollm2, tiny (made on the spot), or a GGUF file [default: smollm2].")
-    ] = None,
-    threads: Annotated[int | None, Parameter(help="Threads to compute with [default: one per core].")] = None,
-    against: Annotated[
-        Literal["llama-server"] | None,
-        Parameter(help="Compare speed and memory with llama.cpp's own server (package xllamacpp), by turns."),
-    ] = None,
-    quick: Annotated[
-        bool,
-        Parameter(
-            help="The tiny model, shorter contexts; under a minute. With --against: the model in the box.", negative=""
-        ),
-    ] = False,
-    files: ReportFileOptions = NO_FILES,
-    plot: PlotFile = None,
-) -> int:
-    """Time to the first token of the local model, by length of the context: full prefill, continuation, restore.
-
-    With the model in the box this takes minutes, nearly all of them for the full prefill of long prompts.
-    """
-    from segue.cli.bench_engine import run_bench_engine, run_bench_engine_against
-
-    if against is not None:
-        return run_bench_engine_against(model, threads=threads, quick=quick, files=files)
-    return run_bench_engine(model, threads=threads, quick=quick, files=files, plot=plot)
 
 
 @bench.command

@@ -79,7 +79,7 @@ async def ask(
     first_at: float | None = None
     began_at = perf_counter()
     async with session.post(f"{url}/v1/chat/completions", json=body) as reply:
-        if reply.status != 200:  # noqa: PLR2004 - OK
+        if reply.status != 200:  # noqa: PLR2004 - the status is OK
             raise ChatStreamError(f"HTTP {reply.status}: {(await reply.text())[:200]}")
         async for line in reply.content:
             data = line.removeprefix(_DATA).strip()
