@@ -25,7 +25,6 @@ DIGEST = "099295a3784e1bd368dc348843a7398c1931b6b8ec2504c73e91ed2040bdc46c"
 KEY_VARIABLES = {"SEGUE_KEY_0_NAME": "me", "SEGUE_KEY_0_TENANT": "me", "SEGUE_KEY_0_SHA256": DIGEST}
 #: What a person writes into .env.
 DOTENV = {"SEGUE_KEY_SHA256": DIGEST, "POSTGRES_PASSWORD": "secret1", "COMPACTION_SECRET": "c" * 32}
-needs_live = pytest.mark.skipif("live" not in ServerConfig.__struct_fields__, reason="gateways share nothing yet")
 
 
 def command_of(arguments: list[str]) -> str:
@@ -96,7 +95,7 @@ def test_the_image_is_built_of_what_it_needs_and_nothing_else() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", pytest.param("compose.cluster.yaml", marks=needs_live)])
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.cluster.yaml"])
 def test_gateways_of_compose_start_with_what_env_holds(name: str, tmp_path: Path) -> None:
     services = compose(name)["services"]
     gateways = [service for service in services.values() if str(service.get("image", "")).startswith("segue")]
@@ -127,7 +126,6 @@ def test_volumes_and_files_of_compose_are_there() -> None:
 # ----------------------------------------------------------------------------------------------------------- Kubernetes
 
 
-@needs_live
 def test_kubernetes_runs_a_gateway_that_starts(tmp_path: Path) -> None:
     config_map, deployment, service, budget = documents(KUBERNETES)
     (container,) = deployment["spec"]["template"]["spec"]["containers"]

@@ -91,8 +91,9 @@ def test_the_source_distribution_holds_what_is_kept_in_git_and_nothing_else(buil
         members = {member.name.partition("/")[2]: member for member in archive.getmembers()}
     assert {name.partition("/")[0] for name in members} == TOP
     assert not [name for name, member in members.items() if not member.isfile() or member.size > MOST_BYTES]
-    unwanted = ("__pycache__", ".venv", "node_modules", ".db", ".pyc", "segue.toml", ".env", ".key", ".pem", ".log")
+    unwanted = ("__pycache__", ".venv", "node_modules", ".db", ".pyc", ".env", ".key", ".pem", ".log")
     assert not [name for name in members if any(part.endswith(unwanted) for part in name.split("/"))]
+    assert "segue.toml" not in members, "somebody's own configuration"
     if is_checkout():
         assert members.keys() - {"PKG-INFO"} <= tracked() | tracked("--others", "--exclude-standard")
 
