@@ -20,6 +20,7 @@ from segue.protocol.ids import ResponseId, parse_response_id
 from segue.protocol.problems import Problem
 from segue.protocol.requests import Create, parse_create
 from segue.stores.interface import Store
+from segue.stores.live.interface import Live
 from segue.stores.memory import MemoryStore
 from segue.upstreams.interface import Upstream
 from segue.upstreams.router import ModelRule, Router
@@ -46,21 +47,25 @@ async def parts(
     models: Sequence[str] = ("*",),
     store: Store | None = None,
     clock: Clock | None = None,
+    live: Live | None = None,
     tables: Mapping[str, object] = NO_TABLES,
     **server: object,
 ) -> AsyncIterator[Services]:
     """Build services around one model that answers to these names; kept turns are stopped at the end.
 
-    `tables` are those of the configuration beside `[server]`.
+    With `live`, it is one of several gateways. `tables` are those of the configuration beside `[server]`.
     """
     router = Router([ModelRule(upstream or ScriptedUpstream(), models)])
     config = msgspec.convert({"server": server, **tables}, Config)
-    services = build_services(config, router, store or MemoryStore(), clock or Clock())
+    services = build_services(config, router, store or MemoryStore(), clock or Clock(), live)
+    await services.start_node()
     try:
         yield services
     finally:
         await services.background.aclose()
         services.grace.close()
+        if live is not None:
+            await live.aclose()
 
 
 def create(text: str = "hello", **fields: object) -> Create:

@@ -83,6 +83,7 @@ REPLIES: Mapping[Code, ProblemReply] = MappingProxyType(
         "response_cancelled": ProblemReply(400, _INVALID),
         "idempotency_key_reused": ProblemReply(422, _INVALID),
         "epoch_changed": ProblemReply(412, _INVALID),
+        "segue_outcome_unknown": ProblemReply(502, _SERVER, repeat="paid"),
         "stale_upgrade": ProblemReply(409, _INVALID),
         "server_overloaded": ProblemReply(503, _SERVER),
         "rate_limit_exceeded": ProblemReply(429, "rate_limit_error"),

@@ -26,12 +26,13 @@ from segue.gateway.sealing_secret import stored_secret
 from segue.gateway.turns.background import BackgroundResponses, BackgroundSettings
 from segue.gateway.turns.compaction import Compactions, CompactionSettings
 from segue.gateway.turns.eviction import Eviction
-from segue.gateway.turns.executor import Executor, Sources, TurnSettings
+from segue.gateway.turns.executor import Executor
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.gateway.turns.node_notices import NodeNotices
 from segue.gateway.turns.parents import Parents
 from segue.gateway.turns.threads import ThreadRules, Threads
 from segue.gateway.turns.turn_log import TurnLog
+from segue.gateway.turns.turn_settings import Sources, TurnSettings
 from segue.history.cache import TurnCache
 from segue.history.compaction import TOKEN_BYTES
 from segue.history.sealed_summaries import MIN_SECRET_BYTES, SummarySealer
@@ -127,7 +128,7 @@ def build_services(
     background = BackgroundResponses(
         executor,
         logs=event_logs,
-        claims=MemoryClaims(),
+        claims=MemoryClaims() if live is None else live.claims,
         grace=grace,
         settings=BackgroundSettings(server.resume_s, server.events_s, server.max_kept),
         memory=memory,

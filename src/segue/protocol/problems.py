@@ -51,6 +51,7 @@ Code = Literal[
     "response_cancelled",
     "idempotency_key_reused",
     "epoch_changed",
+    "segue_outcome_unknown",
     "stale_upgrade",
     "context_length_exceeded",
     "server_overloaded",
@@ -306,6 +307,22 @@ def epoch_changed() -> Problem:
         "Nothing was run. Look at GET /segue/capabilities for its epoch."
     )
     return Problem("epoch_changed", message, "segue.epoch")
+
+
+def outcome_unknown() -> Problem:
+    """The gateway that ran a turn is gone, and another one cannot tell what became of it."""
+    message = (
+        "The gateway that ran this turn is gone: the model may have run. Nothing is known of its answer, unless the "
+        "response was stored before: retrieve it. Send the turn again with another idempotency key if it may run twice."
+    )
+    return Problem("segue_outcome_unknown", message)
+
+
+def live_away() -> Problem:
+    """What several gateways share cannot be reached, and without it the request would not be safe."""
+    return Problem(
+        "store_error", "What the gateways share is away at the moment. Nothing was run or changed. Try again."
+    )
 
 
 def tool_call_not_found(call_id: str, index: int) -> Problem:

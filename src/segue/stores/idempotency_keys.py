@@ -14,10 +14,14 @@ from segue.protocol.ids import ResponseId
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """The response that a key stands for, and the digest of the request that claimed it."""
+    """The response that a key stands for, and the digest of the request that claimed it.
+
+    It is `lost` if the gateway that had it is gone after it may have run the turn.
+    """
 
     response_id: ResponseId
     digest: bytes
+    lost: bool = False
 
 
 class Claims(Protocol):
@@ -26,11 +30,14 @@ class Claims(Protocol):
     async def claim(self, tenant: str, key: str, claim: Claim, now: float) -> Claim:
         """Claim a key, or return the claim that exists. A claim holds until `expire` gives it an end."""
 
-    async def expire(self, tenant: str, key: str, expires_at: float) -> None:
-        """Set until when a claim holds (unix seconds)."""
+    async def forward(self, tenant: str, key: str, response_id: ResponseId) -> bool:
+        """Note that the turn of a claim goes to its upstream; False: the response has the claim no more."""
 
-    async def release(self, tenant: str, key: str) -> None:
-        """Drop a claim: the next create with the key makes a response of its own."""
+    async def expire(self, tenant: str, key: str, response_id: ResponseId, *, at: float, now: float) -> None:
+        """Set until when the claim of a response holds (unix seconds)."""
+
+    async def release(self, tenant: str, key: str, response_id: ResponseId) -> None:
+        """Drop the claim of a response: the next create with the key makes a response of its own."""
 
     async def drop_tenant(self, tenant: str) -> None:
         """Drop all claims of a tenant."""
@@ -49,25 +56,37 @@ class MemoryClaims:
     async def claim(self, tenant: str, key: str, claim: Claim, now: float) -> Claim:
         """Claim a key, or return the claim that exists."""
         if self._until.get((tenant, key), now + 1) <= now:
-            await self.release(tenant, key)
+            self._drop((tenant, key))
         return self._claims.setdefault((tenant, key), claim)
 
-    async def expire(self, tenant: str, key: str, expires_at: float) -> None:
-        """Set until when a claim holds."""
-        if (tenant, key) in self._claims:
-            self._until[tenant, key] = expires_at
+    async def forward(self, tenant: str, key: str, response_id: ResponseId) -> bool:
+        """Tell whether the response has the claim still."""
+        return self._has(tenant, key, response_id)
 
-    async def release(self, tenant: str, key: str) -> None:
-        """Drop a claim."""
-        self._claims.pop((tenant, key), None)
-        self._until.pop((tenant, key), None)
+    async def expire(self, tenant: str, key: str, response_id: ResponseId, *, at: float, now: float) -> None:  # noqa: ARG002 - for those with clocks of their own
+        """Set until when the claim of a response holds."""
+        if self._has(tenant, key, response_id):
+            self._until[tenant, key] = at
+
+    async def release(self, tenant: str, key: str, response_id: ResponseId) -> None:
+        """Drop the claim of a response."""
+        if self._has(tenant, key, response_id):
+            self._drop((tenant, key))
 
     async def drop_tenant(self, tenant: str) -> None:
         """Drop all claims of a tenant."""
         for name in [name for name in self._claims if name[0] == tenant]:
-            await self.release(*name)
+            self._drop(name)
 
     async def purge(self, now: float) -> None:
         """Drop the claims that have expired."""
         for name in [name for name, expires_at in self._until.items() if expires_at <= now]:
-            await self.release(*name)
+            self._drop(name)
+
+    def _has(self, tenant: str, key: str, response_id: ResponseId) -> bool:
+        claim = self._claims.get((tenant, key))
+        return claim is not None and claim.response_id == response_id
+
+    def _drop(self, name: tuple[str, str]) -> None:
+        self._claims.pop(name, None)
+        self._until.pop(name, None)

@@ -7,11 +7,14 @@ the form that has several.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
 
+from segue.protocol.ids import ResponseId
+from segue.stores.idempotency_keys import Claim, Claims
 from segue.stores.live.interface import Nodes, Notice
 
 
@@ -19,6 +22,7 @@ class LiveParts(msgspec.Struct, frozen=True, kw_only=True):
     """What a check is given. The node is not started yet."""
 
     nodes: Nodes
+    claims: Claims
 
 
 LiveCheck = Callable[[LiveParts], Awaitable[None]]
@@ -52,8 +56,76 @@ async def a_node_that_leaves_lives_until_it_is_closed(parts: LiveParts) -> None:
     assert [one.draining for one in await parts.nodes.living()] == [True]
 
 
+MINE, YOURS = Claim(ResponseId("resp_1"), b"1"), Claim(ResponseId("resp_2"), b"2\xff")
+
+
+async def _claims(parts: LiveParts) -> Claims:
+    await parts.nodes.start(_ignore)
+    return parts.claims
+
+
+async def the_first_has_a_key_until_it_gives_it_back(parts: LiveParts) -> None:
+    """Then the next one may have it."""
+    claims = await _claims(parts)
+    assert await claims.claim("a", "k", MINE, 0) == MINE
+    assert await claims.claim("a", "k", YOURS, 1e9) == MINE
+    assert await claims.claim("a", "k", MINE, 0) == MINE
+    await claims.release("a", "k", MINE.response_id)
+    assert await claims.claim("a", "k", YOURS, 0) == YOURS
+
+
+async def a_key_is_its_tenants_own(parts: LiveParts) -> None:
+    """Another tenant's key of the same name is another one."""
+    claims = await _claims(parts)
+    await claims.claim("a", "k", MINE, 0)
+    assert await claims.claim("b", "k", YOURS, 0) == YOURS
+    assert await claims.claim("a", "l", YOURS, 0) == YOURS
+
+
+async def only_who_has_a_claim_changes_it(parts: LiveParts) -> None:
+    """Who had it before, and who never had it, changes nothing."""
+    claims = await _claims(parts)
+    await claims.claim("a", "k", MINE, 0)
+    await claims.release("a", "k", YOURS.response_id)
+    await claims.expire("a", "k", YOURS.response_id, at=0.001, now=0)
+    await claims.release("a", "l", YOURS.response_id)
+    assert not await claims.forward("a", "k", YOURS.response_id)
+    assert not await claims.forward("a", "l", MINE.response_id)
+    assert await claims.claim("a", "k", YOURS, 1) == MINE
+    assert await claims.forward("a", "k", MINE.response_id)
+
+
+async def a_claim_that_has_ended_holds_as_long_as_was_said(parts: LiveParts) -> None:
+    """It is found until then, though its turn is over."""
+    claims = await _claims(parts)
+    for key in ("k", "l"):
+        await claims.claim("a", key, MINE, 0)
+        await claims.forward("a", key, MINE.response_id)
+    await claims.expire("a", "k", MINE.response_id, at=100, now=0)
+    await claims.expire("a", "l", MINE.response_id, at=0.02, now=0)
+    await asyncio.sleep(0.05)
+    await claims.purge(1)
+    assert await claims.claim("a", "k", YOURS, 1) == MINE
+    assert await claims.claim("a", "l", YOURS, 1) == YOURS
+
+
+async def the_keys_of_a_tenant_are_dropped_together(parts: LiveParts) -> None:
+    """Those of others stay."""
+    claims = await _claims(parts)
+    for tenant, key in (("a", "k"), ("a", "l"), ("b", "k")):
+        await claims.claim(tenant, key, MINE, 0)
+    await claims.drop_tenant("a")
+    held = [await claims.claim(tenant, key, YOURS, 0) for tenant, key in (("a", "k"), ("a", "l"), ("b", "k"))]
+    assert held == [YOURS, YOURS, MINE]
+
+
 LIVE_CHECKS: list[Callable[[LiveParts], Coroutine[Any, Any, None]]] = [
     a_started_node_has_a_lease,
     a_notice_of_the_only_node_is_confirmed_at_once,
     a_node_that_leaves_lives_until_it_is_closed,
+    the_first_has_a_key_until_it_gives_it_back,
+    a_key_is_its_tenants_own,
+    only_who_has_a_claim_changes_it,
+    a_claim_that_has_ended_holds_as_long_as_was_said,
+    the_keys_of_a_tenant_are_dropped_together,
 ]

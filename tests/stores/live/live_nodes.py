@@ -16,13 +16,16 @@ class TestNode:
 
     __test__ = False
 
-    def __init__(self, url: str, name: str, lease_s: float) -> None:
+    def __init__(self, url: str, name: str, lease_s: float, *, call_s: float = 2.0) -> None:
+        self.anything = Notice("deleted", "nobody")
         self.heard: list[Notice] = []
         self.lost = 0
         self.began = 0
         self.fail = False
         self._gate: asyncio.Event | None = None
-        self.live = RedisLive(parse_live_url(url), node=name, address=f"http://{name}", started_at=1.0, lease_s=lease_s)
+        self.live = RedisLive(
+            parse_live_url(url), node=name, address=f"http://{name}", started_at=1.0, lease_s=lease_s, call_s=call_s
+        )
         self.nodes = self.live.nodes
         self.nodes.watch(self._lose)
 
@@ -43,9 +46,9 @@ class TestNode:
 
 
 @asynccontextmanager
-async def live_nodes(url: str, *names: str, lease_s: float = 9.0) -> AsyncIterator[list[TestNode]]:
+async def live_nodes(url: str, *names: str, lease_s: float = 9.0, call_s: float = 2.0) -> AsyncIterator[list[TestNode]]:
     """Start nodes, and close them at the end."""
-    nodes = [TestNode(url, name, lease_s) for name in names]
+    nodes = [TestNode(url, name, lease_s, call_s=call_s) for name in names]
     try:
         for node in nodes:
             await node.nodes.start(node.act)

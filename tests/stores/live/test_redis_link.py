@@ -27,8 +27,8 @@ def own_server() -> Iterator[RedisServer]:
 
 
 @asynccontextmanager
-async def linked(url: str) -> AsyncIterator[RedisLink]:
-    link = RedisLink(parse_live_url(url))
+async def linked(url: str, call_s: float = 2.0) -> AsyncIterator[RedisLink]:
+    link = RedisLink(parse_live_url(url), call_s=call_s)
     try:
         yield link
     finally:
@@ -79,12 +79,11 @@ async def test_a_server_that_is_gone_is_asked_again_after_a_pause(own_server: Re
 
 
 async def test_a_server_that_stands_still_is_waited_for_no_longer_than_a_call_may_take(
-    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    own_server: RedisServer,
 ) -> None:
-    monkeypatch.setattr("segue.stores.live.redis_link.CALL_S", 0.05)
-    async with linked(own_server.url()) as link:
+    async with linked(own_server.url(), call_s=0.05) as link:
         await link.run(ADD, ["k"], 1)
-        await own_server.command("CLIENT", "PAUSE", "60000")
+        await own_server.command("CLIENT", "PAUSE", "300")
         with pytest.raises(LiveUnavailable, match="does not answer"):
             await link.run(ADD, ["k"], 1)
         own_server.pause()

@@ -28,7 +28,7 @@ def own_server() -> Iterator[RedisServer]:
 async def test_redis_conforms(check: LiveCheck, live_url: str) -> None:
     node = TestNode(live_url, "a", 9.0)
     try:
-        await check(LiveParts(nodes=node.nodes))
+        await check(LiveParts(nodes=node.nodes, claims=node.live.claims))
     finally:
         await node.live.aclose()
 

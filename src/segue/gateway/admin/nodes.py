@@ -6,7 +6,7 @@ import msgspec
 from aiohttp import web
 
 from segue.protocol.codec import encode
-from segue.protocol.problems import Problem, Refused
+from segue.protocol.problems import Refused, live_away
 from segue.stores.live.interface import LiveUnavailable, Nodes
 
 
@@ -33,7 +33,7 @@ class NodeRoutes:
         try:
             leases = await self._nodes.living()
         except LiveUnavailable as error:
-            raise Refused(Problem("store_error", "What the gateways share is away. Try again.")) from error
+            raise Refused(live_away()) from error
         shown = [
             ShownNode(one.node, one.address, one.started_at, one.draining, one.token, one.node == self._nodes.id)
             for one in sorted(leases, key=lambda one: one.started_at)

@@ -13,6 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
+from functools import partial
 
 import msgspec
 
@@ -26,10 +27,11 @@ from segue.gateway.turns.executor import Executor, TurnRun
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId, parse_response_id
-from segue.protocol.problems import Problem, Refused, events_gone, key_reused
+from segue.protocol.problems import Problem, Refused, events_gone, key_reused, live_away, outcome_unknown
 from segue.protocol.requests import Create
 from segue.stores.event_logs import EventLogs, EventsGone
 from segue.stores.idempotency_keys import Claim, Claims
+from segue.stores.live.interface import LiveUnavailable
 
 _log = logging.getLogger("segue.gateway")
 
@@ -161,6 +163,8 @@ class BackgroundResponses:
         slot = None if create.store else self._grace.slot(caller.tenant, response_id)
         run = self._executor.run(create, msgspec.structs.replace(caller, slot=slot), response_id)
         kept = self._running[caller.tenant, response_id] = _KeptTurn(create, caller, run, response_id)
+        if create.idempotency_key is not None:
+            run.before_upstream = partial(self._forward, kept)
         kept.task = asyncio.get_running_loop().create_task(self._run_into_log(kept))
         problem = await self._wait(kept)
         if problem is not None:
@@ -347,9 +351,10 @@ class BackgroundResponses:
         good = finished is not None and finished.status in {"completed", "incomplete"}
         if create.idempotency_key is not None:
             if good:
-                await self._claims.expire(tenant, create.idempotency_key, expires_at)
+                now = self._executor.clock()
+                await self._claims.expire(tenant, create.idempotency_key, response_id, at=expires_at, now=now)
             else:
-                await self._claims.release(tenant, create.idempotency_key)
+                await self._claims.release(tenant, create.idempotency_key, response_id)
                 self._spend(kept)
         turn = self._executor.cache.peek_slot(self._grace.slot(tenant, response_id))
         if turn is not None:
@@ -361,7 +366,7 @@ class BackgroundResponses:
     async def _discard(self, create: Create, tenant: str, response_id: ResponseId) -> None:
         """Leave no trace of a turn; its key goes first, so that a request that waits for the turn can begin its own."""
         if create.idempotency_key is not None:
-            await self._claims.release(tenant, create.idempotency_key)
+            await self._claims.release(tenant, create.idempotency_key, response_id)
         await self._logs.drop(tenant, response_id)
         self._grace.drop(tenant, response_id)
         self._executor.eviction.release(tenant, [response_id])
@@ -375,10 +380,26 @@ class BackgroundResponses:
         if spent is not None and create.epoch is not None and spent.is_for(mine, now):
             return spent.claim.response_id
         self._spent.pop(name, None)
-        claim = await self._claims.claim(tenant, create.idempotency_key, mine, now)
+        try:
+            claim = await self._claims.claim(tenant, create.idempotency_key, mine, now)
+        except LiveUnavailable:
+            raise Refused(live_away()) from None
         if claim.digest != mine.digest:
             raise Refused(key_reused())
+        if claim.lost and await self._logs.latest(tenant, claim.response_id) is None:
+            raise Refused(outcome_unknown())  # with a log, its end says so
         return None if claim.response_id == response_id else claim.response_id
+
+    async def _forward(self, kept: _KeptTurn) -> None:
+        """Note that a turn with a key goes to its upstream, unless another gateway has taken the key over."""
+        key = kept.create.idempotency_key
+        assert key is not None, "it has one"
+        try:
+            mine = await self._claims.forward(kept.tenant, key, kept.response_id)
+        except LiveUnavailable:
+            mine = False
+        if not mine:
+            raise Refused(live_away())
 
     def _spend(self, kept: _KeptTurn) -> None:
         """Remember a key that was given back though the model ran. A create that names the epoch is a repeat."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -28,6 +28,7 @@ from segue.gateway.turns.reference_resolver import ReferenceResolver
 from segue.gateway.turns.truncation import truncating
 from segue.gateway.turns.turn_ends import end_of, erased, is_filtered, not_stored
 from segue.gateway.turns.turn_log import TurnEnd, TurnLog, TurnTimes, turn_line
+from segue.gateway.turns.turn_settings import Sources, TurnSettings
 from segue.gateway.turns.upstream_use import UpstreamUse
 from segue.gateway.turns.warm_up import warm_up
 from segue.history.cache import TurnCache
@@ -56,7 +57,7 @@ from segue.protocol.problems import (
     tool_call_not_found,
 )
 from segue.protocol.requests import Create, Settings
-from segue.protocol.responses import encode_echo
+from segue.protocol.responses import Usage, encode_echo
 from segue.protocol.turns import Finished, TurnStream
 from segue.stores.interface import ParentGone, Store, StoreError
 from segue.upstreams.interface import (
@@ -75,21 +76,6 @@ from segue.upstreams.router import Found, Router
 _log = logging.getLogger("segue.gateway")
 
 _REPLACED = Problem("server_overloaded", "The model has another upstream since the request came. Send it again.")
-
-
-class Sources(msgspec.Struct, frozen=True, kw_only=True):
-    """Time and chance: `clock` gives unix seconds, `monotonic` measures durations, `entropy(n)` draws n bytes."""
-
-    clock: Callable[[], float]
-    monotonic: Callable[[], float]
-    entropy: Callable[[int], bytes]
-
-
-class TurnSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a response is stored, and how many bytes the items may have that one request refers to."""
-
-    retention_s: float
-    max_referenced_bytes: int
 
 
 class ResolvedCreate(msgspec.Struct, frozen=True):
@@ -276,7 +262,8 @@ class TurnRun:
 
     `response_id` is set when the turn begins, or before. `finished` is set when the terminal event is yielded.
     `committing` is set while the record is written: then it is too late to cancel the turn. `history` is that of the
-    turn as it is stored, once the turn has begun.
+    turn as it is stored, once the turn has begun. `before_upstream` is called before its upstream is asked, when
+    nothing else refuses the turn any more; it may raise `Refused`.
     """
 
     def __init__(
@@ -300,6 +287,7 @@ class TurnRun:
         self.response_id = response_id
         self.finished: Finished | None = None
         self.committing = False
+        self.before_upstream: Callable[[], Awaitable[None]] | None = None
 
     @property
     def create(self) -> Create:
@@ -408,6 +396,8 @@ class TurnRun:
         parent, runs = resolved.history.parent, resolved.found.runs
         self._upstreams = resolved.found.upstreams
         executor.upstream_use.begin(self._upstreams)  # no await since they were found
+        if self.before_upstream is not None:
+            await self.before_upstream()
         continued = _id_of(parent) or create.conversation
         response_id = self.response_id or new_response_id(executor.entropy(ENTROPY_BYTES), continued)
         request = UpstreamRequest(
@@ -451,8 +441,7 @@ class TurnRun:
             except Exception as error:  # noqa: BLE001 - the seam to foreign code: too late to matter to the turn
                 _log.warning("action=stop error=%s", redacted_traceback(error))
         executor.upstream_use.end(self._upstreams)
-        used = None if self.finished is None else self.finished.head.usage
-        time_s = executor.monotonic() - self._begun_at
+        used, time_s = self._usage, executor.monotonic() - self._begun_at
         model = self._create.settings.model if self._upstreams else None
         executor.quotas.end(self._scopes, used, executor.clock(), model=model)
         self._caller.meter.turn(outcome, self._first_output_s, time_s)
@@ -463,8 +452,7 @@ class TurnRun:
     def _end(self, outcome: Outcome) -> TurnEnd:
         failure = None if self.finished is None else self.finished.head.error
         code = self._refusal if failure is None else failure.code
-        used = None if self.finished is None else self.finished.head.usage
-        return TurnEnd(outcome, code, self.response_id, used, self._notes)
+        return TurnEnd(outcome, code, self.response_id, self._usage, self._notes)
 
     async def _turn_of(self, request: UpstreamRequest, finished: Finished, sources: MessageFold | None) -> Turn:
         create = self._create
@@ -546,6 +534,10 @@ class TurnRun:
     def _continuable(self) -> bool:
         """Whether the response can be continued by its id if the turn ends well."""
         return not self._makes_window and (self._create.store or self._caller.slot is not None)
+
+    @property
+    def _usage(self) -> Usage | None:
+        return None if self.finished is None else self.finished.head.usage
 
     def _announce_if_lost(self) -> None:
         """Tell the upstreams if the turn became no parent although its upstream, which came to its end, expects it."""

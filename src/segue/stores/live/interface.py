@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from segue.stores.idempotency_keys import Claims
+
 
 class LiveUnavailable(Exception):
     """What gateways share cannot be reached at the moment, or this one's lease is over. Nothing was changed by us."""
@@ -85,6 +87,10 @@ class Live(Protocol):
     @property
     def nodes(self) -> Nodes:
         """The nodes; this one is to be started before anything else is used."""
+
+    @property
+    def claims(self) -> Claims:
+        """The idempotency keys of all nodes."""
 
     @property
     def available(self) -> bool:

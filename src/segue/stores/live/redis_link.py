@@ -66,9 +66,10 @@ class _ScriptCall:
 class RedisLink:
     """Runs scripts at one deployment of Redis."""
 
-    def __init__(self, where: LiveUrl) -> None:
+    def __init__(self, where: LiveUrl, *, call_s: float = CALL_S) -> None:
         self.prefix = where.prefix
-        self._client = connect(where, timeout_s=CALL_S)
+        self._call_s = call_s
+        self._client = connect(where, timeout_s=call_s)
         self._queue: list[_ScriptCall] = []
         self._running: asyncio.Task[None] | None = None
         self._failures = 0
@@ -110,7 +111,7 @@ class RedisLink:
 
     async def _run_batch(self, calls: Sequence[_ScriptCall]) -> None:
         try:
-            async with asyncio.timeout(CALL_S * 2):  # a connection may have to be made
+            async with asyncio.timeout(self._call_s * 2):  # a connection may have to be made
                 answers = await self._ask(calls)
         except (RedisError, OSError, TimeoutError) as error:
             self._note_failure(error)

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from segue.stores.live.live_url import LiveUrl
-from segue.stores.live.redis_link import RedisLink
+from segue.stores.live.redis_claims import RedisClaims
+from segue.stores.live.redis_link import CALL_S, RedisLink
 from segue.stores.live.redis_nodes import LEASE_S, RedisNodes
 
 
 class RedisLive:
     """One node's part of what is shared. Start its `nodes` before anything else is used."""
 
-    def __init__(self, where: LiveUrl, *, node: str, address: str, started_at: float, lease_s: float = LEASE_S) -> None:
-        self.link = RedisLink(where)
+    def __init__(
+        self,
+        where: LiveUrl,
+        *,
+        node: str,
+        address: str,
+        started_at: float,
+        lease_s: float = LEASE_S,
+        call_s: float = CALL_S,
+    ) -> None:
+        self.link = RedisLink(where, call_s=call_s)
         self.nodes = RedisNodes(self.link, where, node=node, address=address, started_at=started_at, lease_s=lease_s)
+
+        self.claims = RedisClaims(self.link, self.nodes)
 
     @property
     def available(self) -> bool:
@@ -21,5 +33,6 @@ class RedisLive:
 
     async def aclose(self) -> None:
         """Give the lease back, and close the connections."""
+        await self.claims.aclose()
         await self.nodes.aclose()
         await self.link.aclose()

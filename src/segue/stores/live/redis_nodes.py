@@ -86,8 +86,8 @@ class RedisNodes:
         self._index, self._tokens, self._epochs = f"{tag}:leases", f"{tag}:token", f"{tag}:epoch"
         self._lease = f"{tag}:lease:"
         self._stream, self._numbers = f"{tag}:notices", f"{tag}:notices:number"
-        self._renew, self._list, self._end, self._add = map(
-            load_script, ("renew_lease", "list_leases", "end_lease", "add_notice")
+        self._renew, self._list, self._end, self._add, self._read_epoch = map(
+            load_script, ("renew_lease", "list_leases", "end_lease", "add_notice", "read_epoch")
         )
 
     @property
@@ -131,6 +131,11 @@ class RedisNodes:
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_LOOK_S)
         raise LiveUnavailable("not every gateway has confirmed a notice")
+
+    async def is_lost(self) -> bool:
+        """Say whether the data was lost since the lease was renewed: what is found there now is not all there was."""
+        epoch: bytes | None = await self._link.run(self._read_epoch, [self._epochs])
+        return epoch != self.epoch
 
     async def drain(self) -> None:
         """Let the others know that this node is leaving: at once, or with the next renewal."""

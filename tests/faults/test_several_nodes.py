@@ -1,0 +1,111 @@
+"""Several gateways over one store and one Redis: what one runs is not run by another, and all see what is live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from segue.gateway.services import Services
+from segue.protocol.events import Event
+from segue.protocol.ids import ResponseId
+from segue.protocol.problems import Problem, Refused
+from segue.protocol.requests import Create
+from segue.stores.interface import Store
+from segue.stores.live.live_url import parse_live_url
+from segue.stores.live.redis_live import RedisLive
+from segue.stores.memory import MemoryStore
+from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait, say
+from tests.gateway.parts import TENANT, caller, collect, create, parts
+
+pytestmark = pytest.mark.redis
+
+
+def keyed(text: str = "hello", *, key: str = "k", **fields: object) -> Create:
+    epoch = {"epoch": fields.pop("epoch")} if "epoch" in fields else {}
+    return create(text, segue={"idempotency_key": key, **epoch}, stream=True, **fields)
+
+
+@asynccontextmanager
+async def gateways(
+    url: str, *upstreams: ScriptedUpstream, lease_s: float = 9.0, call_s: float = 2.0, resume_s: float = 60.0
+) -> AsyncIterator[list[Services]]:
+    """Run a gateway for each upstream, over one store."""
+    store: Store = MemoryStore()
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                parts(
+                    upstream,
+                    store=store,
+                    live=RedisLive(
+                        parse_live_url(url),
+                        node=f"{number:016x}",
+                        address=f"http://node-{number}",
+                        started_at=float(number),
+                        lease_s=lease_s,
+                        call_s=call_s,
+                    ),
+                    resume_s=resume_s,
+                )
+            )
+            for number, upstream in enumerate(upstreams)
+        ]
+
+
+async def begin(services: Services, asked: Create) -> ResponseId:
+    return await services.background.create(asked, caller(services))
+
+
+async def follow(services: Services, response_id: str, after: int = -1) -> list[Event]:
+    return await collect(services.background.follow(TENANT, response_id, after))
+
+
+async def refusal(services: Services, asked: Create) -> Problem:
+    with pytest.raises(Refused) as caught:
+        await begin(services, asked)
+    return caught.value.problem
+
+
+async def test_creates_with_one_key_at_several_nodes_run_once(live_url: str) -> None:
+    upstreams = [ScriptedUpstream([say("one"), say("two")]) for _ in range(3)]
+    async with gateways(live_url, *upstreams) as nodes:
+        ids = await asyncio.gather(*(begin(nodes[number % 3], keyed()) for number in range(12)))
+        assert len(set(ids)) == 1
+        assert sum(upstream.started for upstream in upstreams) == 1
+
+
+async def test_a_key_with_another_request_is_refused_at_every_node(live_url: str) -> None:
+    async with gateways(live_url, ScriptedUpstream(), ScriptedUpstream()) as (one, two):
+        await begin(one, keyed())
+        assert (await refusal(two, keyed("another"))).code == "idempotency_key_reused"
+
+
+async def test_the_epoch_is_that_of_all_nodes(live_url: str) -> None:
+    async with gateways(live_url, ScriptedUpstream(), ScriptedUpstream()) as (one, two):
+        assert one.nodes.epoch == two.nodes.epoch
+        assert one.epoch != two.epoch, "a tunnel resumes at its own node"
+        two.check_epoch(keyed(epoch=one.nodes.epoch.hex()))
+
+
+async def test_without_redis_nothing_with_a_key_begins_and_all_else_goes_on(live_url: str) -> None:
+    upstream = ScriptedUpstream()
+    async with gateways(live_url, upstream) as (one,):
+        assert one.live is not None
+        await one.live.aclose()
+        problem = await refusal(one, keyed())
+        assert (problem.code, upstream.started) == ("store_error", 0)
+        assert await collect(one.executor.run(create(), caller(one)).events())
+
+
+async def test_a_turn_that_failed_gives_its_key_back_to_all(live_url: str) -> None:
+    gate = asyncio.Event()
+    first = ScriptedUpstream([ScriptedTurn((Say(("a",)), Wait(gate)))])
+    second = ScriptedUpstream()
+    async with gateways(live_url, first, second) as (one, two):
+        response_id = await begin(one, keyed())
+        await one.background.forget(TENANT, response_id)
+        assert await begin(two, keyed()) != response_id
+        assert second.started == 1
