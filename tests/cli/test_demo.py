@@ -7,12 +7,19 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from segue.bench.arms.conversation import MeasuredTurn, Question
 from segue.cli import demo
 from segue.cli.demo import run_demo
+from segue.cli.demo_slow_link import LinkArm
 from segue.testing.tiny_model import write_tiny_model
 from tests.terminals import terminal_of
+
+
+async def tell_of_a_slow_link(console: Console) -> tuple[LinkArm, ...]:
+    console.print("and on a slow link")
+    return ()
 
 
 def test_the_demo_without_a_local_model(
@@ -20,11 +27,13 @@ def test_the_demo_without_a_local_model(
 ) -> None:
     """The scripted model answers instead, and that is said; the figures are those of the same conversation twice."""
     monkeypatch.setattr(demo, "why_no_local_model", lambda: "it is not installed here")
+    monkeypatch.setattr(demo, "show_slow_link", tell_of_a_slow_link)
     assert run_demo(None, tmp_path / "demo.json") == 0
     printed = capsys.readouterr().out
     assert "No local model: it is not installed here" in printed
     resent, continued = json.loads((tmp_path / "demo.json").read_bytes())["arms"]
     assert [len(arm["turns"]) for arm in (resent, continued)] == [6, 6]
+    assert "and on a slow link" in printed
     sent = [turn["bytes_up_payload"] for turn in resent["turns"]]
     assert sent == sorted(sent)
     assert continued["totals"]["bytes_up_wire"] < resent["totals"]["bytes_up_wire"] / 2
@@ -39,7 +48,7 @@ def test_a_model_of_ones_own_answers_and_a_terminal_shows_it_writing(
     monkeypatch.setattr(demo, "terminal", lambda: terminal_of(file=shown, force_terminal=True, width=100))
     monkeypatch.setattr(demo, "MAX_OUTPUT_TOKENS", 4)
     write_tiny_model(tmp_path / "mine.gguf")
-    assert run_demo(tmp_path / "mine.gguf", tmp_path / "demo.json") == 0
+    assert run_demo(tmp_path / "mine.gguf", tmp_path / "demo.json", slow_link=False) == 0
     report = json.loads((tmp_path / "demo.json").read_bytes())
     assert report["settings"] == {"model": "mine"}
     assert [len(arm["turns"]) for arm in report["arms"]] == [6, 6]

@@ -3,7 +3,8 @@
 The gateway runs in this process with the model in the box, or a GGUF file of yours. The conversation is about a text
 that is always the same, so that figures can be compared. First the client resends it in full over HTTP, then it
 continues it over WebSocket. A forwarder between client and gateway counts the bytes on the wire. If no local model can
-run, the demo prints why, and the scripted model answers.
+run, the demo prints why, and the scripted model answers. At the end a slow link shows what that is worth
+(`demo_slow_link`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from segue.bench.arms.conversation import (
 from segue.bench.arms.server import address_of
 from segue.bench.meters.tcp import metered
 from segue.bench.reports.report import TurnFigures, write_report
+from segue.cli.demo_slow_link import LINK, show_slow_link
 from segue.cli.loop import run
 from segue.cli.output_file import writing
 from segue.config import Config, ServerConfig, UpstreamConfig
@@ -118,12 +120,12 @@ class DemoScreen:
         return table
 
 
-def run_demo(model: Path | None, json_file: Path | None) -> int:
-    """Hold the conversation over both transports and show what each turn took."""
-    return run(_demo(terminal(), model, json_file))
+def run_demo(model: Path | None, json_file: Path | None, *, slow_link: bool = True) -> int:
+    """Hold the conversation over both transports and show what each turn took; then another one on a `slow_link`."""
+    return run(_demo(terminal(), model, json_file, slow_link=slow_link))
 
 
-async def _demo(console: Console, model: Path | None, json_file: Path | None) -> int:
+async def _demo(console: Console, model: Path | None, json_file: Path | None, *, slow_link: bool) -> int:
     name, config = choose_model(console, model)
     shown = DemoScreen(("HTTP, resent", "WebSocket, continued"))
     for transport_name, opened in zip(shown.names, (resending, continuing), strict=True):
@@ -138,9 +140,12 @@ async def _demo(console: Console, model: Path | None, json_file: Path | None) ->
                         console.print(transport_name, len(shown.turns[transport_name]), *_cells(turn), sep="  ")
     console.print(*shown.tables(), sep="\n")
     _conclude(console, shown)
+    measured = dict(shown.turns)
+    if slow_link:
+        measured |= {f"{arm.name}, {LINK.name}": arm.turns for arm in await show_slow_link(console)}
     if json_file is not None:
         with writing(json_file):
-            write_report(json_file, {name: _figures(turns) for name, turns in shown.turns.items()}, {"model": name})
+            write_report(json_file, {name: _figures(turns) for name, turns in measured.items()}, {"model": name})
         console.print(f"written to {json_file}", style="dim")
     return 0
 
@@ -199,8 +204,8 @@ def _conclude(console: Console, shown: DemoScreen) -> None:
         f"The replies of both ways are {'the same' if same else 'not all the same'}."
     )
     console.print(
-        "Times hardly differ here: there is no network in between, and either way the model in this process knows what "
-        "it has read before.",
+        "The model's time is all that you see here: there is no network in between, and either way the model in this "
+        "process knows what it has read before.",
         style="dim",
     )
 

@@ -231,11 +231,12 @@ def demo(
     *,
     model: Annotated[Path | None, Parameter(help="A GGUF file instead of the model in the box.")] = None,
     json: JsonFile = None,
+    slow_link: Annotated[bool, Parameter(help="Then hold one on an emulated slow link, for ten seconds.")] = True,
 ) -> int:
     """Hold one conversation with a real model twice: resent in full over HTTP, then continued over WebSocket."""
     from segue.cli.demo import run_demo
 
-    return run_demo(model, json)
+    return run_demo(model, json, slow_link=slow_link)
 
 
 @app.command

@@ -16,8 +16,6 @@ from typing import Any, Protocol
 import aiohttp
 import msgspec
 
-from segue.bench.meters.tcp import Meter
-
 _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
 
 
@@ -52,6 +50,18 @@ class MeasuredTurn(msgspec.Struct, frozen=True):
 
 class ConversationError(RuntimeError):
     """The gateway answered with an error."""
+
+
+class ByteCounts(Protocol):
+    """What the connections of a conversation have carried: a meter counts that, and so does an emulated link."""
+
+    @property
+    def up_bytes(self) -> int:
+        """Bytes that clients sent."""
+
+    @property
+    def down_bytes(self) -> int:
+        """Bytes that the server sent."""
 
 
 class ConversationTransport(Protocol):
@@ -132,7 +142,7 @@ async def continuing(url: str) -> AsyncIterator[ConversationTransport]:
 
 
 async def hold(
-    plan: ConversationPlan, transport: ConversationTransport, meter: Meter, on_text: Callable[[str], None]
+    plan: ConversationPlan, transport: ConversationTransport, meter: ByteCounts, on_text: Callable[[str], None]
 ) -> AsyncIterator[MeasuredTurn]:
     """Hold the conversation and yield each turn when it ends; `on_text` receives the text as it streams."""
     body = {
@@ -150,7 +160,7 @@ async def _one_turn(
     body: dict[str, Any],
     question: Question,
     transport: ConversationTransport,
-    meter: Meter,
+    meter: ByteCounts,
     on_text: Callable[[str], None],
 ) -> MeasuredTurn:
     up, down, begun = meter.up_bytes, meter.down_bytes, time.perf_counter()
