@@ -10,19 +10,22 @@ import socket
 import pytest
 
 from segue.cli.start_errors import start_error
+from segue.listening import bind
 
 
-async def _listen(host: str, port: int) -> OSError:
-    """Return the error of listening there."""
+async def _listen(host: str, port: int, *, by_asyncio: bool = False) -> OSError:
+    """Return the error of listening there: asyncio words it in its own way."""
+    loop = asyncio.get_running_loop()
     with pytest.raises(OSError, match=r".") as caught:
-        await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
+        await (loop.create_server(asyncio.Protocol, host, port) if by_asyncio else bind(host, port))
     return caught.value
 
 
-async def test_a_port_that_is_taken_is_named() -> None:
+@pytest.mark.parametrize("by_asyncio", [False, True])
+async def test_a_port_that_is_taken_is_named(by_asyncio: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        told = str(start_error(await _listen("127.0.0.1", port)))
+        told = str(start_error(await _listen("127.0.0.1", port, by_asyncio=by_asyncio)))
     assert told == (
         f"cannot start: cannot listen on 127.0.0.1:{port}: another program listens there; stop it, or choose another "
         "port (0 picks a free one)"

@@ -145,6 +145,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {"server": ServerConfig, "upstream_0":
 FORMS: dict[tuple[str, str], tuple[str, Any]] = {
     ("server", "profile"): ("serial", "serial"),
     ("server", "access"): ("anyone", "anyone"),
+    ("server", "workers"): ("1", 1),
     ("server", "tls_client_auth"): ("required", "required"),
     ("upstream_0", "transport"): ("websocket", "websocket"),
     ("upstream_0", "context_tokens"): ("512", 512),

@@ -16,9 +16,7 @@ import trustme
 from segue.config import Config
 from segue.gateway import tls_port
 from segue.gateway.app import Gateway, serving
-from segue.gateway.connections import RESERVED, AcceptLimits, Connections
-from segue.gateway.server_tls import ServerTls
-from segue.gateway.tls_port import HandshakeLimits, TlsPort
+from segue.gateway.connections import RESERVED
 from tests.faults.gateways import until
 from tests.gateway.test_connections import upgrade
 from tests.gateway.test_server_tls import issue, router
@@ -101,20 +99,6 @@ async def test_the_end_of_the_gateway_cuts_handshakes_that_are_under_way(tmp_pat
         assert await idle.read() == b""
         with pytest.raises(ConnectionRefusedError):
             await silent(stack, port)
-
-
-async def test_a_port_that_is_taken_leaves_no_socket_open(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = TlsPort(
-            ServerTls(issue(SECRET, tmp_path)),
-            lambda _: asyncio.Protocol(),
-            connections=Connections(AcceptLimits(1, 1.0, 1.0), lambda: 0.0),
-            limits=HandshakeLimits(1.0, 1.0),
-            note_refused=lambda *_: None,
-        )
-        with pytest.raises(OSError, match="in use"):
-            await port.listen("127.0.0.1", taken.getsockname()[1])
-        await port.aclose()
 
 
 async def test_without_descriptors_it_waits_and_goes_on(

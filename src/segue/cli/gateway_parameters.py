@@ -56,3 +56,7 @@ UserConfigFile: TypeAlias = Annotated[
     ),
 ]
 AsJson: TypeAlias = Annotated[bool, Parameter(help="Print one JSON object.", negative="")]
+
+ConfigFile = Annotated[
+    Path | None, Parameter(name=["--config", "-c"], help="TOML file; default: segue.toml in this folder, if it exists.")
+]

@@ -24,6 +24,7 @@ from segue.cli.gateway_parameters import (
     CaFile,
     ClientCert,
     ClientKey,
+    ConfigFile,
     Direct,
     GatewayKey,
     Gateways,
@@ -34,6 +35,7 @@ from segue.cli.key_commands import key_commands
 from segue.cli.model_commands import model_commands
 from segue.cli.output_file import NO_FILES, HtmlFile, JsonFile, MarkdownFile, ReportFileOptions, ReportFiles
 from segue.cli.parameter_defaults import PARAMETER_DEFAULTS
+from segue.cli.serve_command import serve
 
 app = App(
     name="segue",
@@ -49,6 +51,7 @@ bench.command(airplane)
 bench.command(engine)
 bench.command(spectrum)
 bench.command(times)
+app.command(serve)
 app.command(config_commands)
 app.command(key_commands)
 app.command(model_commands)
@@ -57,29 +60,6 @@ app.command(export)
 app.command(forget)
 app.command(import_conversation, name="import")
 app.register_install_completion_command()
-
-ConfigFile = Annotated[
-    Path | None, Parameter(name=["--config", "-c"], help="TOML file; default: segue.toml in this folder, if it exists.")
-]
-
-
-@app.command
-def serve(
-    *,
-    config: ConfigFile = None,
-    host: Annotated[str | None, Parameter(help="Address to listen on [default: 127.0.0.1].")] = None,
-    port: Annotated[int | None, Parameter(help="Port; 0 picks a free one [default: 4747].")] = None,
-    store: Annotated[str | None, Parameter(help="memory: or sqlite:///FILE [default: sqlite:///segue.db].")] = None,
-    log: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="How much to log on stderr.")] = "info",
-) -> int:
-    """Run the gateway: the Responses API over HTTP, SSE and WebSocket, with the history kept here.
-
-    Prints `segue: listening on URL` when it is ready. On SIGTERM or Ctrl-C it lets running turns end; on the second one
-    it stops at once.
-    """
-    from segue.cli.serve import run_serve
-
-    return run_serve(config, log=log, host=host, port=port, store=store)
 
 
 @app.command

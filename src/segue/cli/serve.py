@@ -7,16 +7,21 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
+
 from segue.cli.file_watch import FileWatch
 from segue.cli.loop import run
+from segue.cli.serve_options import ServeOptions
 from segue.cli.start_errors import start_error
 from segue.cli.start_report import risks, start_lines
-from segue.config import FILE_NAME, Config, ConfigError, load
+from segue.cli.workers import count_workers, supervise
+from segue.config import FILE_NAME, Config, ConfigError
 from segue.engine import Unavailable
 from segue.gateway.app import Gateway
 from segue.gateway.bootstrap import build_routes
@@ -43,45 +48,83 @@ def find_config(path: Path | None) -> Path | None:
     return path
 
 
-def run_serve(path: Path | None, *, log: str, host: str | None, port: int | None, store: str | None) -> int:
-    """Run the gateway until a signal; returns the exit status."""
-    logging.basicConfig(
-        level=log.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
-    )
-    file = find_config(path)
+class Inherited(msgspec.Struct, frozen=True):
+    """What a worker has from its supervisor: the sockets of each address, and a pipe whose end tells it to retire."""
 
-    def read() -> Config:
-        return load(file, host=host, port=port, store=store)
+    sockets: Sequence[Sequence[socket.socket]]
+    pipe: int
 
-    watch = None if file is None else FileWatch(file)  # before it is read
-    config = read()
+
+def run_serve(options: ServeOptions) -> int:
+    """Run the gateway, or several, until a signal; returns the exit status."""
+    set_up_log(options.log, "%(asctime)s %(levelname)s %(name)s %(message)s")
+    file = find_config(None if options.config is None else Path(options.config))
+    options = msgspec.structs.replace(options, config=None if file is None else str(file))
+    workers = count_workers(options.read())
+    return run_gateway(options) if workers == 1 else run_supervisor(options, workers)
+
+
+def run_gateway(options: ServeOptions, inherited: Inherited | None = None) -> int:
+    """Run one gateway until a signal; returns the exit status."""
+    watch = None if options.config is None else FileWatch(Path(options.config))  # before it is read
+    config = options.read()
+    watched = watch if config.server.reload_on_change else None
     try:
-        return run(run_until_signal(config, read, watched=watch if config.server.reload_on_change else None))
+        return run(run_until_signal(config, options.read, watched=watched, inherited=inherited))
     except (StoreError, LiveUnavailable, Unavailable, OSError, ValueError) as error:
         raise start_error(error) from error
 
 
-async def run_until_signal(config: Config, read: Callable[[], Config], *, watched: FileWatch | None = None) -> int:
+def run_supervisor(options: ServeOptions, workers: int) -> int:
+    """Run so many gateways, each in a process of its own, until a signal; returns the exit status."""
+    raise_descriptor_limit()
+    try:
+        return run(supervise(options, workers, terminal_is_gone=terminal_watch()))
+    except OSError as error:
+        raise start_error(error) from error
+
+
+def set_up_log(level: str, form: str) -> None:
+    """Let the log go to stderr."""
+    logging.basicConfig(level=level.upper(), stream=sys.stderr, format=form, force=True)
+
+
+async def run_until_signal(
+    config: Config,
+    read: Callable[[], Config],
+    *,
+    watched: FileWatch | None = None,
+    inherited: Inherited | None = None,
+) -> int:
     """Run a gateway until a signal, then drain it; a second signal ends the drain.
 
     At SIGHUP, and when the watched file has changed, `read` is asked for the configuration anew. A SIGHUP because the
-    terminal is gone is a signal like the others.
+    terminal is gone is a signal like the others. A worker whose pipe has ended closes its ports before it drains.
     """
     stop = asyncio.Event()
     hurry = asyncio.Event()
+    retired = asyncio.Event()
 
     def on_signal() -> None:
         (hurry if stop.is_set() else stop).set()
 
-    asked, in_terminal = asyncio.Event(), _has_terminal()
+    asked, terminal_is_gone = asyncio.Event(), terminal_watch()
 
     def on_hangup() -> None:
-        if in_terminal and not _has_terminal():
+        if terminal_is_gone():
             on_signal()
         else:
             asked.set()
 
+    def on_pipe(pipe: int) -> None:
+        if not os.read(pipe, 1):
+            loop.remove_reader(pipe)
+            retired.set()
+            stop.set()
+
     loop = asyncio.get_running_loop()
+    if inherited is not None:
+        loop.add_reader(inherited.pipe, on_pipe, inherited.pipe)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
@@ -92,13 +135,15 @@ async def run_until_signal(config: Config, read: Callable[[], Config], *, watche
     try:
         if now != before:
             _log.info("action=start descriptors=%d before=%d", now, before)
-        url = await gateway.listen()
+        url = await gateway.listen(None if inherited is None else inherited.sockets)
         _tell_start(config, gateway)
         gc.collect()
         gc.freeze()  # what is there from the start stays: to look through it again and again would hold up turns
         print(f"segue: listening on {url}", flush=True)
         async with _reloading(gateway, read, asked=asked, watched=watched):
             await stop.wait()
+        if retired.is_set():
+            await gateway.stop_listening()  # another worker accepts what comes to these ports
         draining = asyncio.create_task(gateway.drain())
         hurried = asyncio.create_task(hurry.wait())
         await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
@@ -133,6 +178,12 @@ async def _cancel(tasks: Sequence[asyncio.Task[object]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def terminal_watch() -> Callable[[], bool]:
+    """Return what tells whether the terminal that there is now is gone."""
+    before = _has_terminal()
+    return lambda: before and not _has_terminal()
 
 
 def _has_terminal() -> bool:

@@ -11,9 +11,10 @@ import re
 import socket
 
 from segue.config import ConfigError
+from segue.http.origins import authority_of
 
-#: How asyncio names the address that it could not bind, in front of the system's own words.
-_BIND = re.compile(r"error while attempting to bind on address \('(?P<host>[^']*)', (?P<port>\d+)")
+#: How asyncio names the address that it could not bind, in front of the system's own words; `socket`, behind them.
+_BIND = re.compile(r"while attempting to bind on address \('(?P<host>[^']*)', (?P<port>\d+)")
 _LAST_PRIVILEGED_PORT = 1023
 
 _WRONG: dict[int, str] = {
@@ -37,12 +38,13 @@ def _reason(error: Exception) -> str:
     if bind is None:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror or error)
     host, port = bind["host"], int(bind["port"])
-    where = f"cannot listen on {f'[{host}]' if ':' in host else host}:{port}"
+    where = f"cannot listen on {authority_of(host, port)}"
     if error.errno in {errno.EACCES, errno.EPERM} and port <= _LAST_PRIVILEGED_PORT:
         return f"{where}: ports below 1024 are for root; choose another, and let a proxy listen there"
     return f"{where}: {_WRONG.get(error.errno) or _system_words(str(error))}"
 
 
 def _system_words(text: str) -> str:
-    """Return what the system said, which asyncio writes behind the address."""
-    return text.rpartition("): ")[2] or text
+    """Return what the system said, which asyncio writes behind the address, and `socket` before it."""
+    before, of_socket, _ = text.partition(" (while attempting")
+    return before.rpartition("] ")[2] if of_socket else text.rpartition("): ")[2] or text

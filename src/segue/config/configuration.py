@@ -106,6 +106,11 @@ def check(config: Config) -> None:
 
 
 def _check_live(server: ServerConfig) -> None:
+    if server.workers != 1 and (server.live == "memory:" or server.store.startswith(_OWN_STORES)):
+        raise ConfigError(
+            "server: several workers are several gateways, which must share what they keep and what they do: set store "
+            "(postgresql://…) and live (redis://…), or workers = 1"
+        )
     if server.live != "memory:" and server.store.startswith(_OWN_STORES):
         raise ConfigError(
             "server: live is for several gateways, and this store is that of one process: they need one that they "

@@ -29,6 +29,15 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
             )
         ),
     ] = "memory:"
+    workers: Annotated[
+        Annotated[int, Meta(ge=1)] | Literal["auto"],
+        Meta(
+            description=(
+                "Processes that serve the ports; auto: one for each core. Several need a store and a live URL that "
+                "they share. Limits of connections and memory are for each of them."
+            )
+        ),
+    ] = 1
     hosts: Annotated[list[str], Meta(description="Host names that requests may use, besides loopback ones.")] = []
     origins: Annotated[
         list[str], Meta(description="Origins of web pages that may call, besides the gateway's own.")

@@ -32,7 +32,8 @@ from segue.gateway.tunnel.diagnostics import RouteDiagnostics
 from segue.gateway.tunnel.endpoint import SidecarSessions
 from segue.gateway.turns.threads import ThreadRules
 from segue.gateway.user_socket import SameUserProtocol
-from segue.listening import stop_listening
+from segue.http.origins import authority_of
+from segue.listening import BACKLOG, bind, stop_listening
 from segue.stores.interface import Store, StoreError
 from segue.stores.live.interface import Live
 from segue.stores.live.opening import open_live
@@ -105,8 +106,11 @@ class Gateway:
             opened.pop_all()
         return gateway
 
-    async def listen(self) -> str:
-        """Open the ports and return the URL of the gateway."""
+    async def listen(self, opened: Sequence[Sequence[socket.socket]] | None = None) -> str:
+        """Listen on the configured ports, and return the URL of the gateway.
+
+        `opened`: the sockets of each address, if somebody else has opened them; they are closed with the gateway.
+        """
         make = await self._set_up()
         if self.services.access.for_own_user and not self.connections.users.known:
             _log.warning(
@@ -114,19 +118,21 @@ class Gateway:
             )
         scheme = "http" if self._tls is None else "https"
         addresses: list[ServerConfig | ListenerConfig] = [self.config.server, *self.config.listener]
-        for address in addresses:
-            bound = await self._bind(address, make)  # several, if the name stands for several
+        for number, address in enumerate(addresses):
+            sockets = opened[number] if opened is not None else await bind(address.host, address.port)
+            bound = [one.getsockname()[:2] for one in sockets]  # several, if the name stands for several
+            await self._accept_on(sockets, make)
             for _, port in bound:
                 self.services.profiles.bind(port, address.profile)
             host, port = bound[0]
-            self.urls.append(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+            self.urls.append(f"{scheme}://{authority_of(host, port)}")
             _log.info("action=listen url=%s profile=%s", self.urls[-1], address.profile)
         return self.urls[0]
 
-    async def _bind(
-        self, address: ServerConfig | ListenerConfig, make: Callable[[HeldConnection | None], asyncio.Protocol]
-    ) -> list[tuple[str, int]]:
-        """Listen on one address of the configuration; return what it stands for."""
+    async def _accept_on(
+        self, sockets: Sequence[socket.socket], make: Callable[[HeldConnection | None], asyncio.Protocol]
+    ) -> None:
+        """Accept connections on sockets that listen already."""
         if self._tls is not None:
             limits = HandshakeLimits(self.config.server.head_timeout_s, _LINGER_S)
             tls_port = TlsPort(
@@ -139,11 +145,11 @@ class Gateway:
                 ),
             )
             self._tls_ports.append(tls_port)
-            return await tls_port.listen(address.host, address.port)
+            tls_port.listen(sockets)
+            return
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: make(None), address.host, address.port, backlog=1024)
-        self._servers.append(server)
-        return [one.getsockname()[:2] for one in server.sockets]
+        for one in sockets:
+            self._servers.append(await loop.create_server(lambda: make(None), sock=one, backlog=BACKLOG))
 
     async def listen_for_user(self, bound: socket.socket) -> None:
         """Listen on a Unix socket, for this process's own user alone, instead of the configured ports."""
@@ -261,9 +267,9 @@ class Gateway:
                 if count:
                     _log.warning("action=drain %d %s did not end in time and are cancelled", count, what)
         finally:
-            await self._stop_listening()
+            await self.stop_listening()
 
-    async def _stop_listening(self) -> None:
+    async def stop_listening(self) -> None:
         """Close the ports, unless they are closed already; connections stay."""
         servers, self._servers = self._servers, []
         for server in servers:
@@ -278,7 +284,7 @@ class Gateway:
             sweeper.cancel()
         await asyncio.gather(*self._sweepers, return_exceptions=True)
         await self.tunnel.aclose()
-        await self._stop_listening()
+        await self.stop_listening()
         for tls_port in self._tls_ports:
             await tls_port.aclose()
         if self._runner is not None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -20,7 +20,6 @@ from segue.gateway.server_tls import ServerTls
 
 _log = logging.getLogger("segue.gateway")
 
-_BACKLOG = 1024
 #: If the kernel has no room for one more connection, asyncio's servers wait as long before they try again.
 _PAUSE_S = 1.0
 
@@ -57,19 +56,11 @@ class TlsPort:
         self._accepting: list[asyncio.Task[None]] = []
         self._handshakes: set[asyncio.Task[None]] = set()
 
-    async def listen(self, host: str, port: int) -> list[tuple[str, int]]:
-        """Listen on every address that the host stands for, and return them as the sockets tell them."""
+    def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept connections on sockets that listen already; they are closed with this port."""
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        try:
-            for family, *_, address in dict.fromkeys(found):
-                self._listening.append(socket.create_server(address, family=family, backlog=_BACKLOG))
-                self._listening[-1].settimeout(0)
-        except BaseException:
-            await self.close()
-            raise
+        self._listening = list(sockets)
         self._accepting = [loop.create_task(self._accept(one)) for one in self._listening]
-        return [one.getsockname()[:2] for one in self._listening]
 
     async def close(self) -> None:
         """Accept nothing more. Handshakes and connections stay."""

@@ -76,6 +76,11 @@ class OriginPolicy:
         return parts.scheme in _DEFAULT_PORTS and (parts.hostname, port) == (ours.hostname, our_port)
 
 
+def authority_of(host: str, port: int) -> str:
+    """Return a host and a port as a URL has them: `host:port`, an IPv6 address in brackets (RFC 3986, 3.2)."""
+    return f"{f'[{host}]' if ':' in host else host}:{port}"
+
+
 def host_name(host: str) -> str:
     """Return the name of a Host field without its port; `""` if the field is anything else."""
     found = _HOST.fullmatch(host)

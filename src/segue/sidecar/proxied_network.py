@@ -13,6 +13,7 @@ import h11
 import httpcore
 
 from segue.egress.asyncio_network import AsyncioNetwork
+from segue.http.origins import authority_of
 from segue.sidecar.proxy import Proxy
 
 _MAX_HEAD_BYTES = 16 * 1024
@@ -43,7 +44,7 @@ class ProxiedNetwork(httpcore.AsyncNetworkBackend):
         Raises:
             httpcore.ConnectError, httpcore.ConnectTimeout: there is no connection.
         """
-        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        authority = authority_of(host, port)
         if not self._proxy.leads_to(f"wss://{authority}"):
             return await self._network.connect_tcp(host, port, timeout, local_address, socket_options)
         parts = urlsplit(self._proxy.url)

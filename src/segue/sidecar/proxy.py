@@ -14,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from segue.http.origins import authority_of
+
 _DEFAULT_PORT = 80
 _TLS_PORT = 443
 #: An entry of NO_PROXY that is no network: a name or an address, which may have brackets and a port.
@@ -62,8 +64,7 @@ def parse_proxy(text: str, no_proxy: str = "") -> Proxy:
     if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"  # RFC 7617, 2
         authorization = f"Basic {base64.b64encode(user.encode()).decode()}"
-    name = f"[{host}]" if ":" in host else host
-    return Proxy(url=f"http://{name}:{port}", authorization=authorization, no_proxy=no_proxy)
+    return Proxy(url=f"http://{authority_of(host, port)}", authorization=authorization, no_proxy=no_proxy)
 
 
 def is_proxied(url: str, no_proxy: str) -> bool:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from segue.http.origins import is_loopback
+from segue.http.origins import authority_of, is_loopback
 from segue.sidecar.diagnosis.check_results import DiagnosticResult, failed, passed, skipped
 from segue.sidecar.diagnosis.link_faults import FAULTS, FaultKind, FaultText, LinkCheckName, LinkFault
 from segue.sidecar.upgrade_answer import REDIRECTS, VERDICTS, AnsweredError, UpgradeReply, read_error
@@ -68,12 +68,12 @@ class LinkPath(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def gateway(self) -> str:
         """Host and port of the gateway."""
-        return _joined(self.host, self.port)
+        return authority_of(self.host, self.port)
 
     @property
     def hop(self) -> str:
         """Host and port of what the connection is made to."""
-        return self.gateway if self.proxy is None else _joined(*self.proxy)
+        return self.gateway if self.proxy is None else authority_of(*self.proxy)
 
 
 class SeenCertificate(msgspec.Struct, frozen=True):
@@ -233,10 +233,6 @@ _PASSED: Mapping[LinkCheckName, Callable[[LinkObservation], DiagnosticResult]] =
         "version": _version,
     }
 )
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _origin(location: str) -> str:

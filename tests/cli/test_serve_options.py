@@ -1,0 +1,30 @@
+"""The options of `segue serve` as a value: a worker reads the same configuration from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from segue.cli.serve_options import ServeOptions, WorkerSpec
+from segue.config import ConfigError
+
+
+def test_options_win_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "segue.toml"
+    file.write_text('[server]\nport = 1\nhost = "127.0.0.2"\n')
+    server = ServeOptions(config=str(file), port=2, store="memory:").read().server
+    assert (server.host, server.port, server.store, server.workers) == ("127.0.0.2", 2, "memory:", 1)
+
+
+def test_several_workers_must_share_what_they_keep(tmp_path: Path) -> None:
+    file = tmp_path / "segue.toml"
+    file.write_text("")
+    with pytest.raises(ConfigError, match="must share what they keep"):
+        ServeOptions(config=str(file), workers="auto").read()
+
+
+def test_a_worker_is_told_the_same() -> None:
+    spec = WorkerSpec(3, ServeOptions(config="a.toml", workers="auto"), [[4, 5], [6]])
+    assert msgspec.json.decode(msgspec.json.encode(spec), type=WorkerSpec) == spec

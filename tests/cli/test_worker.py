@@ -1,0 +1,62 @@
+"""One worker: it serves sockets that it was given, and its pipe tells it when another one has its slot."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from segue.cli import worker
+from segue.cli.serve_options import ServeOptions, WorkerSpec
+from segue.config import ConfigError
+from tests.cli.test_workers import SETTINGS
+
+
+def started(folder: Path, listening: socket.socket) -> subprocess.Popen[bytes]:
+    file = folder / "segue.toml"
+    file.write_text(SETTINGS)
+    spec = WorkerSpec(7, ServeOptions(config=str(file), log="info"), [[listening.fileno()]])
+    return subprocess.Popen(
+        (sys.executable, "-m", "segue.cli.worker", msgspec.json.encode(spec).decode()),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[listening.fileno()],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["pipe", "signal"])
+def test_it_ends_when_its_pipe_is_closed_or_by_a_signal(how: str, tmp_path: Path) -> None:
+    """Its socket stays open for the next one, and what waits there is not lost."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        process = started(tmp_path, listening)
+        assert process.stdout is not None
+        assert process.stdin is not None
+        port = listening.getsockname()[1]
+        assert process.stdout.readline() == f"segue: listening on http://127.0.0.1:{port}\n".encode()
+        if how == "pipe":
+            process.stdin.close()
+            process.stdin = None  # `communicate` would write to it
+        else:
+            process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert b" worker=7 action=start" in log
+        with socket.create_connection(("127.0.0.1", port)):
+            accepted, _ = listening.accept()
+            accepted.close()
+
+
+def test_what_is_wrong_with_the_configuration_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> int:
+        raise ConfigError("server.port: no")
+
+    monkeypatch.setattr(worker, "run_gateway", fails)
+    monkeypatch.setattr(worker, "set_up_log", lambda *_: None)
+    monkeypatch.setattr(sys.stdin, "fileno", lambda: 0)
+    assert worker.main(msgspec.json.encode(WorkerSpec(1, ServeOptions(), [])).decode()) == 2
+    assert capsys.readouterr().err == "segue: server.port: no\n"

@@ -1,0 +1,196 @@
+"""`segue serve --workers N` with real processes: one is killed, all are replaced, and clients notice nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from segue.cli import workers
+from segue.cli.serve_options import ServeOptions
+from segue.cli.workers import Supervisor, count_workers, open_ports, supervise
+from segue.config import Config, ListenerConfig, ServerConfig
+from tests.faults.gateways import until
+
+#: Two workers would have to share what they keep; these tests keep nothing, so each may have a store of its own.
+SETTINGS = """
+[server]
+port = 0
+store = "memory:"
+drain_s = 5.0
+
+[[upstream]]
+name = "s"
+dialect = "scripted"
+models = ["scripted"]
+"""
+
+
+class Running:
+    """A supervisor that runs, and what it has printed."""
+
+    def __init__(self, supervisor: Supervisor, url: str, command: asyncio.Task[int]) -> None:
+        self.supervisor = supervisor
+        self.url = url
+        self.command = command
+
+    @property
+    def processes(self) -> list[int]:
+        """The process ids of the workers that have not ended."""
+        return self.supervisor.process_ids
+
+    async def epoch(self) -> str:
+        """The name of the worker that answers over a new connection."""
+        async with (
+            aiohttp.ClientSession() as client,
+            client.get(f"{self.url}/segue/capabilities") as reply,
+        ):
+            return str((await reply.json())["epoch"])
+
+    async def epochs(self, count: int) -> set[str]:
+        """Ask over new connections until so many workers have answered."""
+        found: set[str] = set()
+        while len(found) < count:
+            found.add(await self.epoch())
+        return found
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, count: int = 2, settings: str = SETTINGS) -> AsyncIterator[Running]:
+    file = folder / "segue.toml"
+    file.write_text(settings)
+    options = ServeOptions(config=str(file), log="warning")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        supervisor = Supervisor(await open_ports(options.read(), count), options, "http")
+        command = asyncio.create_task(supervisor.run())
+        try:
+            await until(lambda: bool(printed.getvalue()) or command.done())
+            yield Running(supervisor, printed.getvalue().split()[-1] if printed.getvalue() else "", command)
+            supervisor.stop()
+            await command
+        finally:
+            command.cancel()
+            await asyncio.gather(command, return_exceptions=True)
+
+
+async def until_refused(url: str) -> None:
+    """Ask until a key is wanted."""
+    async with aiohttp.ClientSession() as client:
+        while True:
+            async with client.get(f"{url}/v1/models") as reply:
+                if reply.status == HTTPStatus.UNAUTHORIZED:
+                    return
+
+
+async def test_one_is_killed_and_all_are_replaced_while_clients_ask(tmp_path: Path) -> None:
+    async with running(tmp_path) as service:
+        first, before = await service.epochs(2), service.processes
+        os.kill(before[0], signal.SIGKILL)
+        await until(lambda: len(service.processes) == 2 and before[0] not in service.processes)
+        second = await service.epochs(2)
+        assert len(first & second) == 1
+        old = service.processes
+        service.supervisor.roll()
+        seen = set()
+        while set(service.processes) & set(old):
+            seen.add(await service.epoch())  # every one is answered
+        assert not second & await service.epochs(2)
+    assert await service.command == 0
+
+
+async def test_a_configuration_that_cannot_be_used_ends_all(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    wrong = SETTINGS.replace('"memory:"', f'"sqlite:///{tmp_path}/missing/segue.db"')
+    async with running(tmp_path, settings=wrong) as service:
+        assert await service.command == 2
+    assert "cannot start" in capfd.readouterr().err
+
+
+async def test_another_version_that_is_installed_replaces_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    supervisor = Supervisor([], ServeOptions(), "http")
+    monkeypatch.setattr(supervisor, "roll", lambda: asked.append("roll"))
+    await supervisor.reload()
+    assert asked == []
+    monkeypatch.setattr(workers, "_VERSION", "print('99.0')")
+    await supervisor.reload()
+    assert asked == ["roll"]
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
+    await supervisor.reload()
+    assert asked == ["roll"]
+
+
+async def test_a_reload_reaches_the_workers(tmp_path: Path) -> None:
+    async with running(tmp_path, count=1) as service:
+        file = tmp_path / "segue.toml"
+        file.write_text(SETTINGS + '[[key]]\nname = "k"\ntenant = "t"\nsha256 = "' + "0" * 64 + '"\n')
+        await service.supervisor.reload()
+        await until_refused(service.url)
+    assert await service.command == 0
+
+
+async def test_signals_reach_the_supervisor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """SIGHUP reloads, unless the terminal is gone; SIGUSR2 replaces; SIGTERM stops."""
+    called: list[str] = []
+    gone = False
+
+    async def run(_: Supervisor) -> int:
+        nonlocal gone
+        for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTERM):
+            signal.raise_signal(number)
+            await asyncio.sleep(0)
+        await until(lambda: len(called) == 3)
+        gone = True
+        signal.raise_signal(signal.SIGHUP)
+        await until(lambda: len(called) == 4)
+        return 7
+
+    async def reload(_: Supervisor) -> None:
+        called.append("reload")
+
+    async def no_ports(*_: object) -> list[object]:
+        return []
+
+    monkeypatch.setattr(Supervisor, "run", run)
+    monkeypatch.setattr(Supervisor, "reload", reload)
+    monkeypatch.setattr(workers, "open_ports", no_ports)
+    for name in ("roll", "stop"):
+        monkeypatch.setattr(Supervisor, name, lambda self, name=name: called.append(name))
+    file = tmp_path / "segue.toml"
+    file.write_text(SETTINGS)
+    try:
+        assert await supervise(ServeOptions(config=str(file)), 1, terminal_is_gone=lambda: gone) == 7
+    finally:
+        for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+    assert sorted(called) == ["reload", "roll", "stop", "stop"]
+
+
+def test_auto_is_a_worker_for_each_core() -> None:
+    assert count_workers(Config(server=ServerConfig(workers=3))) == 3
+    assert count_workers(Config(server=ServerConfig(workers="auto"))) == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("balances", [True, False])
+async def test_all_workers_have_the_same_ports(balances: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel spreads connections, each has sockets of its own; elsewhere they share them."""
+    monkeypatch.setattr(workers, "_BALANCES", balances)
+    config = Config(server=ServerConfig(port=0), listener=[ListenerConfig(host="127.0.0.1", port=0)])
+    first, second = await open_ports(config, 2)
+    numbers = [[one.getsockname()[1] for own in slot for one in own] for slot in (first, second)]
+    assert numbers[0] == numbers[1]
+    assert len(set(numbers[0])) == 2
+    assert (first[0][0] is second[0][0]) is not balances
+    for one in {one for slot in (first, second) for own in slot for one in own}:
+        one.close()
