@@ -25,6 +25,7 @@ import segue
 from segue.config import has_openmp_policy
 from segue.engine.openmp import shorten_spinning
 from tests.browser import find_chromium
+from tests.postgres_server import find_programs
 from tests.stores.live.redis_servers import PROGRAM as REDIS_PROGRAM
 from tests.stores.live.redis_servers import RedisServer, discard, temporary_server
 
@@ -74,6 +75,10 @@ NEEDS = {
     "chromium": (
         lambda: find_chromium() is not None,
         "there is no Chromium: `apt-get install chromium`, or another way",
+    ),
+    "postgres": (
+        lambda: find_programs() is not None,
+        "there is no PostgreSQL server: `apt-get install postgresql`, or another way",
     ),
     "local_model": (local_model_is_there, "the local model is not installed"),
     "redis": (

@@ -61,7 +61,7 @@ def names_in(folder: Path) -> list[str]:
         "sqlite:///segue.db?synchronous=OFF",
         "sqlite:///segue.db?synchronous",
         "sqlite:///segue.db?mode=ro",
-        "postgres://localhost/segue",
+        "mysql://localhost/segue",
     ],
 )
 async def test_other_urls_are_refused_with_what_is_possible(

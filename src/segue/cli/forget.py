@@ -62,13 +62,13 @@ async def _ask(gateway: GatewayApi, tenant: str, before: float | None, *, with_i
 
 
 async def _erase(url: str, tenant: str, before: float | None, *, with_ids: bool) -> bytes:
-    """Erase what a tenant has in a store. It cannot be opened while a gateway uses it."""
+    """Erase what a tenant has in a store. One in a file cannot be opened while a gateway uses it."""
     begun_at = time.time()
     try:
         file = file_of(url)
     except ValueError as error:
         raise ConfigError(f"--store: {error}") from None
-    if file is None or not file.exists():
+    if url == "memory:" or (file is not None and not file.exists()):
         raise ConfigError(f"--store: there is no file {file}" if file else "--store: memory: is in a gateway alone")
     try:
         store = await open_store(url)

@@ -12,6 +12,7 @@ from segue.config.compaction import CompactionConfig
 from segue.config.errors import ConfigError
 from segue.config.keys import KeyConfig
 from segue.config.limits import LimitsConfig, TenantConfig
+from segue.config.secret_urls import without_password
 from segue.config.server import ListenerConfig, ServerConfig
 from segue.config.sidecar import SidecarConfig
 from segue.config.ssh import SshConfig
@@ -21,8 +22,6 @@ from segue.http.origins import is_loopback
 
 #: The user and password of an address; the sidecar refuses such an address of a gateway when it starts.
 _USER = re.compile(r"//[^/]*@")
-#: The same, of a server that gateways share; its password may hold any character.
-_LOGIN = re.compile(r"//.*@")
 #: Stores that one process has.
 _OWN_STORES = ("memory:", "sqlite:")
 
@@ -53,7 +52,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 def without_secrets(config: Config) -> Config:
     """Return the configuration as it may be shown: the values of keys, headers and bodies become `(set)`."""
     replace = msgspec.structs.replace
-    server = replace(config.server, live=_LOGIN.sub("//(set)@", config.server.live))
+    server = replace(
+        config.server, store=without_password(config.server.store), live=without_password(config.server.live)
+    )
     sidecar = replace(
         config.sidecar,
         key=None if config.sidecar.key is None else "(set)",

@@ -17,9 +17,10 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
 
     host: Annotated[str, Meta(description="Address to listen on. Anything but loopback needs a [[key]].")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")] = 4747
-    store: Annotated[str, Meta(description="Where store=true responses are kept: sqlite:///FILE or memory:")] = (
-        "sqlite:///segue.db"
-    )
+    store: Annotated[
+        str,
+        Meta(description="Where store=true responses are kept: sqlite:///FILE, postgresql://HOST/DATABASE or memory:"),
+    ] = "sqlite:///segue.db"
     live: Annotated[
         str,
         Meta(

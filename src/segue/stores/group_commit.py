@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from segue.stores.queue_admission import QueueAdmission
 from segue.stores.sqlite_file import BUSY_TIMEOUT_S, checkpoint, explain
 
 T = TypeVar("T")
@@ -46,8 +47,8 @@ class GroupCommitWriter:
     def __init__(self, connection: sqlite3.Connection, path: Path, max_queued_bytes: int) -> None:
         self._connection = connection
         self._path = path
-        self._small = _Admission(max_queued_bytes)
-        self._large = _Admission(max_queued_bytes)
+        self._small = QueueAdmission(max_queued_bytes)
+        self._large = QueueAdmission(max_queued_bytes)
         self._loop = asyncio.get_running_loop()
         self._stopped: asyncio.Future[None] = self._loop.create_future()
         self._queue: queue.SimpleQueue[_QueuedWrite | None] = queue.SimpleQueue()  # None: nothing follows
@@ -81,7 +82,7 @@ class GroupCommitWriter:
         await self._stopped
         self._thread.join()
 
-    def _admission(self, size: int) -> _Admission:
+    def _admission(self, size: int) -> QueueAdmission:
         return self._large if size > LARGE_BYTES else self._small
 
     def _resolve(self, outcomes: Sequence[_WriteOutcome]) -> None:
@@ -177,38 +178,6 @@ class GroupCommitWriter:
     def _call(self, callback: Callable[[Any], object], argument: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and no caller is left
             self._loop.call_soon_threadsafe(callback, argument)
-
-
-class _Admission:
-    """How many bytes may be queued at once. Who finds no room waits, in the order they came."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self.queued_bytes = 0  # admitted and not yet committed
-        self.order = asyncio.Lock()
-        self._waiting = 0  # how many have the lock, or wait for it
-        self._room = asyncio.Event()
-
-    async def admit(self, size: int) -> None:
-        """Wait until the queue has room. An operation larger than the whole queue waits until the queue is empty."""
-        if self._waiting or not self._has_room(size):
-            self._waiting += 1
-            try:
-                async with self.order:
-                    while not self._has_room(size):
-                        self._room.clear()
-                        await self._room.wait()
-            finally:
-                self._waiting -= 1
-        self.queued_bytes += size
-
-    def release(self, size: int) -> None:
-        """Give the room of an operation back."""
-        self.queued_bytes -= size
-        self._room.set()
-
-    def _has_room(self, size: int) -> bool:
-        return not self.queued_bytes or self.queued_bytes + size <= self._most_bytes
 
 
 class _QueuedWrite:

@@ -14,9 +14,10 @@ from segue.protocol.ids import ResponseId
 from segue.protocol.response_query import SCAN_LIMIT, Label, Position, ResponseQuery
 from segue.stores.interface import QueryTooBroad
 
-_DIGEST_BYTES = 16
+#: How long the digest of a label is.
+LABEL_BYTES = 16
 #: The label of all responses: no digest is like it.
-_EVERY = bytes(_DIGEST_BYTES)
+_EVERY = bytes(LABEL_BYTES)
 
 _ADD = "INSERT INTO labels (tenant, label, created_at, record) VALUES (?, ?, ?, ?)"
 _LABELS = """
@@ -109,4 +110,4 @@ def _scan(
 
 
 def _unpack(labels: bytes) -> list[bytes]:
-    return [labels[at : at + _DIGEST_BYTES] for at in range(0, len(labels), _DIGEST_BYTES)]
+    return [labels[at : at + LABEL_BYTES] for at in range(0, len(labels), LABEL_BYTES)]

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from segue.stores.interface import Store
+from segue.stores.interface import Store, StoreError
 from segue.stores.memory import MemoryStore
+from segue.stores.postgres.postgres_url import PostgresUrl, is_postgres, parse_postgres_url
 from segue.stores.sqlite import SqliteStore
 from segue.stores.sqlite_file import Synchronous
 
 _POSSIBLE = (
     "possible are: memory: (forgotten when the gateway stops), sqlite:///segue.db (relative to the working directory), "
     "sqlite:////var/lib/segue/segue.db (absolute), either of them with ?synchronous=NORMAL (faster; a power cut can "
-    "lose the last turns)"
+    "lose the last turns), postgresql://user@host/database (shared by any number of gateways)"
 )
 
 
@@ -25,19 +26,32 @@ async def open_store(url: str) -> Store:
     """
     if url == "memory:":
         return MemoryStore()
+    if is_postgres(url):
+        return await _open_postgres(parse_postgres_url(url))
     path, synchronous = _parse_sqlite(url)
     return await SqliteStore.open(path, synchronous=synchronous)
 
 
 def check_url(url: str) -> None:
     """Raise `ValueError` if no store has such a URL; open nothing."""
-    if url != "memory:":
+    if is_postgres(url):
+        parse_postgres_url(url)
+    elif url != "memory:":
         _parse_sqlite(url)
 
 
 def file_of(url: str) -> Path | None:
     """Return the file of a store; None if it has none. Raises `ValueError` if no store has such a URL."""
-    return None if url == "memory:" else Path(_parse_sqlite(url)[0])
+    return None if url == "memory:" or is_postgres(url) else Path(_parse_sqlite(url)[0])
+
+
+async def _open_postgres(url: PostgresUrl) -> Store:
+    try:
+        from segue.stores.postgres.store import PostgresStore  # noqa: PLC0415 - the extra may be missing
+    except ImportError as error:
+        message = f"{url.place}: psycopg is not installed ({error}): pip install 'segue[cluster]'"
+        raise StoreError(message) from error
+    return await PostgresStore.open(url)
 
 
 def _parse_sqlite(url: str) -> tuple[str, Synchronous]:
