@@ -33,3 +33,14 @@ def test_a_key_and_the_limits_are_asked_with_the_present_time() -> None:
     with pytest.raises(Refused) as revoked:
         rules.renewed(principal)
     assert revoked.value.problem.code == "invalid_api_key"
+
+
+def test_a_request_without_a_turn_counts_at_the_present_time() -> None:
+    now = 0.0
+    config = Config(key=[KEY], limits=LimitsConfig(requests_per_minute=1))
+    rules = CallerRules(Access(config), Quotas(config), lambda: now)
+    rules.take_request(Principal("a", "k", KEY.sha256))
+    with pytest.raises(Refused):
+        rules.take_request(Principal("a", "k", KEY.sha256))
+    now = 61.0
+    rules.take_request(Principal("a", "k", KEY.sha256))

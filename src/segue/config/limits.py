@@ -17,9 +17,12 @@ ThreadKeeping = Literal["memory", "durable"]
 class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a tenant, or one key, may use. What is not set has no limit."""
 
-    requests_per_minute: Annotated[_Count | None, Meta(description="Turns that may begin in a minute.")] = None
+    requests_per_minute: Annotated[
+        _Count | None, Meta(description="Turns, and requests that run none, that may begin in a minute.")
+    ] = None
     tokens_per_minute: Annotated[
-        _Count | None, Meta(description="Tokens of prompts and answers in a minute, as the provider counts them.")
+        _Count | None,
+        Meta(description="Tokens of prompts and answers in a minute, as the provider counts them, or else estimated."),
     ] = None
     upload_bytes_per_minute: Annotated[
         _Count | None, Meta(description="Bytes of requests, and of the bodies of sidecars, in a minute.")

@@ -41,6 +41,14 @@ class CallerRules(msgspec.Struct, frozen=True):
         """
         self.quotas.check(principal, self.clock())
 
+    def take_request(self, principal: Principal) -> None:
+        """Count a request that runs no turn.
+
+        Raises:
+            Refused: the principal is over a limit.
+        """
+        self.quotas.take_request(principal, self.clock())
+
     def note_upload(self, principal: Principal, size: int) -> None:
         """Count the bytes of a request."""
         self.quotas.note_upload(principal, size, self.clock())

@@ -9,7 +9,7 @@ storing the response, and what an upstream does to make it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -156,6 +156,16 @@ class TurnStream:
         else:
             self._added += 1
         return self._show(event)
+
+    @property
+    def output(self) -> Sequence[Item]:
+        """The items that are finished."""
+        return self._output
+
+    @property
+    def output_events(self) -> int:
+        """How many events there are of its output."""
+        return self._number - FIRST_SEQUENCE_NUMBER
 
     def steer(self) -> int | None:
         """Let the response end as soon as it may, between two items; return the number of the event that says so.

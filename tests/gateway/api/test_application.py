@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
-from segue.config import Config, KeyConfig, RouteConfig, ServerConfig
+from segue.config import Config, KeyConfig, LimitsConfig, RouteConfig, ServerConfig
 from segue.gateway.api.application import build_application
 from segue.gateway.app import Gateway
 from segue.http.routes import BUILT_IN
@@ -68,4 +68,31 @@ async def test_every_route_asks_for_what_it_should(method: str, path: str, with_
                 assert "Server" not in reply.headers
         async with client.request(method, path, headers={"Host": "evil.example"}) as reply:
             assert reply.status == 403
+    await gateway.aclose()
+
+
+#: What runs no turn, and lets the gateway work all the same.
+COUNTED = [
+    *(("GET", path) for path in ("/v1/responses", f"{NO_ID}/input_items", NO_CONVERSATION, f"{NO_CONVERSATION}/items")),
+    *(("POST", path) for path in ("/v1/conversations", NO_CONVERSATION, f"{NO_CONVERSATION}/items")),
+    *(("DELETE", path) for path in (NO_ID, NO_CONVERSATION, f"{NO_CONVERSATION}/items/msg_1")),
+    *(("POST", path) for path in ("/v1/responses/input_tokens", "/v1/messages/count_tokens", "/segue/conversations")),
+    *(("GET", path) for path in (f"{NO_CONVERSATION}/items/msg_1", "/segue/conversations/resp_unknown")),
+]
+
+
+async def test_requests_without_a_turn_count_in_the_limits_of_a_minute() -> None:
+    """Each is let in once, body and all, and refused then; looking at one response or at the usage is free."""
+    config = Config(server=ServerConfig(store="memory:"), limits=LimitsConfig(requests_per_minute=len(COUNTED)))
+    gateway = Gateway(config, Router([ModelRule(ScriptedUpstream(), ("*",))]), MemoryStore(), Clock())
+    application = build_application(gateway.services, gateway.tunnel, gateway.diagnostics, gateway.connections)
+    async with TestServer(application) as server, aiohttp.ClientSession(server.make_url("/")) as client:
+
+        async def status_of(method: str, path: str) -> int:
+            async with client.request(method, path, json={} if method == "POST" else None) as reply:
+                return reply.status
+
+        assert 429 not in [await status_of(method, path) for method, path in COUNTED]
+        assert {await status_of(method, path) for method, path in COUNTED} == {429}
+        assert [await status_of("GET", path) for path in (NO_ID, "/segue/usage")] == [404, 200]
     await gateway.aclose()

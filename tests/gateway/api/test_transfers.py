@@ -85,15 +85,16 @@ async def test_what_is_no_file_is_refused(data: bytes, status: int) -> None:
         assert (await ask(url, "POST", "/segue/conversations", None, data))[0] == status
 
 
-async def test_limits_hold_for_it_and_a_drain_ends_it() -> None:
+async def test_a_drain_ends_it_and_limits_hold_for_it() -> None:
     limits = LimitsConfig(upload_bytes_per_minute=10)
     async with serving(Config(server=ServerConfig(port=0, store="memory:"), limits=limits), ROUTER) as (running, url):
         assert isinstance(running, Gateway)
+        running.services.drain.draining = True
+        assert (await ask(url, "POST", "/segue/conversations", None, b"x"))[0] == 503
+        running.services.drain.draining = False
         assert (await ask(url, "POST", "/segue/conversations", None, b"x" * 20))[0] == 400
         assert (await ask(url, "POST", "/segue/conversations", None, b"x"))[0] == 429
         assert (await ask(url, "GET", "/segue/conversations/resp_x"))[0] == 429
-        running.services.drain.draining = True
-        assert (await ask(url, "POST", "/segue/conversations", None, b"x"))[0] == 503
         running.services.drain.draining = False
 
 

@@ -76,6 +76,18 @@ def test_a_key_that_is_over_its_rate_is_told_when_it_may_come_back() -> None:
     run(rules, ALICE, now=30.0)
 
 
+def test_a_request_without_a_turn_counts_in_its_minute() -> None:
+    """As one that begins a turn does, and with the same refusal; it is none of the turns that are under way."""
+    rules = quotas(laptop=LimitsConfig(requests_per_minute=2, turns=1))
+    rules.take_request(ALICE, 0.0)
+    scopes = rules.begin(ALICE, 0.0)
+    assert [scope.counts.turns for scope in scopes] == [1, 1]
+    with pytest.raises(Refused, match="2 requests per minute"):
+        rules.take_request(ALICE, 0.0)
+    rules.take_request(HER_PHONE, 0.0)
+    rules.take_request(ALICE, 30.0)
+
+
 def test_tokens_are_counted_when_a_turn_is_over_and_a_debt_is_waited_off() -> None:
     rules = quotas(LimitsConfig(tokens_per_minute=100))
     run(rules, ALICE, tokens=250)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from segue.config import Config, LimitsConfig
 from segue.gateway.services import Services
 from segue.gateway.turns.conversation_transfer import ConversationTransfer, ImportReport
 from segue.history.conversations import ConversationHead, ConversationStep
-from segue.history.records import ChainLink
+from segue.history.records import ChainLink, Record
 from segue.protocol.conversations import NewConversation
 from segue.protocol.ids import ResponseId
 from segue.protocol.items import Input, user_message
@@ -205,3 +206,38 @@ def items(text: str) -> Input:
 
 def items_of(links: Sequence[ChainLink]) -> list[bytes]:
     return [item for link in links for item in (*link.input, *link.output)]
+
+
+class _Slow(MemoryStore):
+    """Lets others go on before it writes, as a store with a disk does."""
+
+    async def append(self, record: Record) -> None:
+        await asyncio.sleep(0)
+        await super().append(record)
+
+    async def create_conversation(self, head: ConversationHead, step: ConversationStep | None = None) -> None:
+        await asyncio.sleep(0)
+        await super().create_conversation(head, step)
+
+
+async def test_imports_of_one_file_at_once_all_succeed() -> None:
+    """Each turn is stored once, and none of them is told that another one has stored it."""
+    async with parts() as one, parts(store=_Slow()) as other:
+        made = await chain(one, 5)
+        file = await transfer(one).export(TENANT, made[-1])
+        reports = await asyncio.gather(*(transfer(other).take_in(TENANT, file) for _ in range(3)))
+        assert {report.id for report in reports} == {made[-1]}
+        assert sum(report.imported for report in reports) == 5
+        assert (await other.store.size()).records == 5
+
+
+async def test_imports_of_one_conversation_at_once_all_succeed() -> None:
+    async with parts() as one, parts(store=_Slow()) as other:
+        given = Input((user_message("hello"),))
+        head = await one.executor.conversations.create(TENANT, NewConversation(given, b"{}"))
+        file = await transfer(one).export_conversation(TENANT, head.id)
+        reports = await asyncio.gather(*(transfer(other).take_in(TENANT, file) for _ in range(2)))
+        assert [report.id for report in reports] == [head.id] * 2
+        links = await other.store.conversation_chain(TENANT, head.id, other.clock())
+        assert links is not None
+        assert [link.input for link in links] == [given.items]

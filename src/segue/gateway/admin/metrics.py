@@ -294,7 +294,9 @@ class UsageCollector(Collector):
 
         turns = counter("turns", "Turns and requests to providers that began, by key.")
         refused = counter("refused", "Those that were refused because of a limit of the key or its tenant.")
-        tokens = counter("tokens", "Tokens of turns, as providers count them; cached ones are input, too.", "kind")
+        tokens = counter(
+            "tokens", "Tokens of turns, as providers count them, or else estimated; cached ones are input, too.", "kind"
+        )
         uploads = counter("upload_bytes", "Bytes of requests, and of the bodies of sidecars.")
         of_models = counter("model_turns", "Turns that are over, by model; of each key the first 50 by name.", "model")
         model_tokens = counter("model_tokens", "Tokens of these turns.", "model", "kind")

@@ -12,7 +12,7 @@ from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.admin.nodes import NodeRoutes
 from segue.gateway.admin.usage import UsageRoutes
-from segue.gateway.api.authentication import Handler, audited, keyed, private
+from segue.gateway.api.authentication import Handler, audited, counted, keyed, private
 from segue.gateway.api.client_api import CHAT, COMPACTIONS, MESSAGES, MODELS
 from segue.gateway.api.compaction import CompactionRoutes
 from segue.gateway.api.conversations import ConversationRoutes
@@ -64,6 +64,9 @@ def build_application(
     def with_key(handler: Handler) -> Handler:
         return keyed(services.rules, services.audit, connections, handler)
 
+    def without_turn(handler: Handler) -> Handler:
+        return with_key(counted(services.rules, handler))
+
     exports = partial(audited, services.audit, "export")
     for_operators = partial(private, access, services.clock)
     middleware = error_replies(limit, door_check(access, connections))
@@ -72,12 +75,12 @@ def build_application(
     application.add_routes(
         [
             *_model_routes(services, bodies, with_key),
-            *_conversation_routes(services, bodies, with_key),
+            *_conversation_routes(services, bodies, without_turn),
             web.get("/segue/tunnel", with_key(serve_tunnel), allow_head=False),
             web.get("/segue/capabilities", with_key(capabilities.show)),
             web.get("/segue/usage", with_key(usage), allow_head=False),
-            web.get("/segue/conversations/{id}", with_key(exports(transfers.export)), allow_head=False),
-            web.post("/segue/conversations", with_key(transfers.take_in)),
+            web.get("/segue/conversations/{id}", without_turn(exports(transfers.export)), allow_head=False),
+            web.post("/segue/conversations", without_turn(transfers.take_in)),
             web.delete("/segue/tenants/{tenant}", with_key(_tenant_routes(services, tunnel).erase)),
             web.get("/segue/diagnostics", with_key(diagnostics.show), allow_head=False),
             web.post("/segue/diagnostics/transfer", with_key(transfer)),
@@ -107,21 +110,21 @@ def _health_routes(services: Services) -> HealthRoutes:
 
 
 def _conversation_routes(
-    services: Services, bodies: RequestBodies, with_key: Callable[[Handler], Handler]
+    services: Services, bodies: RequestBodies, without_turn: Callable[[Handler], Handler]
 ) -> list[web.RouteDef]:
     """Return the routes of the Conversations API."""
     routes = ConversationRoutes(services, bodies)
     reads, deletes, _ = (partial(audited, services.audit, action) for action in _ACTIONS)
     items, item = f"{_CONVERSATION}/items", f"{_CONVERSATION}/items/{{item}}"
     return [
-        web.post("/v1/conversations", with_key(routes.create)),
-        web.get(_CONVERSATION, with_key(reads(routes.retrieve)), allow_head=False),
-        web.post(_CONVERSATION, with_key(routes.update)),
-        web.delete(_CONVERSATION, with_key(deletes(routes.delete))),
-        web.get(items, with_key(reads(routes.list_items)), allow_head=False),
-        web.post(items, with_key(routes.add_items)),
-        web.get(item, with_key(reads(routes.retrieve_item)), allow_head=False),
-        web.delete(item, with_key(deletes(routes.remove_item))),
+        web.post("/v1/conversations", without_turn(routes.create)),
+        web.get(_CONVERSATION, without_turn(reads(routes.retrieve)), allow_head=False),
+        web.post(_CONVERSATION, without_turn(routes.update)),
+        web.delete(_CONVERSATION, without_turn(deletes(routes.delete))),
+        web.get(items, without_turn(reads(routes.list_items)), allow_head=False),
+        web.post(items, without_turn(routes.add_items)),
+        web.get(item, without_turn(reads(routes.retrieve_item)), allow_head=False),
+        web.delete(item, without_turn(deletes(routes.remove_item))),
     ]
 
 
@@ -133,17 +136,21 @@ def _model_routes(
     messages = MessagesRoutes(services, bodies)
     chat = DoorRoutes(services, ChatDoor(), bodies, id_header="x-request-id")
     reads, deletes, cancels = (partial(audited, services.audit, action) for action in _ACTIONS)
+
+    def without_turn(handler: Handler) -> Handler:
+        return with_key(counted(services.rules, handler))
+
     return [
         web.post("/v1/responses", with_key(responses.create)),
         web.get("/v1/responses", with_key(ResponseListRoutes(services).list_or_upgrade), allow_head=False),
-        web.post("/v1/responses/input_tokens", with_key(responses.count_input)),
+        web.post("/v1/responses/input_tokens", without_turn(responses.count_input)),
         web.post(COMPACTIONS, with_key(CompactionRoutes(services, bodies).compact)),
         web.get(_RESPONSE, with_key(reads(responses.retrieve)), allow_head=False),
-        web.delete(_RESPONSE, with_key(deletes(responses.delete))),
+        web.delete(_RESPONSE, without_turn(deletes(responses.delete))),
         web.post(f"{_RESPONSE}/cancel", with_key(cancels(responses.cancel))),
-        web.get(f"{_RESPONSE}/input_items", with_key(reads(responses.input_items)), allow_head=False),
+        web.get(f"{_RESPONSE}/input_items", without_turn(reads(responses.input_items)), allow_head=False),
         web.post(MESSAGES, with_key(messages.create)),
-        web.post(f"{MESSAGES}/count_tokens", with_key(messages.count_input)),
+        web.post(f"{MESSAGES}/count_tokens", without_turn(messages.count_input)),
         web.post(CHAT, with_key(chat.create)),
         web.get(MODELS, with_key(models.list)),
         web.get(f"{MODELS}/{{id:.+}}", with_key(models.retrieve)),

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from aiohttp import web
 
 from segue.gateway.access import Access
-from segue.gateway.api.request_keys import HELD, PRINCIPAL
+from segue.gateway.api.request_keys import COUNTED, HELD, PRINCIPAL
 from segue.gateway.audit import Action, AuditLog
 from segue.gateway.caller_rules import CallerRules
 from segue.gateway.connections import Connection, Connections, certificate_of, too_many_connections
@@ -55,6 +55,17 @@ def keyed(rules: CallerRules, audit: AuditLog, connections: Connections, handler
                 held.release()
 
     return checked
+
+
+def counted(rules: CallerRules, handler: Handler) -> Handler:
+    """Count a request that runs no turn, and lets the gateway or a provider work all the same, as one of a minute."""
+
+    async def taken(request: web.Request) -> web.StreamResponse:
+        rules.take_request(request[PRINCIPAL])
+        request[COUNTED] = True
+        return await handler(request)
+
+    return taken
 
 
 def audited(audit: AuditLog, action: Action, handler: Handler) -> Handler:

@@ -12,7 +12,7 @@ from io import BytesIO
 
 from aiohttp import web
 
-from segue.gateway.api.request_keys import HELD
+from segue.gateway.api.request_keys import COUNTED, HELD
 from segue.gateway.principal import Principal
 from segue.gateway.request_memory import HeldRequest, RequestMemory
 from segue.gateway.services import Services
@@ -130,7 +130,8 @@ class RequestBodies:
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             message = "Compressed request bodies are not accepted. Send the body as it is, without Content-Encoding."
             raise Refused(Problem("unsupported_content_encoding", message))
-        self._quotas.check(principal, self._clock())  # before its body is read
+        if COUNTED not in request:
+            self._quotas.check(principal, self._clock())  # before its body is read
         body = await self._reader.read(request, principal.tenant)
         self._quotas.note_upload(principal, len(body), self._clock())
         return body

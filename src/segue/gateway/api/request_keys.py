@@ -11,6 +11,8 @@ from segue.gateway.request_memory import HeldRequest
 
 #: Who sent a request that came through `authentication.keyed`.
 PRINCIPAL = web.RequestKey("principal", Principal)
+#: There on a request that was counted in its caller's limits already, since it runs no turn.
+COUNTED = web.RequestKey("counted", bool)
 _REQUEST_ID = web.RequestKey("request_id", str)
 #: What a request whose body was read holds in memory. It is released after its handler.
 HELD = web.RequestKey("held", HeldRequest)

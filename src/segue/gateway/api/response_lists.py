@@ -36,6 +36,7 @@ class ResponseListRoutes:
         """Open a WebSocket, or answer with a list."""
         if any(name in request.headers for name in _OF_WEBSOCKETS):
             return await serve_websocket(self._services, request)
+        self._services.rules.take_request(request[PRINCIPAL])
         wanted = parse_list_request(request.query.items())
         if isinstance(wanted, Problem):
             raise Refused(wanted)

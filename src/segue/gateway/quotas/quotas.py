@@ -146,6 +146,16 @@ class Quotas:
             if scope.windows:
                 _refuse(scope, _why_too_fast(scope, scopes, now))
 
+    def take_request(self, principal: Principal, now: float) -> None:
+        """Count a request that runs no turn: it is none of those that are under way, and takes no tokens.
+
+        Raises:
+            Refused: the principal is over a limit of a minute; nothing was taken.
+        """
+        self.check(principal, now)
+        for scope in self.scopes(principal):
+            scope.take("requests", 1, now)
+
     def begin(self, principal: Principal, now: float) -> Sequence[Scope]:
         """Begin a turn; `end` gets what is returned.
 

@@ -115,16 +115,27 @@ class ConversationTransfer:
             raise Refused(found)
         records, named = found.turns, found.conversation
         is_new = named is not None and await self._is_new(tenant, named.id, found.items())
-        here = await self._count_here(tenant, records)
-        for record in records[here:]:
-            await self._storage_quota.check(tenant, now)
-            await self._append(record, erasures)
+        imported = await self._add(tenant, records, erasures)
         if named is None:
-            return ImportReport(id=records[-1].id, turns=len(records), imported=len(records) - here)
+            return ImportReport(id=records[-1].id, turns=len(records), imported=imported)
         if is_new:
             await self._storage_quota.check(tenant, now)
-            await self._create(_head_of(tenant, found, named, now), named.items, erasures)
-        return ImportReport(id=named.id, turns=len(records), imported=len(records) - here)
+            await self._create(_head_of(tenant, found, named, now), named.items, erasures, items=found.items())
+        return ImportReport(id=named.id, turns=len(records), imported=imported)
+
+    async def _add(self, tenant: str, records: Sequence[Record], erasures: int) -> int:
+        """Store the turns that are not here; return how many there were. Another import may store them meanwhile."""
+        imported, here = 0, await self._count_here(tenant, records)
+        while here < len(records):
+            record = records[here]
+            await self._storage_quota.check(tenant, self._clock())
+            if await self._append(record, erasures):
+                imported, here = imported + 1, here + 1
+                continue
+            known, here = here, await self._count_here(tenant, records)
+            if here <= known:
+                raise Refused(_taken(record.id))
+        return imported
 
     async def _is_new(self, tenant: str, conversation_id: ConversationId, items: Sequence[Item]) -> bool:
         """Tell whether a conversation is not here yet. Raises `Refused` if there is one that is not the same."""
@@ -135,7 +146,7 @@ class ConversationTransfer:
             raise Refused(_another("conversation.id", "a conversation"))
         return False
 
-    async def _create(self, head: ConversationHead, behind: Input, erasures: int) -> None:
+    async def _create(self, head: ConversationHead, behind: Input, erasures: int, *, items: Sequence[Item]) -> None:
         """Store a conversation, unless what its tenant has was erased since the import began."""
         step = None
         if behind.items:
@@ -145,6 +156,8 @@ class ConversationTransfer:
             try:
                 await self._store.create_conversation(head, step)
             except (IdTaken, ParentGone):
+                if not await self._is_new(head.tenant, head.id, items):
+                    return  # another import has just made it
                 raise Refused(_another("conversation.id", "a conversation")) from None
             if self._erasures(head.tenant) == erasures:
                 self._storage_quota.note_added(head.tenant, 0 if step is None else step.size_bytes)
@@ -158,17 +171,17 @@ class ConversationTransfer:
         async with self._queue.permit(importer.tenant):
             return await asyncio.to_thread(read_conversation, file, importer, self._limits)
 
-    async def _append(self, record: Record, erasures: int) -> None:
-        """Store a record, unless what its tenant has was erased since the import began."""
+    async def _append(self, record: Record, erasures: int) -> bool:
+        """Store a record, unless what its tenant has was erased meanwhile; tell whether its id was free."""
         tenant = record.tenant
         if self._erasures(tenant) == erasures:
             try:
                 await self._store.append(record)
             except IdTaken:
-                raise Refused(_taken(record.id)) from None
+                return False
             if self._erasures(tenant) == erasures:
                 self._storage_quota.note_stored(tenant, record.size_bytes)
-                return
+                return True
             await self._store.delete(tenant, record.id, self._clock())
         raise Refused(_ERASED)
 
@@ -224,8 +237,8 @@ def _another(field: str, what: str) -> Problem:
 
 
 def _taken(response_id: ResponseId) -> Problem:
-    """A turn was deleted here, and what came after it still needs it; or another import has just stored it."""
-    message = f"Invalid value for 'turns': the response '{response_id}' was deleted here, or another import stores it."
+    """A turn was deleted here, and what came after it still needs it."""
+    message = f"Invalid value for 'turns': the response '{response_id}' was deleted here."
     return Problem("invalid_value", message, "turns")
 
 

@@ -30,6 +30,7 @@ from segue.gateway.turns.turn_ends import end_of, erased, is_filtered, not_store
 from segue.gateway.turns.turn_log import TurnEnd, TurnLog, TurnTimes, turn_line
 from segue.gateway.turns.turn_settings import Sources, TurnSettings
 from segue.gateway.turns.upstream_use import UpstreamUse
+from segue.gateway.turns.used_tokens import count_use
 from segue.gateway.turns.warm_up import warm_up
 from segue.history.cache import TurnCache
 from segue.history.chains import History, Turn
@@ -279,6 +280,7 @@ class TurnRun:
         self._erasures = executor.erasures(self._tenant)
         self._first_output_s: float | None = None
         self._stream: TurnStream | None = None
+        self._begun: UpstreamRequest | None = None  # once its upstream has begun it
         self._remembered = False
         self._upstreams: Sequence[Upstream] = ()
         self._notes = UpstreamNotes()
@@ -361,7 +363,7 @@ class TurnRun:
                     if ended is None:
                         raise
                     batch = (ended,)
-                begun = True
+                begun, self._begun = True, request
                 events = stream.feed(batch)
                 if events and self._first_output_s is None:
                     self._first_output_s = executor.monotonic() - self._begun_at
@@ -441,8 +443,9 @@ class TurnRun:
             except Exception as error:  # noqa: BLE001 - the seam to foreign code: too late to matter to the turn
                 _log.warning("action=stop error=%s", redacted_traceback(error))
         executor.upstream_use.end(self._upstreams)
-        used, time_s = self._usage, executor.monotonic() - self._begun_at
+        time_s = executor.monotonic() - self._begun_at
         model = self._create.settings.model if self._upstreams else None
+        used = count_use(self._begun, self._stream, failed=outcome == "failed")
         executor.quotas.end(self._scopes, used, executor.clock(), model=model)
         self._caller.meter.turn(outcome, self._first_output_s, time_s)
         if executor.turn_log.on:
