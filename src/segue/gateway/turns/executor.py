@@ -272,6 +272,7 @@ class TurnRun:
     ) -> None:
         self._executor = executor
         self._create = create
+        self._makes_window = create.compaction is not None and create.compaction.window
         self._input = create.input  # with its references resolved, and without repeats, once the turn begins
         self.history = History(None, ())
         self._caller = caller
@@ -418,19 +419,16 @@ class TurnRun:
         if create.compaction is not None and create.generate and not compacts_itself(resolved.found.upstreams):
             prepare, transport = executor.compactions.prepare, caller.meter.transport
             return await prepare(request, runs, self.history, wanted=create.compaction, transport=transport)
-        return request, truncating(runs, request) if create.generate else runs
+        auto = create.generate and create.settings.truncation == "auto"
+        return request, truncating(runs, request) if auto else runs
 
     async def _echo(self) -> bytes:
         """Return the echo of the request's settings, as all events of the turn have it."""
         create = self._create
         echo = encode_echo(create.settings, store=create.store, background=create.background, thread=create.thread)
-        if not self._makes_window:
-            return echo
-        return with_retained(echo, await self._executor.compactions.retained(self.history))
-
-    @property
-    def _makes_window(self) -> bool:
-        return self._create.compaction is not None and self._create.compaction.window
+        if self._makes_window:
+            echo = with_retained(echo, await self._executor.compactions.retained(self.history))
+        return echo
 
     async def _settle(self, batches: AsyncGenerator[Batch, None] | None, outcome: Outcome) -> None:
         """Stop what still runs, and count the turn."""
