@@ -15,8 +15,9 @@ from segue.http.field_syntax import TOKEN, VALUE
 #: custom. That behind an extension belongs to the extension: two patterns for it would try all ways to share it.
 _SIZE_LINE: Final = re.compile(rb"(?P<size>0{0,5}[0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e]*|[\t ]*)\r\n")
 _SIZE_LINE_BYTES: Final = 1024
-#: The same, as nearly all are: an event of a stream mostly comes alone, in one chunk.
-_ONE_CHUNK: Final = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,8})\r\n")
+_HEX_DIGITS: Final = b"0123456789ABCDEFabcdef"
+#: So long may the size be of a chunk that is taken in one step.
+_SHORT_SIZE: Final = 8
 _TRAILERS: Final = re.compile(rb"(?:%b:%b\r?\n)*\r?\n" % (TOKEN, VALUE))
 _TRAILERS_END: Final = re.compile(rb"(?:\A|\n)\r?\n")
 _TRAILERS_BYTES: Final = 16 * 1024
@@ -58,11 +59,10 @@ class ChunkedContent:
         Raises:
             ValueError: these are no chunks. What came before that was read first.
         """
-        whole = None if self._left or self._in_trailers or self._fault else _ONE_CHUNK.match(self._ahead)
-        if whole is not None:
-            size, begin, end = int(whole["size"], 16), whole.end(), len(self._ahead) - 2
-            if size and size == end - begin and self._ahead.endswith(b"\r\n"):
-                chunk, self._ahead = self._ahead[begin:end], b""
+        if not (self._left or self._in_trailers or self._fault):
+            chunk = _only_chunk(self._ahead)
+            if chunk:
+                self._ahead = b""
                 return chunk
         pieces: list[bytes] = []
         if not (self._fault or self._in_trailers):
@@ -118,3 +118,12 @@ class ChunkedContent:
         else:
             self.complete = True
             self._ahead = self._ahead[end.end() :]
+
+
+def _only_chunk(data: bytes) -> bytes:
+    """Return the content if these bytes are one whole chunk, as mostly an event of a stream comes; else `b""`."""
+    at = data.find(b"\r\n", 0, _SHORT_SIZE + 2)
+    if at <= 0 or data[:at].translate(None, _HEX_DIGITS) or not data.endswith(b"\r\n"):
+        return b""
+    begin, end = at + 2, len(data) - 2
+    return data[begin:end] if int(data[:at], 16) == end - begin else b""

@@ -13,6 +13,8 @@ from typing import Final
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 #: The value of a field as it is received, with the white space around it.
 VALUE: Final = rb"[^\x00\n\x0b\x0c\r]*"
+#: All bytes of which a value may consist: what is left of a head without them is the ends of its lines, if it is one.
+TEXT: Final = bytes(set(range(256)) - set(b"\x00\n\x0b\x0c\r"))
 
 #: What may be sent as a name, and as a value: a value has no white space at its ends.
 NAME_TO_SEND: Final = re.compile(TOKEN)

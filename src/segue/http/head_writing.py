@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+from operator import itemgetter
 from typing import Final
 
-from segue.http.field_syntax import NAME_TO_SEND, TOKEN, VALUE_TO_SEND
+from segue.http.field_syntax import NAME_TO_SEND, TEXT, TOKEN, VALUE_TO_SEND
 from segue.http.heads import PER_HOP, Line, ReplyHead, RequestHead
 
 _REQUEST_LINE: Final = re.compile(rb"%b [\x21-\x7e]+ HTTP/1\.1" % TOKEN)
 _REASON: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
-_USUAL_REPLY: Final = re.compile(
-    rb"HTTP/1\.1 [2-9][0-9]{2} [\t\x20-\x7e\x80-\xff]*(?:\r\n%b: (?:%b)?)*" % (TOKEN, VALUE_TO_SEND.pattern)
-)
+_LINE: Final = b"%b: %b"
+_name_of: Final = itemgetter(0)
+_value_of: Final = itemgetter(1)
+#: A longer head, or reason, is not usual. This bounds what the caches of their parts hold, too.
+_USUAL_BYTES: Final = 8 * 1024
+_USUAL_REASON_BYTES: Final = 64
 _FIRST_FINAL_STATUS: Final = 200
 _WITHOUT_CONTENT: Final = frozenset({204, 304})
 
@@ -39,18 +44,30 @@ def encode_usual_reply(head: ReplyHead, framing: Line) -> bytes | None:
 
     Nothing in it is of the hop, or tells the length of the content. The first event of a reply waits for this.
     """
-    lines, status = head.lines, head.status
-    if status < _FIRST_FINAL_STATUS or status in _WITHOUT_CONTENT:
+    lines, reason = head.lines, head.reason
+    values = list(map(_value_of, lines))
+    block = b"\r\n".join(map(_LINE.__mod__, (*lines, framing)))
+    if len(block) > _USUAL_BYTES or len(reason) > _USUAL_REASON_BYTES or not all(map(_passes, map(_name_of, lines))):
         return None
-    pieces = [b"HTTP/1.1 %d %b" % (status, head.reason)]
-    for line in lines:
-        if line[0].lower() in PER_HOP:
-            return None
-        pieces.append(b"%b: %b" % line)
-    encoded = b"\r\n".join(pieces)
-    if encoded.count(b"\r\n") != len(lines) or _USUAL_REPLY.fullmatch(encoded) is None:
+    first = _usual_status_line(head.status, reason)
+    data = b"%b\r\n%b\r\n\r\n" % (first, block)
+    if not first or data.translate(None, TEXT) != b"\r\n" * (len(lines) + 3):
         return None
-    return b"%b\r\n%b: %b\r\n\r\n" % (encoded, *framing)
+    return data if list(map(bytes.strip, values)) == values else None
+
+
+@lru_cache(maxsize=64)
+def _usual_status_line(status: int, reason: bytes) -> bytes:
+    """Return the first line of a usual reply, without its end; `b""`: it is not usual."""
+    if status < _FIRST_FINAL_STATUS or status in _WITHOUT_CONTENT or _REASON.fullmatch(reason) is None:
+        return b""
+    return b"HTTP/1.1 %d %b" % (status, reason)
+
+
+@lru_cache(maxsize=256)
+def _passes(name: bytes) -> bool:
+    """Tell whether a line with this name may be written, and is passed on by every hop."""
+    return NAME_TO_SEND.fullmatch(name) is not None and name.lower() not in PER_HOP
 
 
 def _encode(first: bytes, lines: Iterable[Line]) -> bytes | None:

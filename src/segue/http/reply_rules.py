@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
-from segue.http.field_syntax import TOKEN, VALUE
+from segue.http.field_syntax import NAME_TO_SEND, TEXT, TOKEN, VALUE
 from segue.http.heads import PER_HOP, Line, ReplyHead, has_content
 from segue.http.request_rules import Framing
 
-_END: Final = re.compile(rb"\n\r?\n")
 _STATUS_LINE: Final = re.compile(
     rb"HTTP/(?P<version>1\.[01]) (?P<status>[1-9][0-9]{2})(?: (?P<reason>[^\x00\n\x0b\x0c\r]*))?\r?\n"
 )
-#: A head as nearly all are: of HTTP/1.1, of a reply with content, with CR LF and without a folded line.
-_USUAL_HEAD: Final = re.compile(
-    rb"HTTP/1\.1 (?!204|304)([2-9][0-9]{2})(?: ([^\x00\n\x0b\x0c\r]*))?\r\n((?:%b:%b\r\n)*)\r\n" % (TOKEN, VALUE)
-)
+#: The first line of a head as nearly all are: of HTTP/1.1, of a reply with content.
+_USUAL_STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 (?!204|304)([2-9][0-9]{2})(?: (.*))?", re.DOTALL)
+#: A longer head is not usual. This bounds what the caches of its parts hold, too.
+_USUAL_BYTES: Final = 8 * 1024
 #: Lines that are not just passed on.
 _NOTED: Final = PER_HOP | {b"content-encoding"}
 _LINES: Final = re.compile(rb"(?:%b:%b\r?\n)*\r?\n" % (TOKEN, VALUE))
@@ -64,37 +64,45 @@ def reply_head_end(data: bytes, start: int = 0) -> int | None:
 
     `start` is how far an earlier call has searched.
     """
-    end = _END.search(data, max(0, start - 2))
-    return None if end is None else end.end()
+    begin = max(0, start - 2)
+    end = data.find(b"\n\r\n", begin)
+    without_cr = data.find(b"\n\n", begin, end + 1 if end >= 0 else None)
+    if without_cr >= 0:
+        return without_cr + 2
+    return end + 3 if end >= 0 else None
 
 
 def read_reply_head(data: bytes, method: bytes) -> ReceivedReply | BadReply:
     """Read a whole head, with its blank line, of a reply to a request with this method."""
-    usual = _USUAL_HEAD.fullmatch(data)
-    received = None if usual is None or method == b"HEAD" else _read_usual(usual)
+    received = _read_usual(data) if method != b"HEAD" and len(data) <= _USUAL_BYTES else None
     return _read_any(data, method) if received is None else received
 
 
-def _read_usual(usual: re.Match[bytes]) -> ReceivedReply | None:
-    """Read a head in one pass; None: it is not so usual. The first event of a reply waits for this."""
-    status, reason, block = usual.groups(b"")
+def _read_usual(data: bytes) -> ReceivedReply | None:
+    """Read a head in one pass, of lines that end with CR LF; None: it is not so usual.
+
+    The first event of a reply waits for this, and no pattern is as quick at what has not run for a moment.
+    """
+    first, *texts = data.split(b"\r\n")
+    if data.translate(None, TEXT) != b"\r\n" * len(texts) or not data.endswith(b"\r\n\r\n"):
+        return None
+    status_line = _usual_status_line(first)
     lines: list[Line] = []
     passed_on: list[Line] = []
     noted: dict[bytes, bytes] = {}
-    for text in block.split(b"\r\n"):
-        name, _, value = text.partition(b":")
+    for text in texts[:-2]:  # behind these is the blank line
+        name, colon, value = text.partition(b":")
         line = tuple.__new__(Line, (name, value.strip(b" \t")))  # its own constructor is a call of Python
         lines.append(line)
-        lowered = name.lower()
-        if lowered not in _NOTED:
-            passed_on.append(line)
-        elif lowered in noted:
+        note = _note_of(name)
+        if note is None or not colon or note in noted:
             return None
+        if note:
+            noted[note] = line[1].lower()
         else:
-            noted[lowered] = line[1].lower()
-    del lines[-1], passed_on[-1]  # behind the last end of a line
+            passed_on.append(line)
     coding, length = noted.get(b"transfer-encoding"), noted.get(b"content-length")
-    if b"content-encoding" in noted or noted.get(b"connection", _KEEP_ALIVE) != _KEEP_ALIVE:
+    if status_line is None or b"content-encoding" in noted or noted.get(b"connection", _KEEP_ALIVE) != _KEEP_ALIVE:
         return None
     if length is None and coding == b"chunked":
         framing = CHUNKED
@@ -102,8 +110,24 @@ def _read_usual(usual: re.Match[bytes]) -> ReceivedReply | None:
         framing = Framing(int(length), chunked=False)
     else:
         return None
-    head = ReplyHead(int(status), reason, tuple(lines))
+    head = ReplyHead(*status_line, tuple(lines))
     return ReceivedReply(head, framing, persistent=True, passed_on=tuple(passed_on))
+
+
+@lru_cache(maxsize=64)
+def _usual_status_line(line: bytes) -> tuple[int, bytes] | None:
+    """Return the status and the reason in the first line of a usual head; None: it is another line."""
+    found = _USUAL_STATUS_LINE.fullmatch(line)
+    return None if found is None else (int(found[1]), found[2] or b"")
+
+
+@lru_cache(maxsize=256)
+def _note_of(name: bytes) -> bytes | None:
+    """Return the name in lower case if its line is not just passed on, else `b""`; None: it is no name."""
+    lowered = name.lower()
+    if NAME_TO_SEND.fullmatch(name) is None:
+        return None
+    return lowered if lowered in _NOTED else b""
 
 
 def _read_any(data: bytes, method: bytes) -> ReceivedReply | BadReply:

@@ -65,7 +65,7 @@ OWNER_ONLY_S = 3.0
 QUIET_S = 5.0
 
 _ExchangeEvent: TypeAlias = (
-    Writable | ReplyStarted | ReplyData | ReplyEnded | ExchangeReset | BaseMissed | UploadTaken | OutcomeUnknown
+    Writable | ReplyEnded | ExchangeReset | BaseMissed | UploadTaken | OutcomeUnknown
 )  # fmt: skip - one closed set
 
 
@@ -476,6 +476,8 @@ class GatewaySession:
         failed: LinkFailed | None = None
         for event in self._tunnel.receive(packet, self._loop.time()):
             match event:
+                case ReplyStarted() | ReplyData():
+                    self._take_of_reply(event)
                 case LinkFailed():
                     failed = event
                 case Welcomed():
@@ -520,25 +522,31 @@ class GatewaySession:
 
     # --- events ------------------------------------------------------------------------------------------------------
 
+    def _take_of_reply(self, event: ReplyStarted | ReplyData) -> None:
+        exchange = self._exchanges.get(event.exchange)
+        if isinstance(event, ReplyStarted):
+            if exchange is not None:
+                exchange.head, exchange.prefix = event.head, event.prefix
+                self._changed[exchange] = None
+            return
+        self._link_was_good = True
+        if exchange is not None:
+            exchange.log.write(event.data)
+            self._changed[exchange] = None
+            if exchange.orphaned:
+                self._go_on_without_agent(exchange)
+
     def _write_to_exchange(self, event: _ExchangeEvent) -> None:
         exchange = self._exchanges.get(event.exchange)
         if isinstance(event, ReplyEnded | ExchangeReset | OutcomeUnknown):
             self._exchanges.pop(event.exchange, None)
-        if isinstance(event, ReplyData | ReplyEnded):
+        if isinstance(event, ReplyEnded):
             self._link_was_good = True
         if exchange is None:
             return
         match event:
             case Writable() | BaseMissed() | UploadTaken():
                 self._note_upload(exchange, event)
-            case ReplyStarted(head=head, prefix=prefix):
-                exchange.head, exchange.prefix = head, prefix
-                self._changed[exchange] = None
-            case ReplyData(data=data):
-                exchange.log.write(data)
-                self._changed[exchange] = None
-                if exchange.orphaned:
-                    self._go_on_without_agent(exchange)
             case ExchangeReset(code="not_forwarded") if not exchange.reopened:
                 exchange.reopened = True
                 self._rejected.append(exchange)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Final
 
 from segue.http.heads import ExchangeKind, Line, ReplyHead, RequestHead
@@ -50,8 +51,10 @@ class HeaderTable:
     """
 
     def __init__(self, static_lines: Iterable[bytes] = ()) -> None:
-        self._slots: OrderedDict[int, bytes] = OrderedDict()
-        self._by_line: dict[bytes, int] = {}
+        self._by_line: OrderedDict[bytes, int] = OrderedDict()
+        """The slot of each line that is held; the least recently used comes first."""
+        self._lines: list[bytes | None] = []
+        """The line in each slot."""
         self._by_name: dict[bytes, int] = {}
         self._free: list[int] = []
         self._size_bytes = 0
@@ -65,12 +68,12 @@ class HeaderTable:
 
     def get(self, slot: int) -> bytes | None:
         """Return the line in a slot."""
-        return self._slots.get(slot)
+        return self._lines[slot] if slot < len(self._lines) else None
 
     def encode(self, lines: Sequence[bytes]) -> bytes:
         """Encode the lines of a head; the receiver's table makes the same steps when it decodes them."""
         encoded: list[bytes] = []
-        slot_of, note_use, latest = self._by_line.get, self._slots.move_to_end, self.latest
+        by_line, note_use, latest = self._by_line, self._by_line.move_to_end, self.latest
         at, end = 0, len(lines)
         same_end = min(end, len(latest))
         while at < end:
@@ -80,17 +83,16 @@ class HeaderTable:
             if same - at >= _LEAST_REPEATED:
                 encoded += (_REPEAT_BYTE, encode_varint(same - at))
                 for line in lines[at:same]:
-                    slot = slot_of(line)
-                    if slot is not None:
-                        note_use(slot)
+                    if line in by_line:
+                        note_use(line)
                 at = same
                 continue
-            slot = slot_of(lines[at])
-            if slot is None:
-                encoded.append(self._encode_new(lines[at]))
+            line = lines[at]
+            if line in by_line:
+                note_use(line)
+                encoded.append(_SLOTS[by_line[line]])
             else:
-                note_use(slot)
-                encoded.append(_SLOTS[slot])
+                encoded.append(self._encode_new(line))
             at += 1
         self.latest = tuple(lines)
         return b"".join(encoded)
@@ -99,14 +101,14 @@ class HeaderTable:
         """Decode the lines of a head; None if it is none."""
         lines: list[bytes] = []
         size_bytes, end = 0, len(data)
-        held_in, slot_of, note_use = self._slots.get, self._by_line.get, self._slots.move_to_end
+        by_line, note_use = self._by_line, self._by_line.move_to_end
         while at < end:
             form = data[at]
             if _FIRST_SLOT <= form < _LONG_VARINT:
-                held = held_in(form - _FIRST_SLOT)
+                held = self.get(form - _FIRST_SLOT)
                 if held is None:
                     return None
-                note_use(form - _FIRST_SLOT)
+                note_use(held)
                 lines.append(held)
                 size_bytes += len(held) + 2
                 at += 1
@@ -116,14 +118,13 @@ class HeaderTable:
                 if len(some) != count:
                     return None
                 for line in some:
-                    slot = slot_of(line)
-                    if slot is not None:
-                        note_use(slot)
+                    if line in by_line:
+                        note_use(line)
                     size_bytes += len(line) + 2
                 lines += some
                 at += 2
             else:
-                entry = self._decode_entry(data, at, len(lines))
+                entry = self._decode_short(data, at) or self._decode_entry(data, at, len(lines))
                 if entry is None:
                     return None
                 others, at = entry
@@ -136,36 +137,59 @@ class HeaderTable:
 
     def add(self, line: bytes) -> None:
         """Add a line at the lowest free slot, if it is not too long."""
-        if len(line) > MAX_LINE_BYTES or line in self._by_line:
-            return
-        while len(self._slots) >= MAX_LINES or self._size_bytes + len(line) > MAX_BYTES:
-            self._evict()
-        slot = heapq.heappop(self._free) if self._free else len(self._slots)
-        self._slots[slot] = line
-        self._by_line[line] = slot
-        self._by_name[_name(line)] = slot
-        self._size_bytes += len(line)
+        if len(line) <= MAX_LINE_BYTES and line not in self._by_line:
+            self._hold(line, _name(line))
 
     def use(self, lines: Iterable[bytes]) -> None:
         """Note that lines were used; skip those that are not in the table."""
-        slot_of, note_use = self._by_line.get, self._slots.move_to_end
+        by_line = self._by_line
         for line in lines:
-            slot = slot_of(line)
-            if slot is not None:
-                note_use(slot)
+            if line in by_line:
+                by_line.move_to_end(line)
 
     def _encode_new(self, line: bytes) -> bytes:
         """Encode a line that is not in the table."""
-        named = self._by_name.get(_name(line)) if b":" in line else None
-        if len(line) > MAX_LINE_BYTES:
-            return _ONCE_BYTE + encode_varint(len(line)) + line
+        size = len(line)
+        if size > MAX_LINE_BYTES:
+            return _ONCE_BYTE + encode_varint(size) + line
+        begin = line.find(b":") + 1
+        name = line[:begin] or line
+        named = self._by_name.get(name) if begin else None
+        self._hold(line, name)
         if named is None:
-            encoded = _LITERAL_BYTE + encode_varint(len(line)) + line
+            return _LITERAL_BYTE + encode_varint(size) + line
+        if named < _LONG_VARINT > size:  # in one step, since the first event of a reply waits for this
+            return b"%c%c%c%b" % (_VALUE, named, size - begin, line[begin:])
+        return _VALUE_BYTE + encode_varint(named) + encode_varint(size - begin) + line[begin:]
+
+    def _hold(self, line: bytes, name: bytes) -> None:
+        """Hold a line that is not in the table yet, and may be."""
+        by_line, free, size = self._by_line, self._free, len(line)
+        while len(by_line) >= MAX_LINES or self._size_bytes + size > MAX_BYTES:
+            self._evict()
+        if free:
+            slot = heapq.heappop(free)
+            self._lines[slot] = line
         else:
-            value = line[line.index(b":") + 1 :]
-            encoded = _VALUE_BYTE + encode_varint(named) + encode_varint(len(value)) + value
-        self.add(line)
-        return encoded
+            slot = len(by_line)
+            self._lines.append(line)
+        by_line[line] = self._by_name[name] = slot
+        self._size_bytes += size
+
+    def _decode_short(self, data: bytes, at: int) -> tuple[Sequence[bytes], int] | None:
+        """Read a short line with the name of another, as most lines are that are new; None: it is something else."""
+        form, named, size = data[at : at + 3] if len(data) > at + 3 else (_LITERAL,) * 3
+        held = self.get(named)
+        if form != _VALUE or named >= _LONG_VARINT or size >= _LONG_VARINT or held is None:
+            return None
+        begin, end = at + 3, at + 3 + size
+        if end > len(data):
+            return None
+        name = held[: held.find(b":") + 1] or held
+        line = name + data[begin:end]
+        if len(line) <= MAX_LINE_BYTES and line not in self._by_line:
+            self._hold(line, name)
+        return (line,), end
 
     def _decode_entry(self, data: bytes, at: int, place: int) -> tuple[Sequence[bytes], int] | None:
         """Read an entry and repeat the sender's steps in the table; return its lines and the offset of the next."""
@@ -174,10 +198,10 @@ class HeaderTable:
             return None
         form, at = read
         if form >= _FIRST_SLOT:
-            held = self._slots.get(form - _FIRST_SLOT)
+            held = self.get(form - _FIRST_SLOT)
             if held is None:
                 return None
-            self._slots.move_to_end(form - _FIRST_SLOT)
+            self._by_line.move_to_end(held)
             return (held,), at
         if form != _REPEAT:
             return self._decode_line(data, at, form)
@@ -193,7 +217,7 @@ class HeaderTable:
         name = b""
         if form == _VALUE:
             read = read_varint(data, at)
-            named = None if read is None else self._slots.get(read[0])
+            named = None if read is None else self.get(read[0])
             if read is None or named is None:
                 return None
             name, at = _name(named), read[1]
@@ -207,10 +231,11 @@ class HeaderTable:
         return (line,), at + length
 
     def _evict(self) -> None:
-        slot, line = self._slots.popitem(last=False)
-        del self._by_line[line]
-        if self._by_name.get(_name(line)) == slot:
-            del self._by_name[_name(line)]
+        line, slot = self._by_line.popitem(last=False)
+        name = line[: line.find(b":") + 1] or line
+        if self._by_name.get(name) == slot:
+            del self._by_name[name]
+        self._lines[slot] = None
         heapq.heappush(self._free, slot)
         self._size_bytes -= len(line)
 
@@ -256,8 +281,7 @@ def decode_reply(data: bytes, table: HeaderTable) -> ReplyHead | None:
 def fits(head: RequestHead | ReplyHead) -> bool:
     """Tell whether a head may be sent: the other end takes its size and its number of lines."""
     size_bytes = len(head.method) + len(head.target) if isinstance(head, RequestHead) else len(head.reason)
-    for name, value in head.lines:
-        size_bytes += len(name) + len(value)
+    size_bytes += sum(map(len, chain.from_iterable(head.lines)))
     return size_bytes <= MAX_HEAD_BYTES and len(head.lines) <= MAX_HEAD_LINES
 
 
