@@ -17,6 +17,8 @@ def encode_varint(number: int) -> bytes:
     """Return the shortest LEB128 form of a number from 0 to `MAX_VARINT`."""
     if 0 <= number < _MORE:
         return _SINGLE_BYTES[number]
+    if _MORE <= number < _MORE * _MORE:
+        return bytes((number & 0x7F | _MORE, number >> 7))
     if not 0 <= number <= MAX_VARINT:
         raise ValueError(f"{number} cannot be a varint")
     encoded = bytearray()

@@ -25,7 +25,7 @@ class PacketIntake:
     async def run(self) -> str | None:
         """Read until the link is over; return what is wrong with it, if that is known."""
         try:
-            while not self._is_over():
+            while self._reason is None and self._fault is None:
                 self._socket.hand_over(self._take_now)
                 packet = await self._socket.receive()
                 if packet is None:
@@ -39,11 +39,8 @@ class PacketIntake:
             raise self._fault
         return self._reason
 
-    def _is_over(self) -> bool:
-        return self._reason is not None or self._fault is not None
-
     def _take_now(self, packet: bytes) -> None:
-        if self._is_over():
+        if self._reason is not None or self._fault is not None:
             return
         try:
             self._reason = self._take(packet)

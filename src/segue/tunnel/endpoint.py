@@ -276,7 +276,7 @@ class Endpoint(ABC, Generic[X, V]):
     # --- round-robin ------------------------------------------------------------------------------------------------
 
     def _give_turn(self, exchange: X) -> None:
-        if exchange.outgoing.sendable and exchange.number not in self._turns:
+        if exchange.number not in self._turns and exchange.outgoing.sendable:
             self._turns[exchange.number] = None
 
     def _take_data(self, limit: int) -> QueuedFrame | None:

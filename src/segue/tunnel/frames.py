@@ -215,7 +215,11 @@ class BadPacket(msgspec.Struct, frozen=True):
 
 _HELLO, _WELCOME, _OPEN, _REPLY, _DATA, _ACK, _PING, _PONG, _WINDOW, _MISS, _RESET, _GO_AWAY, _TAKEN = range(1, 14)
 
-_FREQUENT = frozenset({_DATA, _REPLY, _ACK})
+#: The most frequent frames, and how many numbers each begins with.
+_FREQUENT = {_DATA: 4, _REPLY: 3, _ACK: 2}
+
+#: The least first byte of a varint that has more.
+_LONG_VARINT = 0x80
 
 _LAST = 1
 _HAS_BODY = 2
@@ -346,31 +350,29 @@ def read_packet(packet: bytes) -> list[Frame] | BadPacket:
     return frames
 
 
-def _read_frequent(data: bytes, at: int) -> tuple[Frame, int] | None:  # noqa: PLR0911 - each number may be cut off
+def _read_frequent(data: bytes, at: int) -> tuple[Frame, int] | None:
     """Read a DATA, REPLY or ACK in one call, since replies wait for it; None: see what is wrong with it."""
-    kind, read = data[at], read_varint(data, at + 1)
-    if read is None:
-        return None
-    number, at = read
+    kind, end = data[at], len(data)
+    numbers: list[int] = []
+    at += 1
+    for _ in range(_FREQUENT[kind]):  # the flags among them are a number of one byte, or wrong
+        if at < end and data[at] < _LONG_VARINT:
+            numbers.append(data[at])
+            at += 1
+        elif (read := read_varint(data, at)) is not None:
+            numbers.append(read[0])
+            at = read[1]
+        else:
+            return None
     if kind == _ACK:
-        read = read_varint(data, at)
-        return None if read is None else (Ack(number, read[0]), read[1])
-    if at >= len(data) or data[at] & ~(_LAST | _BUILDS_ON_IT):  # the same bits as those of DATA
+        return Ack(numbers[0], numbers[1]), at
+    exchange, flags, size = numbers[0], numbers[1], numbers[-1]
+    if flags & ~(_LAST | _BUILDS_ON_IT) or size > end - at:  # the same bits as those of DATA
         return None
-    flags, offset = data[at], 0
-    read = read_varint(data, at + 1)
-    if kind == _DATA and read is not None:
-        offset, at = read
-        read = read_varint(data, at)
-    if read is None:
-        return None
-    size, at = read
-    payload = data[at : at + size]
-    if len(payload) != size:
-        return None
+    payload, at = data[at : at + size], at + size
     if kind == _DATA:
-        return Data(number, offset, bool(flags & _FINAL), bool(flags & _AGAIN), payload), at + size
-    return ReplyFrame(number, bool(flags & _LAST), payload, bool(flags & _BUILDS_ON_IT)), at + size
+        return Data(exchange, numbers[2], bool(flags & _FINAL), bool(flags & _AGAIN), payload), at
+    return ReplyFrame(exchange, bool(flags & _LAST), payload, bool(flags & _BUILDS_ON_IT)), at
 
 
 def _read_others(content: bytes, at: int, frames: list[Frame]) -> list[Frame] | BadPacket:

@@ -166,7 +166,13 @@ class HeaderTable:
         """Hold a line that is not in the table yet, and may be."""
         by_line, free, size = self._by_line, self._free, len(line)
         while len(by_line) >= MAX_LINES or self._size_bytes + size > MAX_BYTES:
-            self._evict()
+            evicted, slot = by_line.popitem(last=False)
+            old_name = evicted[: evicted.find(b":") + 1] or evicted
+            if self._by_name.get(old_name) == slot:
+                del self._by_name[old_name]
+            self._lines[slot] = None
+            heapq.heappush(free, slot)
+            self._size_bytes -= len(evicted)
         if free:
             slot = heapq.heappop(free)
             self._lines[slot] = line
@@ -178,12 +184,16 @@ class HeaderTable:
 
     def _decode_short(self, data: bytes, at: int) -> tuple[Sequence[bytes], int] | None:
         """Read a short line with the name of another, as most lines are that are new; None: it is something else."""
-        form, named, size = data[at : at + 3] if len(data) > at + 3 else (_LITERAL,) * 3
-        held = self.get(named)
-        if form != _VALUE or named >= _LONG_VARINT or size >= _LONG_VARINT or held is None:
+        if len(data) < at + 4 or data[at] != _VALUE:
             return None
-        begin, end = at + 3, at + 3 + size
-        if end > len(data):
+        slot, begin = data[at + 1], at + 3
+        if slot >= _LONG_VARINT:  # a second byte follows; for all slots that there are it is the same
+            begin += 1
+            if data[at + 2] != slot >> 7:
+                return None
+        held, size = self.get(slot), data[begin - 1]
+        end = begin + size
+        if held is None or size >= _LONG_VARINT or end > len(data):
             return None
         name = held[: held.find(b":") + 1] or held
         line = name + data[begin:end]
@@ -229,15 +239,6 @@ class HeaderTable:
         if form != _ONCE:
             self.add(line)
         return (line,), at + length
-
-    def _evict(self) -> None:
-        line, slot = self._by_line.popitem(last=False)
-        name = line[: line.find(b":") + 1] or line
-        if self._by_name.get(name) == slot:
-            del self._by_name[name]
-        self._lines[slot] = None
-        heapq.heappush(self._free, slot)
-        self._size_bytes -= len(line)
 
 
 def encode_request(head: RequestHead, kind: ExchangeKind, table: HeaderTable) -> bytes:

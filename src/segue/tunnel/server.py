@@ -71,6 +71,8 @@ class _ServerExchange(Exchange):
         """How many messages of a WebSocket were answered."""
         self.answer: Miss | Taken | None = None
         """The last of these answers."""
+        self.ended = False
+        """The shell has finished or aborted it."""
 
     @property
     def takes_data(self) -> bool:
@@ -78,11 +80,6 @@ class _ServerExchange(Exchange):
         if self.kind == "websocket":
             return self.head is not None and self.head.status == _SWITCHING_PROTOCOLS
         return self.has_upload
-
-    @property
-    def ended(self) -> bool:
-        """The shell has finished or aborted it."""
-        return self.outgoing.finished or self.reset is not None
 
 
 class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
@@ -151,6 +148,7 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
         """End the response: it is complete."""
         exchange = self._exchanges.get(number)
         if exchange is not None and not exchange.ended:
+            exchange.ended = True
             exchange.outgoing.finish()
             self._give_turn(exchange)
 
@@ -158,6 +156,7 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
         """Cut an exchange short, after the data already sent; a complete one stays complete."""
         exchange = self._exchanges.get(number)
         if exchange is not None and not exchange.ended:
+            exchange.ended = True
             exchange.reset = Reset(number, code, message)
             self._send_reset(exchange)
 
