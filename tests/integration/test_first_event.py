@@ -24,10 +24,11 @@ from segue.sidecar.agent_transport import AgentTransport
 from segue.sidecar.packet_protocol import PacketProtocol
 from segue.testing.provider import Answer, ReceivedRequest, provided
 
-GATEWAY_CALLS = 76
-SIDECAR_CALLS = 54
+GATEWAY_CALLS = 78
+SIDECAR_CALLS = 58
 EVENT = b'event: message_start\ndata: {"type":"message_start"}\n\n'
-LINES = tuple(Line(b"X-Line-%d" % number, b"value") for number in range(8))
+#: How many lines a head has, and how many of them are new in each.
+LINES, NEW_LINES = 8, 4
 REQUEST = b"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -86,7 +87,9 @@ async def test_a_first_event_leaves_in_the_call_that_reads_it_and_after_few_othe
     thought = asyncio.Event()
 
     def script(_: ReceivedRequest) -> Answer:
-        return Answer(lines=LINES, pieces=(EVENT,), before=thought, gates={1: asyncio.Event()} if last else {})
+        values = (b"%d" % last if number < NEW_LINES else b"same" for number in range(LINES))
+        lines = tuple(Line(b"X-Line-%d" % number, value) for number, value in enumerate(values))
+        return Answer(lines=lines, pieces=(EVENT,), before=thought, gates={1: asyncio.Event()} if last else {})
 
     async with (
         provided(script) as provider,

@@ -228,6 +228,25 @@ def test_a_name_ends_at_the_first_colon() -> None:
     assert len(encode_request(second, "http", table)) == 1 + 1 + 3 + len(b"a:1")
 
 
+def test_new_values_of_lines_in_any_slot_are_sent_behind_their_slot() -> None:
+    sender, receiver = HeaderTable(), HeaderTable()
+    names = [b"X-%d" % number for number in range(MAX_LINES - 1)]
+    for value in (b"a", b"b" * 127, b"c" * 128, b""):
+        for name in names:
+            head = ReplyHead(200, b"OK", (Line(name, value),))
+            encoded = encode_reply(head, sender)
+            assert decode_reply(encoded, receiver) == head
+            assert vars(sender) == vars(receiver)
+        size = 2 + len(encode_varint(len(value))) + len(value)
+        assert value == b"a" or len(encoded) in {1 + size, 2 + size}, "the first line, the slot and the value"
+
+
+@pytest.mark.parametrize("slot", [b"\x80\x00", b"\x80\x02", b"\xff\x01", b"\x80\x80\x01"])
+def test_a_slot_that_is_none_names_no_line(slot: bytes) -> None:
+    table = HeaderTable(b"a%d:" % number for number in range(200))
+    assert decode_reply(b"\x00\x06200 OK\x02" + slot + b"\x01x", table) is None
+
+
 def test_what_fits_can_be_decoded() -> None:
     most = tuple(Line(b"a", b"") for _ in range(MAX_HEAD_LINES))
     largest = (Line(b"a", bytes(MAX_HEAD_BYTES - 5)),)

@@ -25,7 +25,7 @@ from segue.tunnel.frames import (
     Pong,
     ReplyFrame,
     Window,
-    encode_frame,
+    encode_data,
     read_packet,
 )
 from segue.tunnel.header_table import MAX_HEAD_BYTES, HeaderTable
@@ -289,10 +289,10 @@ class Endpoint(ABC, Generic[X, V]):
             if exchange.outgoing.has_unsent or exchange.outgoing.finished:
                 self._give_turn(exchange)
             self._on_taken(exchange)
-            frame = Data(exchange.number, piece.offset, piece.final, exchange.sends_again, piece.data)
-            end = piece.offset + len(piece.data)
-            delivered = partial(self._delivered, exchange, exchange.outgoing, end, final=piece.final)
-            return QueuedFrame(encode_frame(frame), None, delivered)
+            offset, data, final = piece.offset, piece.data, piece.final
+            encoded = encode_data(exchange.number, offset, data, final=final, again=exchange.sends_again)
+            delivered = partial(self._delivered, exchange, exchange.outgoing, offset + len(data), final=final)
+            return QueuedFrame(encoded, None, delivered)
         return None
 
     def _delivered(self, exchange: X, outgoing: Outgoing, end: int, *, final: bool) -> None:

@@ -233,10 +233,10 @@ _HAS_HEAD = 1
 def encode_frame(frame: Frame) -> bytes:  # noqa: PLR0911 - one arm for each kind of a closed set
     """Encode one frame. The most frequent kinds come first: each arm that does not match costs time."""
     match frame:
-        case Data():
-            return _encode_data(frame)
+        case Data(exchange, offset, final, again, payload):
+            return encode_data(exchange, offset, payload, final=final, again=again)
         case Ack(total, delay_ms):
-            return bytes([_ACK]) + encode_varint(total) + encode_varint(delay_ms)
+            return encode_ack(total, delay_ms)
         case Window(exchange, limit):
             return bytes([_WINDOW]) + encode_varint(exchange) + encode_varint(limit)
         case Open() | ReplyFrame():
@@ -252,6 +252,17 @@ def encode_frame(frame: Frame) -> bytes:  # noqa: PLR0911 - one arm for each kin
             return bytes([_GO_AWAY])
         case ExtensionFrame(kind, payload):
             return bytes([kind]) + _text(payload)
+
+
+def encode_data(exchange: int, offset: int, payload: bytes, *, final: bool, again: bool) -> bytes:
+    """Encode a DATA."""
+    flags, number = _FINAL * final | _AGAIN * again, encode_varint(exchange)
+    return b"%c%b%c%b%b%b" % (_DATA, number, flags, encode_varint(offset), encode_varint(len(payload)), payload)
+
+
+def encode_ack(total: int, delay_ms: int) -> bytes:
+    """Encode an ACK."""
+    return b"%c%b%b" % (_ACK, encode_varint(total), encode_varint(delay_ms))
 
 
 _NUMBERED: Mapping[type, int] = MappingProxyType({Ping: _PING, Pong: _PONG, Miss: _MISS, Taken: _TAKEN})
@@ -306,12 +317,6 @@ def _encode_parameters(parameters: Sequence[Parameter]) -> bytes:
 def _encode_resume(resume: ExchangeResume) -> bytes:
     flags = _HAS_HEAD * resume.has_head | _AGAIN * resume.again
     return encode_varint(resume.exchange) + bytes([flags]) + encode_varint(resume.reply_offset)
-
-
-def _encode_data(frame: Data) -> bytes:
-    flags, payload = _FINAL * frame.final | _AGAIN * frame.again, frame.payload
-    exchange, offset, size = encode_varint(frame.exchange), encode_varint(frame.offset), encode_varint(len(payload))
-    return b"%c%b%c%b%b%b" % (_DATA, exchange, flags, offset, size, payload)
 
 
 def _encode_head_piece(frame: Open | ReplyFrame) -> bytes:

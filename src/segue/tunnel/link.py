@@ -12,7 +12,17 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from segue.tunnel.frames import MAX_PACKET_BYTES, OVERHEAD_BYTES, Ack, Frame, Ping, Pong, encode_frame, encode_packet
+from segue.tunnel.frames import (
+    MAX_PACKET_BYTES,
+    OVERHEAD_BYTES,
+    Ack,
+    Frame,
+    Ping,
+    Pong,
+    encode_ack,
+    encode_frame,
+    encode_packet,
+)
 
 #: An end acknowledges this many received bytes at once: half of the first window, so that a window grows without a
 #: wait.
@@ -261,7 +271,7 @@ class TunnelLink:
             answers.append(encode_frame(Pong(self._pong_due)))
             self._pong_due = None
         if self._received_total > self._acked_to_peer and (answers or ping_due or not alone or self._is_ack_due(now)):
-            answers.append(encode_frame(Ack(self._received_total, round((now - self._received_at) * 1000))))
+            answers.append(encode_ack(self._received_total, round((now - self._received_at) * 1000)))
             self._acked_to_peer = self._received_total
             self._ack_due_at = None
         if ping_due:

@@ -142,7 +142,8 @@ class TunnelServer(Endpoint[_ServerExchange, ServerEvent]):
         """Send the next bytes of the response."""
         exchange = self._exchanges.get(number)
         if exchange is not None and not exchange.ended:
-            self._send(exchange, data)
+            exchange.outgoing.write(data)
+            self._give_turn(exchange)
 
     def finish(self, number: int) -> None:
         """End the response: it is complete."""
