@@ -98,3 +98,27 @@ def test_a_usual_reply_is_written_as_any_other(status: int, reason: bytes, lines
         assert not {line.name.lower() for line in lines} & PER_HOP
     elif status in {200, 529, 999} and not {line.name.lower() for line in lines} & PER_HOP and b"\x00\r" not in reason:
         assert encode_reply_head(head) is None or reason in {b"a\r\nX: b", b"\x00"}
+
+
+def test_the_replies_of_providers_are_usual_ones() -> None:
+    chunked = Line(b"Transfer-Encoding", b"chunked")
+    lines = (Line(b"Date", b"today"), Line(b"x-A", b""), Line(b"X-b", b"a: \t b"), Line(b"Set-Cookie", b"\xe9\x01"))
+    assert encode_usual_reply(ReplyHead(529, b"Over \xe9", lines), chunked) == (
+        b"HTTP/1.1 529 Over \xe9\r\nDate: today\r\nx-A: \r\nX-b: a: \t b\r\nSet-Cookie: \xe9\x01\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n"
+    )
+    for status, reason, line in (
+        (199, b"OK", b"a"),
+        (204, b"OK", b"a"),
+        (200, b"O\x01K", b"a"),
+        (200, b"O\r\nX: b", b"a"),
+        (200, b"k" * 65, b"a"),
+        (200, b"OK", b" a"),
+        (200, b"OK", b"a\t"),
+        (200, b"OK", b"a\r\nX: b"),
+        (200, b"OK", b"a\x00"),
+        (200, b"OK", b"a" * 8_192),
+    ):
+        assert encode_usual_reply(ReplyHead(status, reason, (*lines, Line(b"X-c", line))), chunked) is None
+    for name in (b"Connection", b"X y", b"", b"X\r\nY"):
+        assert encode_usual_reply(ReplyHead(200, b"OK", (*lines, Line(name, b"a"))), chunked) is None

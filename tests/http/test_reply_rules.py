@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import h11
 import pytest
 from hypothesis import given, settings
@@ -238,3 +240,17 @@ def test_the_heads_of_providers_are_usual_ones() -> None:
         found = read_reply_head(b"HTTP/1.1 200 OK\r\n" + lines + other + b"\r\n", b"POST")
         assert isinstance(found, ReceivedReply)
         assert found.passed_on is None
+
+
+def test_a_long_head_is_read_as_any_other() -> None:
+    lines = b"Transfer-Encoding: chunked\r\n" + b"X-A: " + b"a" * 8_192 + b"\r\n"
+    found = read_reply_head(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n", b"POST")
+    assert isinstance(found, ReceivedReply)
+    assert (found.passed_on, found.framing, len(found.head.lines)) == (None, CHUNKED, 2)
+
+
+@pytest.mark.parametrize("data", [b"a\n\nb", b"a\n\r\nb", b"a\n\n\r\nb", b"a\n\r\n\nb", b"a\n\r\n\n\nb\n\n"])
+def test_a_head_ends_at_the_first_blank_line(data: bytes) -> None:
+    first = re.search(rb"\n\r?\n", data)
+    assert first is not None
+    assert reply_head_end(data) == first.end()
