@@ -230,15 +230,14 @@ def test_a_name_ends_at_the_first_colon() -> None:
 
 def test_new_values_of_lines_in_any_slot_are_sent_behind_their_slot() -> None:
     sender, receiver = HeaderTable(), HeaderTable()
-    names = [b"X-%d" % number for number in range(MAX_LINES - 1)]
     for value in (b"a", b"b" * 127, b"c" * 128, b""):
-        for name in names:
-            head = ReplyHead(200, b"OK", (Line(name, value),))
+        for number in range(MAX_LINES - 1):
+            head = ReplyHead(200, b"OK", (Line(b"X-%d" % number, value),))
             encoded = encode_reply(head, sender)
             assert decode_reply(encoded, receiver) == head
             assert vars(sender) == vars(receiver)
-        size = 2 + len(encode_varint(len(value))) + len(value)
-        assert value == b"a" or len(encoded) in {1 + size, 2 + size}, "the first line, the slot and the value"
+            behind = encode_varint(len(value)) + value
+            assert value == b"a" or (encoded.endswith(behind) and len(encoded) <= 1 + 3 + len(behind))
 
 
 @pytest.mark.parametrize("slot", [b"\x80\x00", b"\x80\x02", b"\xff\x01", b"\x80\x80\x01"])
