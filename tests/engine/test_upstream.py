@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from segue.dialects.loss_warnings import BROKEN_ARGUMENTS
 from segue.engine import ModelFile, Unavailable, find_model, model_files, why_unavailable
+from segue.engine import engine as local_engine
 from segue.engine.engine import Engine
 from segue.engine.job import Job
 from segue.engine.model import BatchEntry, LoadedModel, usable_processors
@@ -515,3 +516,14 @@ async def test_the_engine_lets_the_loop_go_round_between_two_steps(
         await ask(upstream, plain_request("x", max_output_tokens=4))
     assert {name for name, _ in paused} == {"segue-local-model"}
     assert len({computed for _, computed in paused}) >= 4
+
+
+@pytest.mark.local_engine
+async def test_a_long_step_needs_no_round_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop had the interpreter while it was computed."""
+    monkeypatch.setattr(local_engine, "_PAUSE_BELOW_S", 0.0)
+    paused: list[float] = []
+    monkeypatch.setattr(TimeSlices, "pause", lambda _: paused.append(0.0))
+    async with tiny() as upstream:
+        await ask(upstream, plain_request("x", max_output_tokens=4))
+    assert paused == []

@@ -363,3 +363,14 @@ class TestRetention:
         assert working.counters.sequences == {"context": 0, "host": 1, "disk": 0}
         assert working.answer(new_job(30))[0] == TurnBegan(30, 29)
         assert working.counters.restored_tokens == 29
+
+
+class TestTimes:
+    def test_a_step_tells_how_long_it_computed(self, working: Working) -> None:
+        """Not at all, if there was nothing to compute."""
+        working.worker.add(new_job(30))
+        working.worker.step()
+        assert working.worker.computed_s > 0
+        working.finish()
+        working.worker.step()
+        assert working.worker.computed_s == 0.0

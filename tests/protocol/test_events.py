@@ -255,3 +255,25 @@ def test_the_response_of_an_event_is_its_bytes() -> None:
     assert response == (start, echo)
     assert response.whole() == start + b'"response": 1}'
     assert response.size_bytes == len(response.whole())
+
+
+def test_reasoning_is_written_frame_by_frame() -> None:
+    """In its own words; the message behind it is the next item."""
+    writer = OutputWriter(ID)
+    events = [*writer.reasoning("I "), *writer.reasoning("see"), *writer.text("Yes"), *writer.end_item()]
+    assert kinds(events)[:7] == [
+        "output_item.added",
+        "content_part.added",
+        "reasoning_text.delta",
+        "reasoning_text.delta",
+        "reasoning_text.done",
+        "content_part.done",
+        "output_item.done",
+    ]
+    found = frames(events)
+    ident = f"rs_{ID[5:]}0000"
+    content = [{"type": "reasoning_text", "text": "I see"}]
+    item = {"id": ident, "type": "reasoning", "status": "completed", "summary": [], "content": content}
+    assert [frame["delta"] for frame in found[2:4]] == ["I ", "see"]
+    assert found[6]["item"] == item
+    assert found[7]["output_index"] == 1

@@ -28,6 +28,9 @@ _log = logging.getLogger("segue.engine.upstream")
 #: The longest timeout that is given to a condition.
 _LONGEST_WAIT_S = 3600.0
 
+#: A step that computes for longer leaves the interpreter to other threads for long enough: no pause is due behind it.
+_PAUSE_BELOW_S = 0.002
+
 #: How long the thread may take to end. A step is interrupted, but nothing interrupts the choice of a token.
 JOIN_S = 10.0
 
@@ -73,7 +76,7 @@ class Engine:
     def start(self, ready: Callable[[Unavailable | None], None], *, pause: Callable[[], None] = lambda: None) -> None:
         """Start the thread, which loads the model and then calls `ready`, with the reason if it cannot.
 
-        It calls `pause` behind each step, so that others have the interpreter, too.
+        It calls `pause` behind each short step, so that others have the interpreter, too.
         """
         self._thread = Thread(target=self._run, args=(ready, pause), name="segue-local-model")
         self._thread.start()
@@ -190,7 +193,8 @@ class Engine:
             for action in actions:
                 _guarded(worker, action)
             _guarded(worker, Worker.step)
-            pause()
+            if worker.computed_s < _PAUSE_BELOW_S:
+                pause()
 
     def _end(self, worker: Worker) -> None:
         """End all jobs that run or wait with a problem."""

@@ -16,6 +16,7 @@ import msgspec
 from segue.engine.grammar.json_schema import GrammarError
 from segue.engine.output.answer_reader import AnswerReader
 from segue.engine.output.logprobs import ScoredText
+from segue.engine.output.reasoning_parser import ReasoningParser, Thought
 from segue.engine.output.tool_call_parser import AnswerPart, ToolCallParser
 from segue.engine.prompt.rendering import Prompt
 from segue.engine.sampling_params import DEFAULT_SAMPLING_PARAMS, SamplingParams
@@ -33,15 +34,17 @@ class TurnBegan(msgspec.Struct, frozen=True):
 class TurnFinished(msgspec.Struct, frozen=True):
     """The answer is over. `complete`: the model or a stop sequence ended it; otherwise it reached a limit of tokens.
 
-    `output_tokens` counts the tokens of the answer without the one that ends it.
+    `output_tokens` counts the tokens of the answer without the one that ends it; `reasoning_tokens` of them are
+    thoughts.
     """
 
     output_tokens: int
     complete: bool
+    reasoning_tokens: int = 0
 
 
 #: In order: TurnBegan, parts of the answer, TurnFinished. A Problem comes instead of what it prevents, and is the last.
-Update: TypeAlias = TurnBegan | AnswerPart | ScoredText | TurnFinished | Problem
+Update: TypeAlias = TurnBegan | AnswerPart | ScoredText | Thought | TurnFinished | Problem
 
 
 class Job:
@@ -56,11 +59,12 @@ class Job:
         wake: Callable[[], None],
         prefill_only: bool = False,
         sampling_params: SamplingParams = DEFAULT_SAMPLING_PARAMS,
+        reasoning: ReasoningParser | None = None,
     ) -> None:
         self.request = request
         self.prompt = prompt
         self.parser = parser  # belongs to the engine's thread once the job is submitted
-        self.reader = AnswerReader(parser, sampling_params)  # as the parser
+        self.reader = AnswerReader(parser, sampling_params, reasoning)  # as the parser
         self.sampling_params = sampling_params
         self.prefill_only = prefill_only
         self.cancelled = False  # set under the engine's lock, and never taken back

@@ -187,9 +187,10 @@ class LoadedModel:
         return template
 
     def _find_call_tokens(self) -> frozenset[int]:
-        """Return the control tokens with which this model writes calls; they are part of the answer."""
-        form = self.template.call_format
+        """Return the control tokens with which this model writes calls and thoughts; they are part of the answer."""
+        form, thoughts = self.template.call_format, self.template.reasoning
         written = "".join((form.prefix, form.middle, form.suffix, form.between or ""))
+        written += "" if thoughts is None else thoughts.opening + thoughts.closing
         tokens = self._vocab.tokenize(written, False, True)  # noqa: FBT003 - positional in the binding
         return frozenset(token for token in tokens if self._vocab.is_control(token) and not self._vocab.is_eog(token))
 
@@ -201,7 +202,7 @@ class LoadedModel:
             return list(self._vocab.tokenize(text, False, control))  # noqa: FBT003 - positional in the binding
 
     def piece(self, token: int) -> bytes:
-        """Return the bytes that a token adds to the text; a control token adds none, unless it is part of a call."""
+        """Return the bytes that a token adds to the text; a control token has none, if not of calls or thoughts."""
         if token in self._call_tokens:
             return str(self._vocab.get_text(token)).encode()
         shown = self._vocab.token_to_piece(token, 0, False)  # noqa: FBT003 - positional in the binding

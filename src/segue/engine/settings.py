@@ -60,7 +60,7 @@ LOCAL_FIELDS: Mapping[str, Field] = {
     "tool_choice": _obeyed("Among functions; the gateway refuses anything else."),
     "parallel_tool_calls": _obeyed(),
     "text": Field(Rule("carried", "`format`, but not `verbosity`."), _write_text),
-    "reasoning": dropped("reasoning", "the local model does not think apart"),
+    "reasoning": dropped("reasoning", "the local model thinks as its chat template has it"),
     "metadata": ours("It stands in the response."),
     "include": Field(
         Rule(

@@ -21,6 +21,7 @@ from segue.engine.job import Job, TurnBegan, TurnFinished, Update, cannot_follow
 from segue.engine.kv.retention import ResponseKey
 from segue.engine.model import LoadedModel, ModelFile, Unavailable
 from segue.engine.output.logprobs import ScoredText
+from segue.engine.output.reasoning_parser import ReasoningParser, Thought
 from segue.engine.output.tool_call_parser import CallArguments, CallBegan, CallEnded, ToolCallParser, text_schema
 from segue.engine.prompt.messages import Tools, check_settings, read_tools
 from segue.engine.prompt.rendering import Prompt, PromptRenderer
@@ -192,6 +193,7 @@ class LocalUpstream:
             wake=lambda: _call(loop, woken.set),
             prefill_only=prefill_only,
             sampling_params=sampling_params,
+            reasoning=_new_reasoning_parser(model, parser),
         )
         warnings = (*loss_warnings(request.settings), *prompt.warnings)
         writer = _EventWriter(request, warnings, prefill_only=prefill_only)
@@ -290,6 +292,14 @@ def _new_parser(model: LoadedModel, request: UpstreamRequest, tools: Tools) -> T
         raise Refused(cannot_follow(error, param)) from error
 
 
+def _new_reasoning_parser(model: LoadedModel, parser: ToolCallParser) -> ReasoningParser | None:
+    """Return what reads the thoughts of a model that may have some; under a grammar it answers at once."""
+    template = model.template
+    if template.reasoning is None or parser.grammar is not None:
+        return None
+    return ReasoningParser(template.reasoning, begun=template.thinks_at_once)
+
+
 class _EventWriter:
     """Turns the updates of a job into batches of events."""
 
@@ -299,6 +309,7 @@ class _EventWriter:
         self._warnings = warnings
         self._began: TurnBegan | None = None
         self._needs_message = not prefill_only  # an answer that has nothing else is an empty message
+        self._thought = False
         self._calls = 0
         self.ended = self.finished = False
 
@@ -310,6 +321,9 @@ class _EventWriter:
                 events += self._text("".join(map(str, group)))
             elif kind is ScoredText:
                 events += self._scored([one for one in group if isinstance(one, ScoredText)])
+            elif kind is Thought:
+                self._thought = True
+                events += self._writer.reasoning("".join(one.text for one in group if isinstance(one, Thought)))
             elif kind is CallArguments:
                 pieces = [one.text for one in group if isinstance(one, CallArguments)]
                 events += self._writer.arguments("".join(pieces))
@@ -331,7 +345,7 @@ class _EventWriter:
                 return self._finish(update)
             case Problem():
                 return self._fail(update)
-            case str() | ScoredText() | CallArguments():
+            case str() | ScoredText() | Thought() | CallArguments():
                 raise AssertionError("batch() joins pieces")
 
     def _text(self, text: str) -> list[Event]:
@@ -352,8 +366,14 @@ class _EventWriter:
     def _finish(self, finished: TurnFinished) -> list[Event | Ended]:
         assert self._began is not None, "a turn begins before it finishes"
         self.ended = self.finished = True
-        counted = usage(self._began.input_tokens, finished.output_tokens, cached=self._began.cached_tokens)
-        events = [*(self._writer.text("") if self._needs_message else ())]
+        counted = usage(
+            self._began.input_tokens,
+            finished.output_tokens,
+            cached=self._began.cached_tokens,
+            reasoning=finished.reasoning_tokens,
+        )
+        cut_short = self._thought and not finished.complete  # then there is no message
+        events = [*(self._writer.text("") if self._needs_message and not cut_short else ())]
         if finished.complete:
             return [*events, *self._writer.end_item(), Ended("completed", counted, warnings=self._warnings)]
         reason = "max_output_tokens"

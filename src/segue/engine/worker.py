@@ -62,7 +62,8 @@ class _ActiveTurn:
 class Worker:
     """The turns of one model. `computing` is entered around each computation, with its jobs.
 
-    `left` is called with each job that is over. `clock` is any clock, in seconds; `processor_time` is the thread's.
+    `left` is called with each job that is over. `clock` and `wall_time` are any clocks, in seconds; `processor_time` is
+    the thread's.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class Worker:
         left: Callable[[Job], None],
         clock: Callable[[], float],
         processor_time: Callable[[], float] = time.thread_time,
+        wall_time: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model = model
         self._file = file
         self._computing = computing
         self._left = left
         self._processor_time = processor_time
+        self._wall_time = wall_time
         self._slow: SlowAnswers[int] = SlowAnswers()
         self._pool = SequencePool(model, file, counters, clock=clock)
         self._scheduler = self._new_scheduler()
@@ -88,6 +91,8 @@ class Worker:
         self._preempted: list[_ActiveTurn] = []
         self._waiting: deque[Job] = deque()  # for room
         self._counters = counters
+        #: How long the newest step computed, in seconds; other threads had the interpreter meanwhile.
+        self.computed_s = 0.0
 
     def _new_scheduler(self) -> Scheduler[int]:
         return Scheduler(self._model.batch, min(self._file.chunk, self._model.batch))
@@ -113,6 +118,7 @@ class Worker:
 
     def step(self) -> None:
         """Drop what is cancelled or expired, begin what can begin, and compute the next tokens of all that runs."""
+        self.computed_s = 0.0
         self._drop_cancelled()
         self._pool.expire()
         self._begin_waiting()
@@ -248,7 +254,7 @@ class Worker:
             at = len(turn.sequence.tokens)
             tokens = turn.tokens[at : at + share.tokens]
             entries.append(BatchEntry(turn.sequence.slot, tokens, at, sampled=share.sampled))
-        begun_at = self._processor_time()
+        begun_at, wall_at = self._processor_time(), self._wall_time()
         try:
             with self._computing([turn.job for turn in turns]):
                 ends = self._model.compute(entries)
@@ -263,6 +269,7 @@ class Worker:
             for turn in turns:
                 self._end(turn, _failed(), broken=True)
             return
+        self.computed_s = self._wall_time() - wall_at
         self._slow.computed({turn.sequence.key for turn in turns}, self._processor_time() - begun_at)
         for turn, entry in zip(turns, entries, strict=True):
             turn.sequence.tokens += entry.tokens
@@ -320,7 +327,9 @@ class Worker:
         for part in turn.job.reader.close():
             turn.job.put(part)
         turn.sequence.protected = turn.prompt_length
-        self._end(turn, TurnFinished(turn.output_length, complete=complete or turn.job.reader.stopped))
+        reader = turn.job.reader
+        complete = complete or reader.stopped
+        self._end(turn, TurnFinished(turn.output_length, complete, reader.reasoning_tokens))
 
     def _end(self, turn: _ActiveTurn, outcome: TurnFinished | Problem | None, *, broken: bool = False) -> None:
         """End a turn that runs. `outcome` is None for a cancelled one; a `broken` one leaves no state."""

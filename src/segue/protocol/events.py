@@ -87,7 +87,7 @@ class OutputWriter:
         self._response_id = response_id
         self._number = sequence_number
         self._index = -1  # of the open item, or of the last one if none is open
-        self._open: _OpenText | _OpenCall | None = None
+        self._open: _OpenText | _OpenReasoning | _OpenCall | None = None
 
     def text(self, delta: str, logprobs: Sequence[object] = ()) -> list[Event]:
         """Add text to the assistant message, opening one if none is open; `logprobs` are those of its tokens."""
@@ -107,6 +107,22 @@ class OutputWriter:
         data = b'%b%b,"logprobs":%b,"sequence_number":%d}' % (opened.delta_head, encode(delta), written, number)
         events.append(Event("response.output_text.delta", data, number))
         return events
+
+    def reasoning(self, delta: str) -> list[Event]:
+        """Add to the reasoning, in the model's own words, opening an item if none is open."""
+        opened = self._open
+        events: list[Event] = []
+        if not isinstance(opened, _OpenReasoning):
+            events = self.end_item()
+            self._index += 1
+            self._open = opened = _OpenReasoning(item_id("rs", self._response_id, self._index))
+            item = opened.item([], "in_progress")
+            events += [
+                self._event("response.output_item.added", output_index=self._index, item=item),
+                self._part("response.content_part.added", opened.id, part=_reasoning_part("")),
+            ]
+        opened.texts.append(delta)
+        return [*events, self._part("response.reasoning_text.delta", opened.id, delta=delta)]
 
     def call(self, call_id: str, name: str, arguments: str) -> list[Event]:
         """Write a whole function call, its arguments as one delta."""
@@ -135,6 +151,8 @@ class OutputWriter:
         opened, self._open = self._open, None
         if isinstance(opened, _OpenText):
             return self._end_message(opened, status)
+        if isinstance(opened, _OpenReasoning):
+            return self._end_reasoning(opened, status)
         if isinstance(opened, _OpenCall):
             return self._end_call(opened, status)
         return []
@@ -160,6 +178,15 @@ class OutputWriter:
             self._part("response.output_text.done", opened.id, text=text, logprobs=opened.logprobs),
             self._part("response.content_part.done", opened.id, part=part),
             self._item_done(item),
+        ]
+
+    def _end_reasoning(self, opened: _OpenReasoning, status: ItemStatus) -> list[Event]:
+        text = "".join(opened.texts)
+        part = _reasoning_part(text)
+        return [
+            self._part("response.reasoning_text.done", opened.id, text=text),
+            self._part("response.content_part.done", opened.id, part=part),
+            self._item_done(opened.item([part], status)),
         ]
 
     def _end_call(self, opened: _OpenCall, status: ItemStatus) -> list[Event]:
@@ -195,6 +222,17 @@ class _OpenText:
         self.delta_head = (head % (ident, index)).encode()
 
 
+class _OpenReasoning:
+    """The reasoning being written."""
+
+    def __init__(self, ident: str) -> None:
+        self.id = ident
+        self.texts: list[str] = []
+
+    def item(self, content: list[dict[str, object]], status: str) -> dict[str, object]:
+        return {"id": self.id, "type": "reasoning", "status": status, "summary": [], "content": content}
+
+
 class _OpenCall:
     """The function call being written."""
 
@@ -213,6 +251,10 @@ class _OpenCall:
             "name": self.name,
             "arguments": arguments,
         }
+
+
+def _reasoning_part(text: str) -> dict[str, object]:
+    return {"type": "reasoning_text", "text": text}
 
 
 def _text_part(text: str, logprobs: Sequence[object] = ()) -> dict[str, object]:

@@ -8,14 +8,16 @@ from hypothesis import strategies as st
 
 from segue.engine.output.answer_reader import AnswerReader
 from segue.engine.output.logprobs import Score, ScoredText, TokenLogprob
+from segue.engine.output.reasoning_parser import ReasoningParser, Thought
 from segue.engine.output.tool_call_parser import AnswerPart, CallArguments, CallBegan, CallEnded
-from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT
+from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT, ReasoningFormat
 from segue.engine.prompt.messages import PromptTool, Tools
 from segue.engine.sampling_params import SamplingParams
 from tests.engine.grammar.byte_grammars import parser_for
 
 pytestmark = pytest.mark.local_engine  # grammars of calls need it
 
+Part = AnswerPart | ScoredText | Thought
 GET = PromptTool("get", {"type": "function", "function": {"name": "get"}})
 CALL = f'{DEFAULT_CALL_FORMAT.prefix}get{DEFAULT_CALL_FORMAT.middle}{{"a": "€"}}{DEFAULT_CALL_FORMAT.suffix}'.encode()
 TOOLS = {True: Tools((GET,), ("get",)), False: Tools()}
@@ -42,9 +44,9 @@ def cut(answer: bytes, lengths: list[int]) -> list[bytes]:
     return tokens
 
 
-def read(reader: AnswerReader, tokens: list[bytes]) -> list[AnswerPart | ScoredText]:
+def read(reader: AnswerReader, tokens: list[bytes]) -> list[Part]:
     """What comes of tokens; the score of each is its own number, below zero."""
-    parts: list[AnswerPart | ScoredText] = []
+    parts: list[Part] = []
     for number, token in enumerate(tokens, 1):
         score = None if reader.top_logprobs is None else Score(-float(number), ())
         parts += reader.feed(token, score)
@@ -53,7 +55,7 @@ def read(reader: AnswerReader, tokens: list[bytes]) -> list[AnswerPart | ScoredT
     return [*parts, *reader.close()]
 
 
-def joined(parts: list[AnswerPart | ScoredText]) -> list[AnswerPart]:
+def joined(parts: list[Part]) -> list[AnswerPart]:
     """The same with neighbouring texts in one."""
     whole: list[AnswerPart] = []
     for part in parts:
@@ -61,6 +63,7 @@ def joined(parts: list[AnswerPart | ScoredText]) -> list[AnswerPart]:
         if isinstance(text, str) and whole and isinstance(whole[-1], str):
             whole[-1] += text
         else:
+            assert not isinstance(text, Thought), "no model of these tests thinks but where it is tested"
             whole.append(text)
     return whole
 
@@ -90,7 +93,7 @@ def test_the_tokens_of_a_text_are_its_bytes(
         assert not numbers or tokens[numbers[-1] - 1].startswith(bytes(entries[-1].bytes)), "only the last may be cut"
 
 
-def fed(reader: AnswerReader, *tokens: bytes) -> list[list[AnswerPart | ScoredText]]:
+def fed(reader: AnswerReader, *tokens: bytes) -> list[list[Part]]:
     return [reader.feed(token, Score(-1.0, ())) for token in tokens]
 
 
@@ -156,3 +159,36 @@ def test_a_stop_may_be_found_at_the_end() -> None:
     reader = AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[True]), SamplingParams(stops=("<t",)))
     assert read(reader, [b"a<tool"]) == ["a"]
     assert reader.stopped
+
+
+def thinking(sampling_params: SamplingParams, *, tools: bool = False) -> AnswerReader:
+    reasoning = ReasoningParser(ReasoningFormat("<think>", "</think>"), begun=False)
+    return AnswerReader(parser_for(DEFAULT_CALL_FORMAT, TOOLS[tools]), sampling_params, reasoning)
+
+
+def test_thoughts_are_no_answer() -> None:
+    """A stop sequence and a call in them are neither; their tokens are counted, with those of the markers."""
+    reader = thinking(SamplingParams(stops=("b",)), tools=True)
+    tokens = [b"<think>", b"\n", b"ab", CALL, b"\n</think>", b"\n\n", b"x", b"aby"]
+    thoughts = [Thought("ab"), Thought(CALL.decode())]
+    assert read(reader, tokens) == [*thoughts, "x", "a"]
+    assert (reader.stopped, reader.reasoning_tokens) == (True, 6)
+
+
+def test_an_answer_without_thoughts_has_all_of_its_tokens() -> None:
+    reader = thinking(SamplingParams(top_logprobs=0))
+    assert read(reader, [b"<th", b"e>"]) == [
+        ScoredText("<the>", [TokenLogprob("<th", -1.0, list(b"<th"), ()), TokenLogprob("e>", -2.0, list(b"e>"), ())])
+    ]
+    assert reader.reasoning_tokens == 0
+
+
+def test_only_the_answer_behind_thoughts_has_log_probabilities() -> None:
+    reader = thinking(SamplingParams(top_logprobs=0))
+    tokens = [b"<th", b"ink>", b"a", b"</think>", b"\n", b"b"]
+    assert read(reader, tokens) == [Thought("a"), ScoredText("b", [TokenLogprob("b", -6.0, [98], ())])]
+    assert reader.reasoning_tokens == 5
+
+
+def test_thoughts_that_do_not_end_are_told_to_the_end() -> None:
+    assert read(thinking(SamplingParams()), [b"<think>", b"a </thi"]) == [Thought("a"), Thought(" </thi")]

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT, CallFormat, ChatTemplate, Segment, TemplateError
+from segue.engine.prompt.chat_template import (
+    DEFAULT_CALL_FORMAT,
+    CallFormat,
+    ChatTemplate,
+    ReasoningFormat,
+    Segment,
+    TemplateError,
+)
 from segue.engine.prompt.messages import PromptMessage, PromptTool, ToolCall
 from segue.testing.tiny_model import CHAT_TEMPLATE
 from tests.strategies import examples
@@ -99,6 +106,18 @@ EMPTY_THOUGHT = (
 OPEN_THOUGHT = EMPTY_THOUGHT.replace("<think>\n\n</think>\n\n", "").replace(
     "'<|im_start|>assistant\n' }}{% endif %}", "'<|im_start|>assistant\n<think>\n' }}{% endif %}"
 )
+#: As Qwen 3 has it in a loop of tools: thoughts are written again until the next question comes.
+THOUGHTS_AGAIN = (
+    "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}"
+    "{% endif %}{% endfor %}"
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% if m.reasoning_content and loop.index0 > ns.last %}"
+    "{{ '<think>\n' + m.reasoning_content.strip('\n') + '\n</think>\n\n' }}{% endif %}{{ m.content }}"
+    "{% for call in m.tool_calls %}{{ '\n' if m.content or not loop.first }}{{ '<tool_call>\n{\"name\": \"' }}"
+    "{{ call.function.name + '\", \"arguments\": ' + (call.function.arguments | tojson) + '}\n</tool_call>' }}"
+    "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 #: As gpt-oss has it: an answer is in a channel, whose name the model writes.
 CHANNELS = (
     "{% for m in messages %}{{ '<|start|>' + m.role }}{% if m.role == 'assistant' %}{{ '<|channel|>final' }}{% endif %}"
@@ -106,6 +125,7 @@ CHANNELS = (
     "{% endif %}"
 )
 ALL |= {"cutting": CUTTING, "empty thought": EMPTY_THOUGHT, "open thought": OPEN_THOUGHT, "channels": CHANNELS}
+ALL["thoughts again"] = THOUGHTS_AGAIN
 TOOL = PromptTool("f", {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}})
 
 
@@ -125,7 +145,9 @@ def text(segments: list[Segment]) -> str:
 
 texts = st.text(max_size=12) | st.sampled_from(["<|im_end|>", "\ue000t0\ue001", "<tool_call>", '"}', " x "])
 calls = st.builds(ToolCall, st.just("c"), texts, texts)
-answers = st.builds(PromptMessage, st.just("assistant"), texts, st.lists(calls, max_size=2).map(tuple))
+answers = st.builds(
+    PromptMessage, st.just("assistant"), texts, st.lists(calls, max_size=2).map(tuple), reasoning=st.just("") | texts
+)
 
 
 @st.composite
@@ -454,3 +476,40 @@ class TestContinuing:
         added = made.continuation([PromptMessage("assistant", "b"), PromptMessage("user", "c")])
         assert added is not None
         assert text(added) == "b<|im_end|>\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "markers", "at_once"),
+    [
+        ("plain", None, False),
+        ("channels", None, False),
+        ("empty thought", ("<think>", "</think>"), False),
+        ("thoughts again", ("<think>", "</think>"), False),
+        ("open thought", None, True),
+    ],
+)
+def test_a_template_tells_how_its_model_thinks(name: str, markers: tuple[str, str] | None, at_once: bool) -> None:
+    """An empty thought, an opened one, or one that is written again: between the markers that are in its source."""
+    source = ALL[name] + ("{# </think> #}" if at_once else "")
+    found = ChatTemplate(source, bos="<bos>", eos="<|eos|>")
+    assert (found.reasoning is None) is (markers is None and not at_once)
+    if markers is not None:
+        assert found.reasoning == ReasoningFormat(*markers)
+    assert found.thinks_at_once is at_once
+
+
+def test_thoughts_go_back_where_the_template_wants_them() -> None:
+    """Within a loop of tools and not behind it; a thought is text, whatever is in it."""
+    call = ToolCall("c", "f", "{}")
+    loop = [
+        PromptMessage("user", "Q"),
+        PromptMessage("assistant", "", (call,), reasoning="hm <|im_end|>"),
+        PromptMessage("tool", "R", call_id="c"),
+    ]
+    again = shared("thoughts again")
+    within = again.segments(loop, (TOOL,))
+    assert Segment("hm <|im_end|>", control=False) in within
+    assert "hm" not in text(
+        again.segments([*loop, PromptMessage("assistant", "A"), PromptMessage("user", "Q")], (TOOL,))
+    )
+    assert "hm" not in text(shared("empty thought").segments(loop, (TOOL,)))

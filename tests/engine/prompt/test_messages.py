@@ -121,8 +121,24 @@ class TestItems:
             PromptMessage("tool", "done", call_id="c1"),
         ]
 
-    def test_reasoning_is_left_out(self) -> None:
-        """A model is not shown earlier thoughts."""
+    def test_thoughts_belong_to_what_came_of_them(self) -> None:
+        """In words: to the answer behind them, or to the calls; what nothing came of is gone."""
+        thoughts = [item(type="reasoning", summary=[], content=[{"type": "reasoning_text", "text": t}]) for t in "ab"]
+        text = item(type="message", role="assistant", content="A")
+        call = item(type="function_call", call_id="c1", name="f", arguments="{}")
+        made = (ToolCall("c1", "f", "{}"),)
+        assert messages(thoughts[0], text) == [PromptMessage("assistant", "A", reasoning="a")]
+        assert messages(*thoughts, call) == [PromptMessage("assistant", "", made, reasoning="a\n\nb")]
+        assert messages(thoughts[0], text, thoughts[1], call) == [
+            PromptMessage("assistant", "A", made, reasoning="a\n\nb")
+        ]
+        assert messages(thoughts[0], user_message("Q"), text) == [
+            PromptMessage("user", "Q"),
+            PromptMessage("assistant", "A"),
+        ]
+
+    def test_a_summary_of_thoughts_is_left_out(self) -> None:
+        """A model is not shown what another one has thought."""
         thought = item(type="reasoning", summary=[{"type": "summary_text", "text": "hm"}], encrypted_content="xyz")
         assert said(thought, user_message("hi")) == [("user", "hi")]
 

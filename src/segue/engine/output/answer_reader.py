@@ -1,8 +1,9 @@
 """From the sampled tokens of an answer to what a client gets: pure.
 
-The detokenizer turns bytes into text, the tool call parser splits it into text for the user and calls, the text ends at
-the first stop sequence, and it goes out with the log probabilities of its tokens if the request asks for them. Each
-step may hold back what is not clear yet. Not here: which token comes next (`worker`).
+The detokenizer turns bytes into text, the reasoning parser separates what the model thinks, the tool call parser splits
+the rest into text for the user and calls, the text ends at the first stop sequence, and it goes out with the log
+probabilities of its tokens if the request asks for them. Each step may hold back what is not clear yet. Not here: which
+token comes next (`worker`).
 """
 
 from __future__ import annotations
@@ -11,16 +12,23 @@ from collections.abc import Iterable
 
 from segue.engine.output.detokenizer import Detokenizer
 from segue.engine.output.logprobs import LogprobAlignment, Score, ScoredText
+from segue.engine.output.reasoning_parser import ReasonedPart, ReasoningParser, Thought
 from segue.engine.output.stop_sequences import StopSequences
 from segue.engine.output.tool_call_parser import AnswerPart, ToolCallParser
 from segue.engine.sampling_params import SamplingParams
 
 
 class AnswerReader:
-    """Reads one answer."""
+    """Reads one answer; `reasoning` is for that of a model that may think first."""
 
-    def __init__(self, parser: ToolCallParser, sampling_params: SamplingParams) -> None:
+    def __init__(
+        self, parser: ToolCallParser, sampling_params: SamplingParams, reasoning: ReasoningParser | None = None
+    ) -> None:
         self._parser = parser
+        self._reasoning = reasoning
+        #: How many tokens of the answer were thoughts, with their markers.
+        self.reasoning_tokens = 0
+        self._undecided_tokens = 0  # they may be the first marker
         self._decoder = Detokenizer()
         self._stops = StopSequences(sampling_params.stops) if sampling_params.stops else None
         self._top = sampling_params.top_logprobs
@@ -34,19 +42,45 @@ class AnswerReader:
     @property
     def top_logprobs(self) -> int | None:
         """How many of the likeliest tokens to score with the next one; None: none at all, as within calls."""
-        return None if self._parser.calling else self._top
+        thinking = self._reasoning is not None and self._reasoning.thinking
+        return None if thinking or self._parser.calling else self._top
 
-    def feed(self, piece: bytes, score: Score | None = None) -> list[AnswerPart | ScoredText]:
+    def feed(self, piece: bytes, score: Score | None = None) -> list[AnswerPart | ScoredText | Thought]:
         """Add the bytes of one token, with a score if `top_logprobs` asks for it; return the parts that are clear."""
+        reasoning = self._reasoning
+        if reasoning is not None and not reasoning.answering:
+            return self._feed_thoughts(reasoning, piece, score)
         if self._alignment is not None and score is not None:
             self._alignment.add_token(piece, score)
         text = self._decoder.feed(piece)
-        return self._pass(self._parser.feed(text)) if text else []
+        return [*self._pass(self._parser.feed(text))] if text else []
 
-    def close(self) -> list[AnswerPart | ScoredText]:
+    def close(self) -> list[AnswerPart | ScoredText | Thought]:
         """Return what is still held back at the end of the answer."""
+        held = [] if self._reasoning is None else self._answer(self._reasoning.close())
         left = [] if self.stopped else self._parser.close()
-        return [*self._pass(left), *self._end_text()]
+        return [*held, *self._pass(left), *self._end_text()]
+
+    def _feed_thoughts(
+        self, reasoning: ReasoningParser, piece: bytes, score: Score | None
+    ) -> list[AnswerPart | ScoredText | Thought]:
+        """Add a token before the text of the answer begins; only tokens of that text are scored."""
+        if self._alignment is not None and score is not None:
+            self._alignment.add_token(piece, score)
+        parts = reasoning.feed(self._decoder.feed(piece))
+        if not reasoning.undecided and not reasoning.answering:
+            self.reasoning_tokens += 1 + self._undecided_tokens
+            self._undecided_tokens = 0
+            self._alignment = None if self._alignment is None else LogprobAlignment()
+        elif reasoning.undecided:
+            self._undecided_tokens += 1
+        return self._answer(parts)
+
+    def _answer(self, parts: Iterable[ReasonedPart]) -> list[AnswerPart | ScoredText | Thought]:
+        read: list[AnswerPart | ScoredText | Thought] = []
+        for part in parts:
+            read += [part] if isinstance(part, Thought) else self._pass(self._parser.feed(part))
+        return read
 
     def _pass(self, parts: Iterable[AnswerPart]) -> list[AnswerPart | ScoredText]:
         passed: list[AnswerPart | ScoredText] = []

@@ -53,6 +53,30 @@ class CallFormat(msgspec.Struct, frozen=True):
     between: str | None
 
 
+class ReasoningFormat(msgspec.Struct, frozen=True):
+    """Between which markers a model writes its thoughts."""
+
+    opening: str
+    closing: str
+
+
+#: The markers that models use. Where a model calls its thoughts a channel, a prompt names the channel of the answer.
+REASONING_FORMATS = tuple(
+    ReasoningFormat(*markers)
+    for markers in (
+        ("<think>", "</think>"),
+        ("<thinking>", "</thinking>"),
+        ("<thought>", "</thought>"),
+        ("<reasoning>", "</reasoning>"),
+        ("<seed:think>", "</seed:think>"),
+        ("[THINK]", "[/THINK]"),
+        ("<|START_THINKING|>", "<|END_THINKING|>"),
+        ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    )
+)
+#: The fields of a message in which templates look for its thoughts.
+_REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
+
 #: The format of calls for a template that does not support tools: the one that most models were trained on.
 DEFAULT_CALL_FORMAT = CallFormat('<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>", "\n")
 
@@ -79,8 +103,8 @@ _MAX_SHAPE_LENGTH = 16
 class _Placeholders:
     """The texts of one rendering, and the placeholders that stand for them.
 
-    The kinds: `t` is text, `n` a name, `a` arguments, `j` JSON, `d` the description of a tool, which the template may
-    write more than once.
+    The kinds: `t` is text, `n` a name, `a` arguments, `j` JSON, `d` what the template may write any number of times: a
+    tool's description, or thoughts.
     """
 
     def __init__(self) -> None:
@@ -167,6 +191,10 @@ class ChatTemplate:
             self._template = environment.from_string(_GENERATION.sub(_any_block, source))
         except self._errors as error:
             raise TemplateError(f"it is no template: {error}") from error
+        #: Between which markers the model thinks; None if it does not, as far as the template knows.
+        self.reasoning = next((one for one in REASONING_FORMATS if one.closing in source), None)
+        shown = [field for field in _REASONING_FIELDS if re.search(rf"[.'\"]{field}\b", source)]
+        self._reasoning_fields = tuple(shown) if self.reasoning is not None else ()
         self._capabilities = TemplateCapabilities()
         self._answer_prefix = ""
         self._content_in_parts = self._needs_full_tools = False
@@ -182,6 +210,9 @@ class ChatTemplate:
         head, _, end = self._try([*user, answer]).partition("\ue010")
         self._answer_prefix = _find_answer_prefix(prompt, head)
         self.answer_opener = prompt.removeprefix(without) + self._answer_prefix if prompt.startswith(without) else ""
+        opening = None if self.reasoning is None else self.reasoning.opening
+        #: Whether a prompt ends with the first marker, so that the answer begins within the thoughts.
+        self.thinks_at_once = opening is not None and prompt.rstrip().endswith(opening)
         self._capabilities = self._find_capabilities()
         found = self._find_call_format(user, (head,) if self._answer_prefix else (head, prompt), end)
         self.supports_tools = found is not None and self._probe_tools(user) and self._probe_calls(user)
@@ -196,7 +227,7 @@ class ChatTemplate:
 
     def continuation(self, added: Sequence[PromptMessage], tools: Sequence[PromptTool] = ()) -> list[Segment] | None:
         """Write what follows a prompt: its answer and the messages after that; None if the template does not append."""
-        shape = (bool(tools), *((one.role, bool(one.text), len(one.calls)) for one in added))
+        shape = (bool(tools), *((one.role, bool(one.text), len(one.calls), bool(one.reasoning)) for one in added))
         if len(shape) > _MAX_SHAPE_LENGTH:
             return None
         if shape not in self._shapes:
@@ -215,7 +246,7 @@ class ChatTemplate:
         """Try if the template appends `added`, and writes it alike, after several histories."""
         user, answer, system = PromptMessage("user", "a"), PromptMessage("assistant", "b"), PromptMessage("system", "c")
         used = (
-            PromptMessage("assistant", "", (ToolCall("call_1", "f", "{}"),)),
+            PromptMessage("assistant", "", (ToolCall("call_1", "f", "{}"),), reasoning="e"),
             PromptMessage("tool", "d", call_id="call_1"),
         )
         histories: list[list[PromptMessage]] = [[user], [user, answer, user], [user, answer] * 3 + [user]]
@@ -328,10 +359,7 @@ class ChatTemplate:
         *,
         answered: bool = False,
     ) -> str:
-        chat = [
-            _with_placeholders(message, placeholders, in_parts=self._content_in_parts)
-            for message in normalize(messages, self._capabilities)
-        ]
+        chat = [self._chat_message(message, placeholders) for message in normalize(messages, self._capabilities)]
         given: dict[str, Any] = {
             _PLACEHOLDERS: placeholders,
             "bos_token": self._bos,
@@ -351,6 +379,13 @@ class ChatTemplate:
         if not answered:
             rendered += self._answer_prefix
         return self._bos + rendered if self._add_bos and not rendered.startswith(self._bos) else rendered
+
+    def _chat_message(self, message: PromptMessage, placeholders: _Placeholders) -> dict[str, Any]:
+        chat = _with_placeholders(message, placeholders, in_parts=self._content_in_parts)
+        if message.reasoning and self._reasoning_fields:
+            thoughts = placeholders.make("d", message.reasoning)
+            chat |= dict.fromkeys(self._reasoning_fields, thoughts)
+        return chat
 
     def _cut(self, found: Sequence[Segment]) -> list[Segment]:
         """Cut what the template wrote after each opening of an answer."""

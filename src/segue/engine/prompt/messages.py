@@ -1,7 +1,8 @@
 """From a history to the messages of a chat model: pure.
 
 Instructions and `developer` messages become `system` messages. A tool call joins the assistant's message before it, if
-there is one, and its output is a `tool` message. Reasoning is left out: chat models do not read their earlier thoughts.
+there is one, and its output is a `tool` message. Reasoning joins the assistant's message behind it, if it is there in
+words: the template decides which thoughts the model reads again. Summaries of other models' thoughts are left out.
 Everything else (images, files, hosted tools) is refused, since dropping it would silently change the question. The
 messages depend on the items alone, not on which turn brought them. Not here: how a model's template writes messages
 (`chat_template`), and what fits into the context (`truncation`).
@@ -23,6 +24,7 @@ from segue.protocol.item_types import (
     CustomToolCallItem,
     FunctionCallItem,
     MessageItem,
+    ReasoningItem,
     ToolOutputItem,
     read_typed_item,
 )
@@ -46,12 +48,16 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 class PromptMessage(msgspec.Struct, frozen=True):
-    """One message in the form for chat templates; `call_id` is the id of the call that a tool message answers."""
+    """One message in the form for chat templates; `call_id` is the id of the call that a tool message answers.
+
+    `reasoning` is what the model thought before it.
+    """
 
     role: PromptRole
     text: str
     calls: tuple[ToolCall, ...] = ()
     call_id: str = ""
+    reasoning: str = ""
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -184,15 +190,29 @@ def _read_input(items: Sequence[Item]) -> Iterator[PromptMessage]:
 
 
 def _merge(numbered: Iterable[tuple[int, PromptMessage]]) -> list[tuple[int, PromptMessage]]:
-    """Move calls into the assistant's message before them."""
+    """Move calls into the assistant's message before them, and thoughts into the one behind them."""
     merged: list[tuple[int, PromptMessage]] = []
+    thoughts: list[str] = []
     for at, message in numbered:
+        if _is_thought(message):
+            thoughts.append(message.reasoning)
+            continue
+        if message.role != "assistant":
+            thoughts = []  # nothing came of them
+        whole = msgspec.structs.replace(message, reasoning="\n\n".join(thoughts)) if thoughts else message
+        thoughts = []
         if message.calls and merged and merged[-1][1].role == "assistant":
             began, before = merged[-1]
-            merged[-1] = (began, msgspec.structs.replace(before, calls=(*before.calls, *message.calls)))
+            both = "\n\n".join(filter(None, (before.reasoning, whole.reasoning)))
+            calls = (*before.calls, *message.calls)
+            merged[-1] = (began, msgspec.structs.replace(before, calls=calls, reasoning=both))
         else:
-            merged.append((at, message))
+            merged.append((at, whole))
     return merged
+
+
+def _is_thought(message: PromptMessage) -> bool:
+    return bool(message.reasoning) and not message.text and not message.calls
 
 
 class _ItemLocation(msgspec.Struct, frozen=True):
@@ -215,9 +235,12 @@ def _read(item: Item, location: _ItemLocation) -> PromptMessage | None:
     if isinstance(head, Problem):
         raise Refused(head)
     kind = head.type or "message"
-    if kind == "reasoning" or kind in CONFIGURATION:  # the settings of the request have what the latter say
+    if kind in CONFIGURATION:  # the settings of the request have what it says
         return None
     match read_typed_item(item, kind, location.param):
+        case ReasoningItem(content=parts):
+            words = "".join(part.text for part in parts or ())
+            return PromptMessage("assistant", "", reasoning=words) if words else None
         case MessageItem(role=role, content=content):
             return PromptMessage("system" if role == "developer" else role, _text(content, location))
         case FunctionCallItem(call_id=call_id, name=name, arguments=arguments):

@@ -1,0 +1,105 @@
+"""Separates what a model thinks from what it answers: pure.
+
+Reasoning models write their thoughts between two markers at the beginning of an answer; which ones, the chat template
+tells, since it writes or cuts off the thoughts of earlier answers. Some templates end a prompt with the first marker:
+the answer then begins within the thoughts. Blank lines around the thoughts belong to neither. Text that may be the
+beginning of a marker is held back until that is clear. Not here: calls, which may follow the thoughts
+(`tool_call_parser`), and where thoughts go in a later prompt (`prompt.chat_template`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from segue.engine.prompt.chat_template import ReasoningFormat
+
+
+class Thought(msgspec.Struct, frozen=True):
+    """A piece of the reasoning."""
+
+    text: str
+
+
+#: A string is a piece of the answer.
+ReasonedPart: TypeAlias = Thought | str
+
+
+class ReasoningParser:
+    """Reads one answer in a format. `begun`: the prompt ends with the first marker."""
+
+    def __init__(self, reasoning_format: ReasoningFormat, *, begun: bool) -> None:
+        self._format = reasoning_format
+        self._held = ""
+        self._any_thought = False
+        self._state: Literal["before", "thinking", "behind", "answering"] = "thinking" if begun else "before"
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the first marker may still come."""
+        return self._state == "before"
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the model thinks."""
+        return self._state == "thinking"
+
+    @property
+    def answering(self) -> bool:
+        """Whether the text of the answer has begun."""
+        return self._state == "answering"
+
+    def feed(self, text: str) -> list[ReasonedPart]:
+        """Add what the model wrote; return the parts that are clear now."""
+        if self._state == "answering":
+            return [text]
+        self._held += text
+        parts: list[ReasonedPart] = []
+        if self._state == "before":
+            self._find_opening()
+        if self._state == "thinking":
+            parts += self._read_thought()
+        if self._state == "behind":
+            self._held = self._held.lstrip()
+            self._state = "answering" if self._held else "behind"
+        if self._state == "answering" and self._held:
+            parts.append(self._held)
+            self._held = ""
+        return parts
+
+    def close(self) -> list[ReasonedPart]:
+        """Return what is still held back at the end of the answer."""
+        left, self._held = self._held, ""
+        if self._state == "thinking":
+            return self._thought(left.rstrip())
+        return [left] if left and self._state != "behind" else []
+
+    def _find_opening(self) -> None:
+        opening, text = self._format.opening, self._held.lstrip()
+        if text.startswith(opening):
+            self._held = text[len(opening) :]
+            self._state = "thinking"
+        elif not opening.startswith(text):
+            self._state = "answering"
+
+    def _read_thought(self) -> list[ReasonedPart]:
+        closing = self._format.closing
+        text, found, behind = self._held.partition(closing)
+        if found:
+            self._held = behind
+            self._state = "behind"
+            return self._thought(text.rstrip())
+        clear = len(text)
+        for length in range(min(len(closing) - 1, len(text)), 0, -1):
+            if text.endswith(closing[:length]):
+                clear -= length
+                break
+        kept = text[:clear].rstrip()  # what is blank may be the end
+        self._held = text[len(kept) :]
+        return self._thought(kept)
+
+    def _thought(self, text: str) -> list[ReasonedPart]:
+        text = text if self._any_thought else text.lstrip()
+        self._any_thought = self._any_thought or bool(text)
+        return [Thought(text)] if text else []
