@@ -85,6 +85,32 @@ def test_a_table_that_is_too_wide_is_printed_in_parts(width: int) -> None:
     assert len(rows) == {36: 3, 50: 2}.get(width, 1)
 
 
+def test_a_table_that_is_wrapped_keeps_its_words_whole() -> None:
+    """Each column has room for its longest word, whatever another one holds; what must not be wrapped is not."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("what")
+    table.add_column("line", no_wrap=True)
+    table.add_column("said")
+    table.add_row("gateway store=true, burst", "one two", "many short words in a long text that has to be wrapped")
+    for width in (36, 44, 60):
+        shown = io.StringIO()
+        print_table(terminal_of(file=shown, width=width), table)
+        assert {"store=true,", "one", "wrapped"} <= set(shown.getvalue().split())
+        assert "one two" in shown.getvalue()
+        assert all(len(line) <= width for line in shown.getvalue().splitlines())
+
+
+def test_a_table_with_sums_has_them_in_each_part() -> None:
+    table = Table(box=None, pad_edge=False, show_footer=True)
+    table.add_column("turn", "sum")
+    for head in ("bytes sent", "seconds"):
+        table.add_column(head, "1,234,567")
+    table.add_row("1", "1", "2")
+    shown = io.StringIO()
+    print_table(terminal_of(file=shown, width=20), table)
+    assert shown.getvalue().count("1,234,567") == shown.getvalue().count("sum") == 2
+
+
 def test_a_table_keeps_its_title_its_sections_and_its_styles() -> None:
     table = _wide_table()
     table.title = "What was measured"

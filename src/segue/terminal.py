@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
-from rich.measure import Measurement
+from rich.measure import Measurement, measure_renderables
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -37,7 +37,28 @@ def print_table(console: Console, table: Table) -> None:
     for number, group in enumerate(_groups(console, table, first, others)):
         part = _part(table, [first, *group])
         part.title = table.title if number == 0 else None
+        _keep_words(console, part)
         console.print(part)
+
+
+def _keep_words(console: Console, table: Table) -> None:
+    """Give each column the width of its longest word at least: Rich takes from the widest one, and may cut it."""
+    options = console.options.update(width=_WIDEST)
+    whole = Measurement.get(console, options, table)
+    columns = [] if any(map(_is_free, table.columns)) else table.columns
+    if whole.maximum <= console.width or whole.minimum > console.width or not columns:
+        return
+    sizes = [measure_renderables(console, options, [one.header, one.footer, *one.cells]) for one in columns]
+    spare = console.width - whole.minimum
+    for column, size in sorted(zip(columns, sizes, strict=True), key=lambda pair: (not pair[0].no_wrap, pair[1].span)):
+        wanted = size.maximum if column.no_wrap else min(size.maximum, size.minimum + spare)
+        column.width = wanted
+        spare -= wanted - size.minimum
+
+
+def _is_free(column: Column) -> bool:
+    """Say whether a column may be of any width."""
+    return column.overflow == "fold" or column.ratio is not None or column.max_width is not None
 
 
 def _groups(console: Console, table: Table, first: Column, others: Sequence[Column]) -> Iterator[list[Column]]:
@@ -64,10 +85,13 @@ def _is_unbroken(column: Column) -> bool:
 
 
 def _under_one_head(columns: Sequence[Column]) -> list[list[Column]]:
-    """Keep columns together that share the first line of their heads: all but the first begin with an empty line."""
+    """Keep columns together that share the first line of their heads: all but the first begin with an empty line.
+
+    Where no head has a first line, nothing is shared.
+    """
     together: list[list[Column]] = []
     for one in columns:
-        if together and str(one.header).startswith("\n"):
+        if together and str(one.header).startswith("\n") and not str(together[-1][0].header).startswith("\n"):
             together[-1].append(one)
         else:
             together.append([one])
@@ -76,11 +100,11 @@ def _under_one_head(columns: Sequence[Column]) -> list[list[Column]]:
 
 def _part(table: Table, columns: Sequence[Column]) -> Table:
     """Return a table like another one with some of its columns."""
-    part = Table(box=table.box, pad_edge=table.pad_edge, collapse_padding=table.collapse_padding)
-    part.title_justify = table.title_justify
+    part = Table(box=table.box, pad_edge=table.pad_edge, collapse_padding=table.collapse_padding, padding=table.padding)
+    part.title_justify, part.show_footer = table.title_justify, table.show_footer
     for one in columns:
-        part.add_column(one.header, justify=one.justify, overflow=one.overflow, no_wrap=one.no_wrap, ratio=one.ratio)
-        part.columns[-1].max_width = one.max_width
+        part.add_column(one.header, one.footer, justify=one.justify, overflow=one.overflow, no_wrap=one.no_wrap)
+        part.columns[-1].max_width, part.columns[-1].ratio = one.max_width, one.ratio
     for row, cells in zip(table.rows, zip(*(one.cells for one in columns), strict=True), strict=True):
         part.add_row(*cells, style=row.style, end_section=row.end_section)
     return part

@@ -39,6 +39,7 @@ from segue.bench.reports.report import (
 from segue.bench.workloads.flight_plan import TROUBLES, FlightEvent
 from segue.bench.workloads.retry_rules import RULES, RetryingAgent
 from segue.bench.workloads.sessions import make_session
+from segue.terminal import print_table
 from segue.testing.provider import replying
 from segue.testing.recorded_session import RecordedSession
 
@@ -220,7 +221,7 @@ def render(report: BenchReport, console: Console) -> None:
         what, _, when = text.partition("@")
         at_s, _, length_s = when.partition("+")
         console.print(f"  {at_s:>4} s  {what} for {length_s} s: {TROUBLES[what]}", style="dim", highlight=False)
-    console.print(_turns(report.arms))
+    print_table(console, _turns(report.arms))
     for one in report.arms:
         for failed in one.failures:
             then = "gives up" if failed.wait_s is None else f"again after {failed.wait_s:.1f} s"

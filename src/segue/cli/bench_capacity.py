@@ -21,7 +21,7 @@ from segue.bench.reports.report import BenchReport, make_report
 from segue.bench.reports.result_file import ResultFileError, read_results
 from segue.cli.bench_output import show
 from segue.cli.output_file import ReportFiles
-from segue.terminal import terminal
+from segue.terminal import print_table, terminal
 
 _WHOLE_FROM = 10_000  # from there on, whole numbers have digits enough
 _SHOWN_TURNS = (1, 2, 5, 10, 20, 50, 84)
@@ -51,9 +51,8 @@ def _priced(workload: FleetWorkload, results: Path) -> FleetWorkload:
 
 
 def _render(report: BenchReport, workload: FleetWorkload, console: Console) -> None:
-    console.print(_assumptions(workload))
-    console.print(_result(report))
-    console.print(_by_turns(workload))
+    for table in (_assumptions(workload), _result(report), _by_turns(workload)):
+        print_table(console, table)
     unpriced = workload.cpu_ms is None or workload.connection_bytes is None
     priced = "Give --results FILE of `segue bench gateway` to see what connections and CPU cost. " if unpriced else ""
     console.print(

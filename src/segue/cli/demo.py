@@ -40,7 +40,7 @@ from segue.config import Config, ServerConfig, UpstreamConfig
 from segue.engine import MODEL_NAME as LOCAL_MODEL
 from segue.gateway.app import serving
 from segue.gateway.bootstrap import why_no_local_model
-from segue.terminal import terminal
+from segue.terminal import print_table, terminal
 from segue.upstreams.scripted import MODEL as SCRIPTED
 
 #: Replies are short, because the demo is about continuation, not about how fast a machine generates.
@@ -106,6 +106,16 @@ class DemoScreen:
         sides = Columns([self._table(first, numbered=True), self._table(second, numbered=False)])
         return sides, Text("bytes sent: payload and wire · seconds: to the first token and in total", style="dim")
 
+    def show(self, console: Console) -> None:
+        """Print both, one below the other if they do not fit side by side."""
+        sides, legend = self.tables()
+        if console.measure(self._table(self.names[0], numbered=True)).minimum * len(self.names) <= console.width:
+            console.print(sides)
+        else:
+            for name in self.names:
+                print_table(console, self._table(name, numbered=True))
+        console.print(legend)
+
     def _table(self, name: str, *, numbered: bool) -> Table:
         table = Table(title=name, box=box.SIMPLE, show_footer=True, padding=(0, 1, 0, 0))
         done = self.turns[name]
@@ -138,7 +148,7 @@ async def _demo(console: Console, model: Path | None, json_file: Path | None, *,
                     shown.turns[transport_name].append(turn)
                     if not console.is_terminal:  # a log has no live display, so print one line per turn
                         console.print(transport_name, len(shown.turns[transport_name]), *_cells(turn), sep="  ")
-    console.print(*shown.tables(), sep="\n")
+    shown.show(console)
     _conclude(console, shown)
     measured = dict(shown.turns)
     if slow_link:

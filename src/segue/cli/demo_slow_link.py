@@ -36,6 +36,7 @@ from segue.bench.links.profiles import LINKS, NamedLink
 from segue.bench.workloads.prose import ProseWriter
 from segue.config import Config, ServerConfig
 from segue.gateway.app import serving
+from segue.terminal import print_table
 from segue.testing.link import linked
 from segue.upstreams.scripted import MODEL as SCRIPTED
 
@@ -82,6 +83,10 @@ class LinkScreen:
         self._arms = arms
 
     def __rich__(self) -> Table:
+        return self.table()
+
+    def table(self) -> Table:
+        """Return the table as it is now."""
         table = Table(box=box.SIMPLE, show_footer=True, padding=(0, 1, 0, 0))
         table.add_column("turn", "all", justify="right")
         for arm in self._arms:
@@ -105,13 +110,12 @@ async def show_slow_link(console: Console, link: NamedLink = LINK) -> Sequence[L
     with Live(screen := LinkScreen(arms), console=console, refresh_per_second=8, transient=True):
         await asyncio.gather(*(_hold(arm, link) for arm in arms))
     resent, continued = arms
+    print_table(console, screen.table())
     console.print(
-        screen,
         f"There, the continued conversation took {continued.time_s:.1f} s instead of {resent.time_s:.1f} s, with the "
-        "set-up of its connection. For other links this is computed from the same bytes:",
-        _computed(arms),
-        sep="\n",
+        "set-up of its connection. For other links this is computed from the same bytes:"
     )
+    print_table(console, _computed(arms))
     return arms
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -16,7 +17,7 @@ from segue.cli.gateway_api import GatewayApi, find_gateway
 from segue.cli.loop import run
 from segue.config import ConfigError
 from segue.gateway.admin.usage import ScopeUsage, UsageReport
-from segue.terminal import terminal
+from segue.terminal import print_table, terminal
 
 _PATH = "/segue/usage"
 _MAX_ANSWER_BYTES = 1024 * 1024
@@ -43,8 +44,17 @@ def run_usage(path: Path | None, *, base_url: str | None, key: str | None, as_js
     if as_json:
         print(msgspec.json.encode(found).decode())
         return 0
-    terminal().print(*_lines(found), sep="\n")
+    show_usage(found, terminal())
     return 0
+
+
+def show_usage(report: UsageReport, console: Console) -> None:
+    """Show what the key and its tenant have used, and what is left."""
+    for line in _lines(report):
+        if isinstance(line, Table):
+            print_table(console, line)
+        else:
+            console.print(line)
 
 
 async def _fetch(gateway: GatewayApi) -> UsageReport:

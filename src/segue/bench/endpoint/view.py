@@ -13,6 +13,7 @@ from segue.bench.endpoint.checks import CheckResult
 from segue.bench.endpoint.measure import ArmVerdict, EndpointResult
 from segue.bench.endpoint.plan import ENDPOINT_ARMS
 from segue.bench.reports.report import Arm
+from segue.terminal import print_table
 
 _KB = 1000
 _GOOD, _BAD = frozenset({"yes", "kept", "refuses"}), frozenset({"forgets"})
@@ -20,13 +21,13 @@ _GOOD, _BAD = frozenset({"yes", "kept", "refuses"}), frozenset({"forgets"})
 
 def render_endpoint(result: EndpointResult, console: Console) -> None:
     """Show the ways, what they cost, and the single checks."""
-    console.print(_bytes(result))
+    print_table(console, _bytes(result))
     _note(
         console,
         "Kept: whether the model saw the earlier turns. KB up: the JSON of all requests of a conversation, of the "
         "first, and the median of the later ones. Saved: beside the replay over the same transport.",
     )
-    console.print(_times(result.report.arms))
+    print_table(console, _times(result.report.arms))
     _note(
         console,
         "First token: of the first turn with its connection, and the median of the later turns. Task: connection and "
@@ -35,7 +36,7 @@ def render_endpoint(result: EndpointResult, console: Console) -> None:
     for verdict in result.verdicts:
         for reason in _reasons(verdict):
             console.print(Text(f"{verdict.name}: {reason}"), highlight=False)
-    console.print(_checks(result.checks))
+    print_table(console, _checks(result.checks))
 
 
 def _note(console: Console, text: str) -> None:

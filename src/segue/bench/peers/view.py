@@ -11,14 +11,15 @@ from rich.text import Text
 from segue.bench.peers.measure import PeersResult
 from segue.bench.peers.standings import ComparedDepth, MeasuredDoor
 from segue.bench.reports.report import Figure
+from segue.terminal import print_table
 
 
 def render_peers(result: PeersResult, console: Console) -> None:
     """Show CPU, what is kept, time, memory, who is ahead, and what was left out."""
     depths = sorted({depth for door in result.doors for depth in door.cpu_ms})
     if result.doors:
-        console.print(_costs(result, depths))
-        console.print(_times(result, depths))
+        print_table(console, _costs(result, depths))
+        print_table(console, _times(result, depths))
         console.print(
             "Median of the rounds. CPU: of the server and its children. Kept: what of the history the provider was "
             "shown. Memory: of the server at the end. Disk: for each turn.",
