@@ -325,12 +325,15 @@ class ForwardedExchange:
             self._note(chunk)
         if unwritten:
             self._session.write_now()
+        if begins:
+            self._note_begun(reply.head)
         return goes_on
 
     async def _pass_on(self, reply: StreamedReply) -> None:
         if not self._begun:
             self._begin(reply.head)
             self._session.wake()
+            self._note_begun(reply.head)
         while True:
             if self._fold.due:
                 await _let_writers_go_first()
@@ -349,6 +352,7 @@ class ForwardedExchange:
             return
         self._begin(opened.head)
         self._session.wake()
+        self._note_begun(opened.head)
         upward = asyncio.create_task(self._upward(opened))
         try:
             closed = await self._downward(opened)
@@ -478,8 +482,11 @@ class ForwardedExchange:
         self._begun = True
         if not self._prepared:
             self._prepare()
-        self.record.note_reply(head, asyncio.get_running_loop().time())
         self._end.reply(self.number, head)
+
+    def _note_begun(self, head: ReplyHead) -> None:
+        """Note that the reply has begun, when its head has gone on."""
+        self.record.note_reply(head, asyncio.get_running_loop().time())
 
     def _emit(self, encoded: bytes) -> None:
         """Send compressed bytes of the reply."""
