@@ -33,7 +33,9 @@ BaseUrl: TypeAlias = Annotated[str | None, Parameter(help="The API, up to /v1 [d
 Model: TypeAlias = Annotated[
     str | None, Parameter(help="The model to ask; a built-in task needs none: scripted plays it.")
 ]
-Key: TypeAlias = Annotated[str | None, Parameter(help="The API key; SEGUE_AGENT_KEY keeps it out of the history too.")]
+Key: TypeAlias = Annotated[
+    str | None, Parameter(help="The API key. Set SEGUE_AGENT_KEY instead, and your shell does not keep it.")
+]
 Transport: TypeAlias = Annotated[
     Literal["auto", "http", "websocket"] | None, Parameter(help="How turns travel [default: auto].")
 ]

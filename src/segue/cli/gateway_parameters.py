@@ -21,7 +21,7 @@ Gateways: TypeAlias = Annotated[
 ]
 GatewayKey: TypeAlias = Annotated[
     str | None,
-    Parameter(help="Your API key for the gateway; SEGUE_SIDECAR_KEY keeps it out of the history too."),
+    Parameter(help="Your API key for the gateway. Set SEGUE_SIDECAR_KEY instead, and your shell does not keep it."),
 ]
 
 Direct: TypeAlias = Annotated[

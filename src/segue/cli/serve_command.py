@@ -14,7 +14,9 @@ def serve(
     config: ConfigFile = None,
     host: Annotated[str | None, Parameter(help="Address to listen on [default: 127.0.0.1].")] = None,
     port: Annotated[int | None, Parameter(help="Port; 0 picks a free one [default: 4747].")] = None,
-    store: Annotated[str | None, Parameter(help="memory: or sqlite:///FILE [default: sqlite:///segue.db].")] = None,
+    store: Annotated[
+        str | None, Parameter(help="memory:, sqlite:///FILE or postgresql://HOST/NAME [default: sqlite:///segue.db].")
+    ] = None,
     workers: Annotated[
         int | Literal["auto"] | None,
         Parameter(
