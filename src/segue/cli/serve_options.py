@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from segue.config import Config, load
+from segue.config import Config, ConfigError, ListenerConfig, load
+from segue.http.origins import authority_of
+
+_LAST_PORT = 65535
 
 
 class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,11 +24,38 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     port: int | None = None
     store: str | None = None
     workers: int | Literal["auto"] | None = None
+    slot: int | None = None
+    """Of a worker: its place among the others, from 0 on."""
 
     def read(self) -> Config:
         """Read the configuration. Raises `ConfigError`."""
         file = None if self.config is None else Path(self.config)
-        return load(file, host=self.host, port=self.port, store=self.store, workers=self.workers)
+        config = load(file, host=self.host, port=self.port, store=self.store, workers=self.workers)
+        return config if self.slot is None else of_worker(config, self.slot)
+
+
+def own_listener(config: Config, slot: int) -> list[ListenerConfig]:
+    """Return where the worker of a slot listens for itself, if it does."""
+    server = config.server
+    if server.worker_port is None:
+        return []
+    if server.worker_port + slot > _LAST_PORT:
+        raise ConfigError(f"server.worker_port: {server.worker_port} leaves no port for worker {slot + 1}")
+    return [ListenerConfig(server.worker_port + slot, server.host, server.profile)]
+
+
+def of_worker(config: Config, slot: int) -> Config:
+    """Return the configuration of the worker of a slot: it also has a port of its own, by which it is told apart."""
+    own = own_listener(config, slot)
+    tunnel = config.tunnel
+    if own and tunnel.address:
+        tunnel = msgspec.structs.replace(tunnel, address=_with_port(tunnel.address, own[0].port))
+    return msgspec.structs.replace(config, listener=[*config.listener, *own], tunnel=tunnel)
+
+
+def _with_port(url: str, port: int) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=authority_of(parts.hostname or "", port)))
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ from contextlib import suppress
 import msgspec
 
 import segue
-from segue.cli.serve_options import ServeOptions, WorkerSpec
+from segue.cli.serve_options import ServeOptions, WorkerSpec, own_listener
 from segue.cli.worker_supervision import (
     Announce,
     Drain,
@@ -72,6 +72,8 @@ async def open_ports(config: Config, workers: int) -> list[Sockets]:
         for slot, sockets in enumerate(ports):
             own = first if slot == 0 or not _BALANCES else await bind(address.host, port, shared=True)
             sockets.append(own)
+    for slot, sockets in enumerate(ports):
+        sockets.extend([await bind(own.host, own.port) for own in own_listener(config, slot)])
     return ports
 
 
@@ -169,7 +171,8 @@ class Supervisor:
         """Run a worker to its end, and tell the supervision when it is ready and when it has ended."""
         sockets = self._ports[worker.slot]
         numbers = [[one.fileno() for one in own] for own in sockets]
-        spec = msgspec.json.encode(WorkerSpec(worker.number, self._options, numbers)).decode()
+        options = msgspec.structs.replace(self._options, slot=worker.slot)
+        spec = msgspec.json.encode(WorkerSpec(worker.number, options, numbers)).decode()
         process = self._processes[worker] = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
