@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.history.conversations import ConversationStep, PlacedItem, find_item, take_out, with_own_id
+from segue.history.conversations import ConversationStep, find_item, items_of, take_out, with_own_id
 from segue.history.records import ChainLink
 from segue.protocol.ids import FIRST_INPUT_NUMBER, derived_item_id
+from segue.protocol.listing import ListedItem, Order, Page, paginate
 from segue.testing.store_samples import NOW, link_of_step, sample_id
 from tests.strategies import examples
 
@@ -38,18 +39,18 @@ LINKS = [link("root", (USER,), (NAMED,)), link("tip", (USER, USER), (CALL,))]
 
 
 def test_an_item_is_found_by_its_own_id_and_by_the_derived_one() -> None:
-    assert find_item(LINKS, "msg_1") == PlacedItem(NAMED, 0, 0)
-    assert find_item(LINKS, derived_item_id("message", TIP, FIRST_INPUT_NUMBER + 1)) == PlacedItem(
-        USER, 1, FIRST_INPUT_NUMBER + 1
-    )
+    assert find_item(LINKS, "msg_1") == ListedItem(NAMED, ROOT, 0, "msg_1")
+    derived = derived_item_id("message", TIP, FIRST_INPUT_NUMBER + 1)
+    assert find_item(LINKS, derived) == ListedItem(USER, TIP, FIRST_INPUT_NUMBER + 1, derived)
     assert find_item(LINKS, "msg_2") is None
     assert find_item([], "msg_1") is None
 
 
 def test_of_two_items_with_one_id_the_newest_is_found() -> None:
-    assert find_item([link("root", (NAMED,)), link("tip", (NAMED,))], "msg_1") == PlacedItem(
-        NAMED, 1, FIRST_INPUT_NUMBER
-    )
+    links = [link("root", (NAMED,)), link("tip", (NAMED,))]
+    assert find_item(links, "msg_1") == ListedItem(NAMED, TIP, FIRST_INPUT_NUMBER, "msg_1")
+    older = derived_item_id("message", ROOT, FIRST_INPUT_NUMBER)
+    assert find_item(links, older) == ListedItem(NAMED, ROOT, FIRST_INPUT_NUMBER, older)
 
 
 def test_taking_out_the_only_item_of_the_last_turn_leaves_the_chain_before_it() -> None:
@@ -105,6 +106,44 @@ def test_the_ids_of_the_others_and_their_order_stay(shapes: list[tuple[int, int]
         links = [*links[:kept], *([] if move.step is None else [link_of_step(move.step)])]
         listed.remove(chosen)
         assert ids_of(links) == listed
+
+
+#: Ids that authors give: the same again, and those that other items have by their places.
+_GIVEN_IDS = st.sampled_from(
+    [None, None, "a", "b", *(derived_item_id("x", ident, n) for ident in (ROOT, TIP) for n in (0, 1, 0x8000, 0x8001))]
+)
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(root=st.lists(_GIVEN_IDS, max_size=4), tip=st.lists(_GIVEN_IDS, min_size=1, max_size=4), split=st.integers(0, 4))
+def test_an_id_of_a_list_stands_for_one_item(root: list[str | None], tip: list[str | None], split: int) -> None:
+    """In both orders for the same, whatever ids authors give; and that item is found, and taken out, by it."""
+    items = [
+        msgspec.json.encode({"type": "x", "n": n, **({} if ident is None else {"id": ident})})
+        for n, ident in enumerate([*root, *tip])
+    ]
+    first, second = tuple(items[: len(root)]), tuple(items[len(root) :])
+    links = [link("root", first[:split], first[split:]), link("tip", second[:split], second[split:])]
+    rising, falling = listed(links, "asc"), listed(links, "desc")
+    assert rising == falling[::-1]
+    assert len({ident for ident, _ in rising}) == len(rising) == len(items)
+    for ident, number in rising:
+        found = find_item(links, ident)
+        assert found is not None
+        assert msgspec.json.decode(found.item)["n"] == number
+        move = take_out(links, ident, step_id=NEW, now=NOW)
+        assert move is not None
+        before = move.to_id if move.step is None else move.step.parent_id
+        kept = {None: 0, ROOT: 1}[before]
+        left = [*links[:kept], *([] if move.step is None else [link_of_step(move.step)])]
+        assert [one for _, one in listed(left, "asc")] == [one for _, one in rising if one != number]
+
+
+def listed(links: list[ChainLink], order: Order) -> list[tuple[str, int]]:
+    """The ids of a list, and which items they stand for."""
+    page = paginate(items_of(links), Page(100, order))
+    assert isinstance(page, bytes)
+    return [(item["id"], item["n"]) for item in msgspec.json.decode(page)["data"]]
 
 
 def test_a_step_is_a_turn_that_never_expires() -> None:

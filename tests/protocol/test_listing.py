@@ -212,12 +212,12 @@ def test_a_page_follows_the_item_it_names(page: Page, ids: list[str], has_more: 
     }
 
 
-@pytest.mark.parametrize("after", [None, f"msg_{UNIQUE}8004"])
+@pytest.mark.parametrize("after", [None, f"msg_{UNIQUE}8003"])
 def test_what_is_not_on_the_page_is_not_decoded(after: str | None) -> None:
-    """Of a long history, a page costs what is on it: what comes behind it is no JSON here."""
-    items = [b'{"role":"user","content":"x"}'] * 6 + [b"never read"] * 300_000
-    page = listed(paginate([ItemRun(items, ID)], Page(1, "asc", after)))
-    assert page["data"][0]["id"] == f"msg_{UNIQUE}8000" if after is None else f"msg_{UNIQUE}8005"
+    """Of a long history, a page of the newest costs what is on it: what comes behind it is no JSON here."""
+    runs = [ItemRun([b"never read"] * 300_000, sample_id("other")), ItemRun([b'{"role":"user","content":"x"}'] * 6, ID)]
+    page = listed(paginate(runs, Page(1, "desc", after)))
+    assert page["data"][0]["id"] == f"msg_{UNIQUE}8005" if after is None else f"msg_{UNIQUE}8002"
     assert page["has_more"]
 
 
@@ -244,6 +244,7 @@ def test_a_small_page_is_the_first_one_of_small_items() -> None:
     assert not is_small(small, Page(after="i1"))
     assert not is_small(large, Page())
     assert is_small(large, Page(limit=1))
+    assert not is_small(large, Page(limit=1, order="asc")), "all have to be looked at"
 
 
 def test_an_item_that_is_not_in_the_list_has_nothing_after_it() -> None:

@@ -16,8 +16,9 @@ import msgspec
 from segue.history.chains import Turn
 from segue.history.records import ChainLink
 from segue.protocol.codec import with_field
-from segue.protocol.ids import FIRST_INPUT_NUMBER, ConversationId, ResponseId, derived_item_id
+from segue.protocol.ids import FIRST_INPUT_NUMBER, ConversationId, ResponseId
 from segue.protocol.items import Item, calls_of, given_ids
+from segue.protocol.listing import ItemRun, ListedItem, newest_first
 
 
 class ConversationHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,22 +67,17 @@ class ConversationMove(msgspec.Struct, frozen=True, kw_only=True):
     at: float
 
 
-class PlacedItem(msgspec.Struct, frozen=True):
-    """An item of a chain, and the place of its turn in it."""
+def items_of(links: Sequence[ChainLink]) -> list[ItemRun]:
+    """Return all items of a chain, for a list of them."""
+    runs: list[ItemRun] = []
+    for link in links:
+        runs += (ItemRun(link.input, link.id, FIRST_INPUT_NUMBER), ItemRun(link.output, link.id, 0))
+    return runs
 
-    item: Item
-    link: int
-    number: int
-    """What its derived id is made of, if it has none of its own."""
 
-
-def find_item(links: Sequence[ChainLink], item_id: str) -> PlacedItem | None:
-    """Return the newest item with this id, its author's or the derived one; None if there is none."""
-    for place in range(len(links) - 1, -1, -1):
-        for item, ident, number in _identified(links[place]):
-            if ident == item_id:
-                return PlacedItem(item, place, number)
-    return None
+def find_item(links: Sequence[ChainLink], item_id: str) -> ListedItem | None:
+    """Return the item that a list of the chain shows under this id; None if there is none."""
+    return next((one for one in newest_first(items_of(links)) if one.ident == item_id), None)
 
 
 def take_out(links: Sequence[ChainLink], item_id: str, *, step_id: ResponseId, now: float) -> ConversationMove | None:
@@ -93,14 +89,10 @@ def take_out(links: Sequence[ChainLink], item_id: str, *, step_id: ResponseId, n
     found = find_item(links, item_id)
     if found is None:
         return None
-    kept: list[Item] = []
-    for place in range(found.link, len(links)):
-        kept += [
-            with_own_id(item, ident)
-            for item, ident, number in _identified(links[place])
-            if (place, number) != (found.link, found.number)
-        ]
-    before = links[found.link - 1].id if found.link else None
+    place = next(place for place, link in enumerate(links) if link.id == found.response_id)
+    later = [one for one in newest_first(items_of(links[place:])) if one != found]
+    kept = [with_own_id(one.item, one.ident) for one in reversed(later)]
+    before = links[place - 1].id if place else None
     if not kept:
         return ConversationMove(from_id=links[-1].id, to_id=before, at=now)
     step = ConversationStep(id=step_id, parent_id=before, input=tuple(kept), calls=calls_of(kept))
@@ -111,14 +103,3 @@ def with_own_id(item: Item, ident: str) -> Item:
     """Return an item with an id written into it, if it has none."""
     ((_, own, _),) = given_ids([item])
     return item if own else with_field(item, "id", ident)
-
-
-def _identified(link: ChainLink) -> list[tuple[Item, str, int]]:
-    """Return the items of a turn in their order, with the ids and numbers under which they are listed."""
-    identified = []
-    for items, first in ((link.input, FIRST_INPUT_NUMBER), (link.output, 0)):
-        identified += [
-            (items[place], ident or derived_item_id(kind, link.id, first + place), first + place)
-            for place, ident, kind in given_ids(items)
-        ]
-    return identified

@@ -2,8 +2,8 @@
 
 Items are kept as their author wrote them. A listing completes them with the id, the status and the list content that
 the schema wants. It parses kept items, but never as part of a turn. A client pages through a list by the ids in it, and
-authors give one id to several items: in a list, the first of them has it, and the others have those that items without
-an id have. Not here: how stored items are read (stores).
+authors give one id to several items: the newest of them has it, and the others have those that items without an id
+have. Not here: how stored items are read (stores).
 """
 
 from __future__ import annotations
@@ -81,26 +81,29 @@ class ItemRun(NamedTuple):
     first: int = FIRST_INPUT_NUMBER
 
 
-class _Shown(NamedTuple):
+class ListedItem(NamedTuple):
+    """An item, its place in its turn, and the id under which lists show it."""
+
     item: Item
     response_id: ResponseId
     number: int
+    ident: str
 
 
 def paginate(runs: Sequence[ItemRun], page: Page, *, encrypted: bool = False) -> bytes | Problem:
-    """Cut the page out of all items (oldest first) and encode the list object. What is behind it is not looked at.
+    """Cut the page out of all items (oldest first) and encode the list object.
 
-    A page ends early, but not before its first item, rather than hold more than `PAGE_BYTES`: its client asks for the
-    next one then, as after any page. `encrypted_content` is shown if the client asked for it.
+    Of a list that begins with the newest, what is behind the page is not looked at. A page ends early, but not before
+    its first item, rather than hold more than `PAGE_BYTES`: its client asks for the next one then, as after any page.
+    `encrypted_content` is shown if the client asked for it.
     """
     rest = _in_order(runs, page.order)
-    shown: set[str] = set()
-    if page.after is not None and not any(_ident(one, shown) == page.after for one in rest):
+    if page.after is not None and not any(one.ident == page.after for one in rest):
         return Problem("item_not_found", f"No item with id {quoted(page.after)} in this list.", "after")
     data: list[dict[str, Any]] = []
     size, more = 0, next(rest, None)
     while more is not None and len(data) < page.limit and (not data or size + len(more.item) <= PAGE_BYTES):
-        data.append(_complete(more, shown, encrypted=encrypted))
+        data.append(_complete(more, encrypted=encrypted))
         size += len(more.item)
         more = next(rest, None)
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
@@ -109,51 +112,70 @@ def paginate(runs: Sequence[ItemRun], page: Page, *, encrypted: bool = False) ->
 
 def list_all(runs: Sequence[ItemRun]) -> bytes:
     """Encode the list object of a few items, all of them, in their order."""
-    shown: set[str] = set()
-    data = [_complete(one, shown, encrypted=False) for one in _in_order(runs, "asc")]
+    data = [_complete(one, encrypted=False) for one in _in_order(runs, "asc")]
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return encode(_Listing(data, first, last, has_more=False))
 
 
-def show_item(run: ItemRun, place: int, *, encrypted: bool = False) -> bytes:
-    """Encode one item of a turn as a list shows it."""
-    return encode(_complete(_Shown(run.items[place], run.response_id, run.first + place), set(), encrypted=encrypted))
+def show_item(item: ListedItem, *, encrypted: bool = False) -> bytes:
+    """Encode one item as a list shows it."""
+    return encode(_complete(item, encrypted=encrypted))
 
 
 def is_small(runs: Sequence[ItemRun], page: Page) -> bool:
     """Tell whether a page is the first one, and soon written."""
-    return page.after is None and sum(len(one.item) for one in islice(_in_order(runs, page.order), page.limit)) < _FEW
+    looked_at = runs[::-1] if page.order == "desc" else runs
+    items = (item for run in looked_at for item in run.items[:: -1 if page.order == "desc" else 1])
+    return page.after is None and sum(map(len, islice(items, page.limit if page.order == "desc" else None))) < _FEW
 
 
-def _in_order(runs: Sequence[ItemRun], order: Order) -> Iterator[_Shown]:
-    step = 1 if order == "asc" else -1
+def newest_first(runs: Sequence[ItemRun]) -> Iterator[ListedItem]:
+    """Yield the items of runs (oldest first) from the newest on, with the ids under which all lists show them.
+
+    Whatever the order of a list, the newest item with an id has it, so that an id always stands for one item.
+    """
+    seen: set[str] = set()
+    for one in _by_themselves(runs, -1):
+        ident, number = one.ident, one.number
+        while ident in seen:  # an author may have given an item the id that another one has by its place
+            kind = key_of(one.item).kind or "message"
+            ident, number = derived_item_id(kind, one.response_id, number), number + _NEXT_NUMBER
+        seen.add(ident)
+        yield one if ident == one.ident else one._replace(ident=ident)
+
+
+def _in_order(runs: Sequence[ItemRun], order: Order) -> Iterator[ListedItem]:
+    if order == "desc":
+        yield from newest_first(runs)
+        return
+    own = _by_themselves(runs, -1)
+    renamed = {
+        (new.response_id, new.number): new.ident
+        for new, old in zip(newest_first(runs), own, strict=True)
+        if new.ident != old.ident
+    }
+    for one in _by_themselves(runs, 1):
+        yield one._replace(ident=renamed.get((one.response_id, one.number), one.ident))
+
+
+def _by_themselves(runs: Sequence[ItemRun], step: int) -> Iterator[ListedItem]:
+    """Yield items with the ids that they would have if no other had the same."""
     for run in runs[::step]:
         for at in range(len(run.items))[::step]:
-            yield _Shown(run.items[at], run.response_id, run.first + at)
+            item, number = run.items[at], run.first + at
+            key = key_of(item)
+            ident = key.id or derived_item_id(key.kind or "message", run.response_id, number)
+            yield ListedItem(item, run.response_id, number, ident)
 
 
 def _invalid(detail: str, param: str | None = None) -> Problem:
     return Problem("invalid_value", f"Invalid query parameter: {detail}", param)
 
 
-def _ident(one: _Shown, seen: set[str]) -> str:
-    """Return the id that an item has in a list, and add it to those `seen` there before."""
-    key = key_of(one.item)
-    return _unique(key.id, key.kind or "message", one, seen)
-
-
-def _unique(given: str | None, kind: str, one: _Shown, seen: set[str]) -> str:
-    ident, number = given, one.number
-    while not ident or ident in seen:  # an author may have given an item the id that another one has by its place
-        ident, number = derived_item_id(kind, one.response_id, number), number + _NEXT_NUMBER
-    seen.add(ident)
-    return ident
-
-
-def _complete(one: _Shown, seen: set[str], *, encrypted: bool) -> dict[str, Any]:
+def _complete(one: ListedItem, *, encrypted: bool) -> dict[str, Any]:
     item: dict[str, Any] = msgspec.json.decode(one.item)
     kind = item.get("type") or "message"
-    shown = {**item, "type": kind, "id": _unique(item.get("id"), kind, one, seen)}
+    shown = {**item, "type": kind, "id": one.ident}
     if kind == "reasoning" and not encrypted:
         shown.pop("encrypted_content", None)
     if kind in _WITH_STATUS:

@@ -7,7 +7,6 @@ one when (`turns.conversations`), and the requests' words (`segue.protocol.conve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -17,8 +16,7 @@ from segue.gateway.api.responses import asks_for_encrypted, show_page
 from segue.gateway.drain import takes_no_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import send_whole
-from segue.history.conversations import ConversationHead, find_item
-from segue.history.records import ChainLink
+from segue.history.conversations import ConversationHead, find_item, items_of
 from segue.protocol.conversations import (
     conversation_object,
     deleted_object,
@@ -26,7 +24,6 @@ from segue.protocol.conversations import (
     parse_change,
     parse_new,
 )
-from segue.protocol.ids import FIRST_INPUT_NUMBER
 from segue.protocol.listing import ItemRun, list_all, parse_page, show_item
 from segue.protocol.problems import Problem, Refused, conversation_item_not_found
 
@@ -75,7 +72,7 @@ class ConversationRoutes:
         if isinstance(page, Problem):
             raise Refused(page)
         links = await self._conversations.links(request[PRINCIPAL].tenant, request.match_info["id"])
-        body = await show_page(links, _runs, page, encrypted=asks_for_encrypted(request))
+        body = await show_page(links, items_of, page, encrypted=asks_for_encrypted(request))
         if isinstance(body, Problem):
             raise Refused(body)
         return await send_whole(request, (body,))
@@ -98,8 +95,7 @@ class ConversationRoutes:
         found = await asyncio.to_thread(find_item, links, item_id)  # it may look through all of them
         if found is None:
             raise Refused(conversation_item_not_found(item_id, ident))
-        run = ItemRun((found.item,), links[found.link].id, found.number)
-        return await send_whole(request, (show_item(run, 0, encrypted=asks_for_encrypted(request)),))
+        return await send_whole(request, (show_item(found, encrypted=asks_for_encrypted(request)),))
 
     async def remove_item(self, request: web.Request) -> web.StreamResponse:
         """Take an item out of a conversation, and answer with the conversation."""
@@ -116,11 +112,3 @@ class ConversationRoutes:
 def _shown(head: ConversationHead) -> web.Response:
     body = conversation_object(head.id, head.created_at, head.metadata)
     return web.Response(body=body, content_type=_JSON)
-
-
-def _runs(links: Sequence[ChainLink]) -> list[ItemRun]:
-    """Return all items of a conversation."""
-    runs: list[ItemRun] = []
-    for link in links:
-        runs += (ItemRun(link.input, link.id, FIRST_INPUT_NUMBER), ItemRun(link.output, link.id, 0))
-    return runs
