@@ -109,3 +109,48 @@ async def test_a_turn_that_failed_gives_its_key_back_to_all(live_url: str) -> No
         await one.background.forget(TENANT, response_id)
         assert await begin(two, keyed()) != response_id
         assert second.started == 1
+
+
+# --- event logs ------------------------------------------------------------------------------------------------------
+
+
+def background(text: str = "hello") -> Create:
+    return create(text, background=True)
+
+
+async def test_any_node_follows_and_resumes_a_turn_that_runs_at_another(live_url: str) -> None:
+    gate = asyncio.Event()
+    running = ScriptedUpstream([ScriptedTurn((Say(("one",)), Wait(gate), Say(("two",))))])
+    async with gateways(live_url, running, ScriptedUpstream()) as (one, two):
+        response_id = await begin(one, background())
+        following = [asyncio.create_task(follow(two, response_id, after)) for after in (-1, 1)]
+        await asyncio.sleep(0.03)
+        gate.set()
+        whole, rest = await asyncio.gather(*following)
+        assert whole == await follow(one, response_id)
+        assert rest == whole[2:]
+        assert whole[-1].type == "response.completed"
+        assert (await two.background.latest(TENANT, response_id)) == whole[-1]
+
+
+async def test_a_repeat_at_another_node_gets_the_stream_of_the_first(live_url: str) -> None:
+    async with gateways(live_url, ScriptedUpstream([say("a", "b")]), ScriptedUpstream()) as (one, two):
+        response_id = await begin(one, keyed())
+        assert await begin(two, keyed()) == response_id
+        there, here = await asyncio.gather(follow(two, response_id), follow(one, response_id))
+        assert there == here
+
+
+async def test_a_dead_node_leaves_turns_that_have_failed_and_keys_that_say_so(live_url: str) -> None:
+    running = ScriptedUpstream([ScriptedTurn((Say(("one",)), Wait(asyncio.Event())))])
+    async with gateways(live_url, running, ScriptedUpstream()) as (one, two):
+        response_id = await begin(one, keyed())
+        following = asyncio.create_task(follow(two, response_id))
+        await asyncio.sleep(0.05)
+        await one.nodes.aclose()  # as if it was killed: nobody ends its turns
+        events = await following
+        assert events[-1].type == "response.failed"
+        assert b"segue_outcome_unknown" in events[-1].data
+        assert await begin(two, keyed()) == response_id, "the model may have run: it is not run again"
+        assert await two.background.latest(TENANT, response_id) == events[-1]
+        assert two.metrics.registry.get_sample_value("segue_repeated_creates_total") == 1

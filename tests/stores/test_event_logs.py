@@ -29,7 +29,7 @@ async def collect(logs: EventLogs, after: int, tenant: str = "a", ident: Respons
 @pytest.fixture
 async def logs() -> MemoryEventLogs:
     made = MemoryEventLogs(64 * KIB, 16 * KIB)
-    await made.open("a", ONE)
+    await made.open("a", ONE, shared=True)
     return made
 
 
@@ -116,7 +116,7 @@ async def test_a_log_that_is_dropped_tells_its_followers(logs: MemoryEventLogs) 
 async def test_ended_logs_go_before_the_budget_is_passed() -> None:
     logs = MemoryEventLogs(8 * KIB, 8 * KIB)
     for ident in (ONE, TWO):
-        await logs.open("a", ident)
+        await logs.open("a", ident, shared=True)
         await logs.append("a", ident, events(0, 5, KIB))
         await logs.end("a", ident, 100)
     assert await collect(logs, 3, ident=TWO) == [4]
@@ -126,12 +126,12 @@ async def test_ended_logs_go_before_the_budget_is_passed() -> None:
 
 async def test_a_log_that_is_being_read_is_not_dropped_for_another() -> None:
     logs = MemoryEventLogs(8 * KIB, 8 * KIB)
-    await logs.open("a", ONE)
+    await logs.open("a", ONE, shared=True)
     await logs.append("a", ONE, events(0, 5, KIB))
     await logs.end("a", ONE, 100)
     reading = logs.follow("a", ONE, -1)
     first = await anext(reading)
-    await logs.open("a", TWO)
+    await logs.open("a", TWO, shared=True)
     await logs.append("a", TWO, events(0, 5, KIB))
     assert len(first) + len([event async for batch in reading for event in batch]) == 5
 
@@ -139,7 +139,7 @@ async def test_a_log_that_is_being_read_is_not_dropped_for_another() -> None:
 async def test_running_logs_share_the_budget(logs: MemoryEventLogs) -> None:
     names = [ResponseId(f"resp_x{number}") for number in range(15)]
     for name in names:
-        await logs.open("a", name)
+        await logs.open("a", name, shared=True)
     for name in names:
         for number in range(10):
             await logs.wait_for_room("a", name)
@@ -148,7 +148,7 @@ async def test_running_logs_share_the_budget(logs: MemoryEventLogs) -> None:
 
 
 async def test_a_log_is_forgotten_when_its_time_has_come(logs: MemoryEventLogs) -> None:
-    await logs.open("a", TWO)
+    await logs.open("a", TWO, shared=True)
     await logs.append("a", ONE, events(0, 1))
     await logs.end("a", ONE, 100)
     await logs.purge(99.9)
@@ -178,7 +178,7 @@ async def test_the_turns_of_a_session_keep_what_they_repeat_once() -> None:
     ids = [new_response_id(bytes([number]) * ENTROPY_BYTES) for number in range(3)]
     sizes: list[int] = []
     for tenant, ident in (("a", ids[0]), ("a", ids[1]), ("b", ids[2])):
-        await logs.open(tenant, ident)
+        await logs.open(tenant, ident, shared=True)
         await logs.append(tenant, ident, whole_turn(ident))
         await logs.end(tenant, ident, 10.0)
         sizes.append(logs.size_bytes)
@@ -202,8 +202,8 @@ async def test_the_turns_of_a_session_keep_what_they_repeat_once() -> None:
 
 async def test_the_logs_of_a_tenant_are_dropped_together(logs: MemoryEventLogs) -> None:
     """Their followers are told; others follow on."""
-    await logs.open("a", TWO)
-    await logs.open("b", ONE)
+    await logs.open("a", TWO, shared=True)
+    await logs.open("b", ONE, shared=True)
     for tenant in ("a", "b"):
         await logs.append(tenant, ONE, events(0, 1))
     assert (await logs.drop_tenant("a"), await logs.drop_tenant("a")) == (2, 0)

@@ -39,7 +39,7 @@ from segue.history.sealed_summaries import MIN_SECRET_BYTES, SummarySealer
 from segue.protocol.problems import Refused, epoch_changed
 from segue.protocol.request_size import RequestLimits
 from segue.protocol.requests import Create
-from segue.stores.event_logs import MemoryEventLogs
+from segue.stores.event_logs import EventLogs, MemoryEventLogs
 from segue.stores.idempotency_keys import MemoryClaims
 from segue.stores.interface import Store
 from segue.stores.live.interface import Live, Nodes
@@ -127,7 +127,7 @@ def build_services(
     memory = RequestMemory(server.requests_bytes)
     background = BackgroundResponses(
         executor,
-        logs=event_logs,
+        logs=event_logs if live is None else _share_logs(live, event_logs, server, clock),
         claims=MemoryClaims() if live is None else live.claims,
         grace=grace,
         settings=BackgroundSettings(server.resume_s, server.events_s, server.max_kept),
@@ -167,6 +167,10 @@ def build_services(
     )
     services.note_upstreams()
     return services
+
+
+def _share_logs(live: Live, logs: MemoryEventLogs, server: ServerConfig, clock: Callable[[], float]) -> EventLogs:
+    return live.share_logs(logs, log_bytes=server.event_log_bytes, tenant_bytes=server.events_bytes, clock=clock)
 
 
 def _build_executor(

@@ -277,8 +277,11 @@ def references_too_many(limit: int) -> Problem:
     return Problem("invalid_value", message, "input")
 
 
-def events_gone(response_id: str) -> Problem:
-    """A stream cannot be resumed: its events are not kept, no longer, or not from there."""
+def events_gone(response_id: str, held_at: str = "") -> Problem:
+    """A stream cannot be resumed: its events are not kept, no longer, or not from there, or at another gateway."""
+    if held_at:
+        message = f"The events of response {quoted(response_id)} are in the memory of another gateway: ask {held_at}."
+        return Problem("response_events_gone", message, "starting_after")
     message = (
         f"The events of response {quoted(response_id)} after that number are not kept, or no longer. "
         "If the response was stored, retrieve it without stream; else send the turn again."

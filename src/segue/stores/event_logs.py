@@ -23,23 +23,49 @@ PAGE_BYTES = 256 * 1024
 
 
 class EventsGone(Exception):
-    """The tenant has no such log, or the log no longer has the events that a follower asks for."""
+    """The tenant has no such log, or the log no longer has the events that a follower asks for.
+
+    `held_at` is the address of another gateway that has them in its memory, if there is one and it has an address.
+    """
+
+    def __init__(self, held_at: str = "") -> None:
+        super().__init__()
+        self.held_at = held_at
+
+
+class OwnerGone(Exception):
+    """The gateway whose turn writes a log is gone, so that there will be no end of it, unless `fail` makes one.
+
+    `latest` is the latest event that carries the response object, `number` that of the event to come.
+    """
+
+    def __init__(self, latest: Event | None, number: int) -> None:
+        super().__init__()
+        self.latest = latest
+        self.number = number
+
+
+class LogTaken(Exception):
+    """Another gateway took this one for dead and has ended its log: clients were told that the turn has failed."""
 
 
 class EventLogs(Protocol):
     """Keeps the events of turns. Another tenant's log is answered like one that does not exist."""
 
-    async def open(self, tenant: str, response_id: ResponseId) -> None:
-        """Begin an empty log."""
+    async def open(self, tenant: str, response_id: ResponseId, *, shared: bool) -> None:
+        """Begin an empty log. Unless its events are `shared`, they stay in the memory of this process."""
 
     async def wait_for_room(self, tenant: str, response_id: ResponseId) -> None:
-        """Drop old events, or wait for followers, until the log may grow. It may return at once."""
+        """Drop old events, or wait for followers, until the log may grow. It may return at once. Raises `LogTaken`."""
 
     async def append(self, tenant: str, response_id: ResponseId, events: Sequence[Event]) -> None:
         """Add events at once, whether there is room or not. For a log that is gone, do nothing."""
 
     async def end(self, tenant: str, response_id: ResponseId, expires_at: float) -> None:
         """Mark the log as complete, and set when it expires (unix seconds)."""
+
+    async def fail(self, tenant: str, response_id: ResponseId, event: Event, *, keep_s: float) -> None:
+        """End the log of a gateway that is gone with this event, unless somebody has; it expires after a while."""
 
     async def drop(self, tenant: str, response_id: ResponseId) -> None:
         """Drop the log; its followers get `EventsGone`."""
@@ -48,10 +74,22 @@ class EventLogs(Protocol):
         """Drop all logs of a tenant; return how many there were."""
 
     async def latest(self, tenant: str, response_id: ResponseId) -> Event | None:
-        """Return the latest event that carries the response object; None if there is none."""
+        """Return the latest event that carries the response object; None if there is none. Raises `OwnerGone`."""
+
+    async def begun(self, tenant: str, response_id: ResponseId) -> bool:
+        """Wait until a log of another gateway has an event; False if it is dropped before, or there is none."""
+
+    async def runs_elsewhere(self, tenant: str, response_id: ResponseId) -> bool:
+        """Say whether the turn of a log runs at another gateway."""
+
+    async def settled(self, tenant: str, response_id: ResponseId) -> None:
+        """Wait until all gateways can see the end of a log that has ended."""
 
     def follow(self, tenant: str, response_id: ResponseId, after: int) -> AsyncGenerator[Sequence[Event], None]:
-        """Yield the events with a number above `after`, also those to come, until the end. Raises `EventsGone`."""
+        """Yield the events with a number above `after`, also those to come, until the end.
+
+        Raises `EventsGone` and `OwnerGone`.
+        """
 
     async def purge(self, now: float) -> None:
         """Drop the logs that have expired."""
@@ -104,7 +142,7 @@ class MemoryEventLogs:
         self._echoes: dict[tuple[str, bytes], _SharedEcho] = {}
         self.size_bytes = 0
 
-    async def open(self, tenant: str, response_id: ResponseId) -> None:
+    async def open(self, tenant: str, response_id: ResponseId, *, shared: bool) -> None:  # noqa: ARG002 - all stay here
         """Begin an empty log."""
         assert (tenant, response_id) not in self._logs, "a response has one log"
         self._logs[tenant, response_id] = _Log()
@@ -147,6 +185,9 @@ class MemoryEventLogs:
             self._ended[tenant, response_id] = expires_at
             log.wake()
 
+    async def fail(self, tenant: str, response_id: ResponseId, event: Event, *, keep_s: float) -> None:
+        """No other gateway has a log."""
+
     async def drop(self, tenant: str, response_id: ResponseId) -> None:
         """Drop the log."""
         self._drop((tenant, response_id))
@@ -162,6 +203,26 @@ class MemoryEventLogs:
         """Return the latest event that carries the response object."""
         log = self._logs.get((tenant, response_id))
         return None if log is None else log.events.latest
+
+    def holds(self, tenant: str, response_id: ResponseId) -> bool:
+        """Tell whether there is such a log."""
+        return (tenant, response_id) in self._logs
+
+    def first_kept(self, tenant: str, response_id: ResponseId) -> int:
+        """Return the number of the oldest event of a log; 0 if there is no such log."""
+        log = self._logs.get((tenant, response_id))
+        return 0 if log is None else log.events.first
+
+    async def begun(self, tenant: str, response_id: ResponseId) -> bool:  # noqa: ARG002 - whoever runs it is here
+        """No other gateway has a log."""
+        return True
+
+    async def runs_elsewhere(self, tenant: str, response_id: ResponseId) -> bool:  # noqa: ARG002 - as above
+        """No other gateway runs a turn."""
+        return False
+
+    async def settled(self, tenant: str, response_id: ResponseId) -> None:
+        """Nobody else has to see it."""
 
     async def follow(self, tenant: str, response_id: ResponseId, after: int) -> AsyncGenerator[Sequence[Event], None]:
         """Yield what follows `after`. A page counts as read when the next one is asked for."""

@@ -13,7 +13,9 @@ from typing import Any
 
 import msgspec
 
+from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId
+from segue.stores.event_logs import EventLogs, EventsGone
 from segue.stores.idempotency_keys import Claim, Claims
 from segue.stores.live.interface import Nodes, Notice
 
@@ -23,6 +25,7 @@ class LiveParts(msgspec.Struct, frozen=True, kw_only=True):
 
     nodes: Nodes
     claims: Claims
+    logs: EventLogs
 
 
 LiveCheck = Callable[[LiveParts], Awaitable[None]]
@@ -119,6 +122,80 @@ async def the_keys_of_a_tenant_are_dropped_together(parts: LiveParts) -> None:
     assert held == [YOURS, YOURS, MINE]
 
 
+ONE, TWO = ResponseId("resp_1"), ResponseId("resp_2")
+
+
+def _events(first: int, count: int, *, size: int = 10) -> list[Event]:
+    return [Event("response.output_text.delta", b"x" * size, number) for number in range(first, first + count)]
+
+
+async def _collect(logs: EventLogs, after: int, tenant: str = "a", ident: ResponseId = ONE) -> list[int]:
+    return [event.sequence_number async for batch in logs.follow(tenant, ident, after) for event in batch]
+
+
+async def _logs(parts: LiveParts) -> EventLogs:
+    await parts.nodes.start(_ignore)
+    await parts.logs.open("a", ONE, shared=True)
+    return parts.logs
+
+
+async def _is_gone(reading: Awaitable[object]) -> bool:
+    try:
+        await reading
+    except EventsGone:
+        return True
+    return False
+
+
+async def a_follower_gets_what_it_lacks_and_then_what_comes(parts: LiveParts) -> None:
+    """From every number on, before and after the end."""
+    logs = await _logs(parts)
+    await logs.append("a", ONE, _events(0, 7))
+    following = [asyncio.create_task(_collect(logs, after)) for after in (-1, 3, 6)]
+    await asyncio.sleep(0)
+    await logs.append("a", ONE, _events(7, 3))
+    await logs.append("a", ONE, _events(10, 1))
+    await logs.end("a", ONE, 100)
+    await logs.settled("a", ONE)
+    for after, task in zip((-1, 3, 6), following, strict=True):
+        assert await task == list(range(after + 1, 11)) == await _collect(logs, after)
+
+
+async def what_is_not_there_is_gone(parts: LiveParts) -> None:
+    """Another tenant's log, another response's, a number that no event has, and a log that was dropped."""
+    logs = await _logs(parts)
+    await logs.append("a", ONE, _events(0, 2))
+    for tenant, ident, after in (("b", ONE, -1), ("a", TWO, -1), ("a", ONE, 2), ("b", TWO, 0)):
+        assert await _is_gone(_collect(logs, after, tenant, ident))
+    assert await logs.latest("b", ONE) is None
+    await logs.drop("a", ONE)
+    assert await _is_gone(_collect(logs, -1))
+
+
+async def the_latest_event_that_shows_the_response_is_known(parts: LiveParts) -> None:
+    """Whatever comes after it."""
+    logs = await _logs(parts)
+    created = Event("response.created", b'{"type":"response.created","response":{', 0, echo=b'{"a":1}')
+    await logs.append("a", ONE, [created, *_events(1, 3)])
+    assert await logs.latest("a", ONE) == created
+    assert not await logs.runs_elsewhere("a", ONE)
+    assert await logs.begun("a", ONE)
+
+
+async def the_logs_of_a_tenant_are_dropped_together(parts: LiveParts) -> None:
+    """Those of others stay."""
+    logs = await _logs(parts)
+    await logs.open("a", TWO, shared=False)
+    await logs.open("b", ONE, shared=True)
+    for tenant, ident in (("a", ONE), ("a", TWO), ("b", ONE)):
+        await logs.append(tenant, ident, _events(0, 1))
+    assert await logs.drop_tenant("a") == 2  # noqa: PLR2004 - as many as were opened
+    assert await _is_gone(_collect(logs, -1))
+    assert await _is_gone(_collect(logs, -1, "a", TWO))
+    await logs.end("b", ONE, 100)
+    assert await _collect(logs, -1, "b") == [0]
+
+
 LIVE_CHECKS: list[Callable[[LiveParts], Coroutine[Any, Any, None]]] = [
     a_started_node_has_a_lease,
     a_notice_of_the_only_node_is_confirmed_at_once,
@@ -128,4 +205,8 @@ LIVE_CHECKS: list[Callable[[LiveParts], Coroutine[Any, Any, None]]] = [
     only_who_has_a_claim_changes_it,
     a_claim_that_has_ended_holds_as_long_as_was_said,
     the_keys_of_a_tenant_are_dropped_together,
+    a_follower_gets_what_it_lacks_and_then_what_comes,
+    what_is_not_there_is_gone,
+    the_latest_event_that_shows_the_response_is_known,
+    the_logs_of_a_tenant_are_dropped_together,
 ]

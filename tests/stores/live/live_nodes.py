@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from segue.stores.event_logs import MemoryEventLogs
 from segue.stores.live.interface import Notice
 from segue.stores.live.live_url import parse_live_url
 from segue.stores.live.redis_live import RedisLive
@@ -16,7 +17,7 @@ class TestNode:
 
     __test__ = False
 
-    def __init__(self, url: str, name: str, lease_s: float, *, call_s: float = 2.0) -> None:
+    def __init__(self, url: str, name: str, lease_s: float, *, call_s: float = 2.0, log_bytes: int = 2**20) -> None:
         self.anything = Notice("deleted", "nobody")
         self.heard: list[Notice] = []
         self.lost = 0
@@ -27,6 +28,8 @@ class TestNode:
             parse_live_url(url), node=name, address=f"http://{name}", started_at=1.0, lease_s=lease_s, call_s=call_s
         )
         self.nodes = self.live.nodes
+        self.local = MemoryEventLogs(log_bytes * 4, log_bytes)
+        self.logs = self.live.share_logs(self.local, log_bytes=log_bytes, tenant_bytes=log_bytes * 2, clock=lambda: 0.0)
         self.nodes.watch(self._lose)
 
     async def act(self, notice: Notice) -> None:
@@ -46,9 +49,11 @@ class TestNode:
 
 
 @asynccontextmanager
-async def live_nodes(url: str, *names: str, lease_s: float = 9.0, call_s: float = 2.0) -> AsyncIterator[list[TestNode]]:
+async def live_nodes(
+    url: str, *names: str, lease_s: float = 9.0, call_s: float = 2.0, log_bytes: int = 2**20
+) -> AsyncIterator[list[TestNode]]:
     """Start nodes, and close them at the end."""
-    nodes = [TestNode(url, name, lease_s, call_s=call_s) for name in names]
+    nodes = [TestNode(url, name, lease_s, call_s=call_s, log_bytes=log_bytes) for name in names]
     try:
         for node in nodes:
             await node.nodes.start(node.act)

@@ -27,9 +27,10 @@ from segue.gateway.turns.executor import Executor, TurnRun
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId, parse_response_id
+from segue.protocol.lost_turns import lost_turn
 from segue.protocol.problems import Problem, Refused, events_gone, key_reused, live_away, outcome_unknown
 from segue.protocol.requests import Create
-from segue.stores.event_logs import EventLogs, EventsGone
+from segue.stores.event_logs import EventLogs, EventsGone, LogTaken, OwnerGone
 from segue.stores.idempotency_keys import Claim, Claims
 from segue.stores.live.interface import LiveUnavailable
 
@@ -136,9 +137,10 @@ class BackgroundResponses:
         Raises:
             Refused: the turn cannot begin.
         """
+        before: ResponseId | None = None
         while True:
             response_id = self._executor.new_id(create)
-            await self._logs.open(caller.tenant, response_id)
+            await self._logs.open(caller.tenant, response_id, shared=create.store)
             try:
                 known = await self._claim(create, caller.tenant, response_id)
             except Refused:
@@ -148,10 +150,11 @@ class BackgroundResponses:
                 return await self._begin(create, caller, response_id)
             await self._logs.drop(caller.tenant, response_id)
             other = self._running.get((caller.tenant, known))
-            if other is None or await self._wait(other) is None:
+            begun = await self._has_begun(caller.tenant, known) if other is None else await self._wait(other) is None
+            if begun or known == before:
                 self._metrics.repeats.inc()
                 return known
-            # That turn was refused and released its key: this request may begin one.
+            before = known  # that turn was refused and has released its key: this request may begin one
 
     async def _begin(self, create: Create, caller: Caller, response_id: ResponseId) -> ResponseId:
         full = self._is_full(caller.tenant)
@@ -218,23 +221,71 @@ class BackgroundResponses:
         if ident is None:
             raise Refused(events_gone(response_id))
         kept = self._running.get((tenant, ident))
-        if kept is not None:
-            self._attach(kept)
+        if kept is None:
+            async with aclosing(self._read_log(tenant, ident, after)) as batches:
+                async for batch in batches:
+                    yield batch
+            return
+        self._attach(kept)
         try:
             async with aclosing(self._logs.follow(tenant, ident, after)) as batches:
                 async for batch in batches:
-                    if kept is not None:
-                        kept.awaited.set()
+                    kept.awaited.set()
                     yield batch
         except EventsGone:
             raise Refused(events_gone(response_id)) from None
         finally:
-            if kept is not None:
-                self._detach(kept)
+            self._detach(kept)
+
+    async def _read_log(
+        self, tenant: str, response_id: ResponseId, after: int
+    ) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield the events of a turn that does not run here: it has ended, or another gateway runs it."""
+        while True:
+            try:
+                async with aclosing(self._logs.follow(tenant, response_id, after)) as batches:
+                    async for batch in batches:
+                        yield batch
+                        after = batch[-1].sequence_number
+                return
+            except EventsGone as gone:
+                raise Refused(events_gone(response_id, gone.held_at)) from None
+            except OwnerGone as gone:
+                await self._end_lost(tenant, response_id, gone)
 
     async def latest(self, tenant: str, response_id: ResponseId) -> Event | None:
-        """Return the event that shows a kept turn as it is now, running or ended; None if it is not kept."""
-        return await self._logs.latest(tenant, response_id)
+        """Return the event that shows a kept turn as it is now, running or ended; None if it is not kept.
+
+        Raises:
+            Refused: another gateway may keep it, and that cannot be found out.
+        """
+        try:
+            try:
+                return await self._logs.latest(tenant, response_id)
+            except OwnerGone as gone:
+                await self._end_lost(tenant, response_id, gone)
+                return await self._logs.latest(tenant, response_id)
+        except LiveUnavailable:
+            raise Refused(live_away()) from None
+
+    async def _end_lost(self, tenant: str, response_id: ResponseId, gone: OwnerGone) -> None:
+        """End the log of a turn whose gateway is gone: as failed, unless its response was stored, to be retrieved."""
+        stored = await self._executor.store.record(tenant, response_id, self._executor.clock())
+        if stored is not None or gone.latest is None:
+            await self._logs.drop(tenant, response_id)
+            return
+        try:
+            event = lost_turn(gone.latest, gone.number)
+            await self._logs.fail(tenant, response_id, event, keep_s=self._settings.events_s)
+        except LiveUnavailable:
+            raise Refused(live_away()) from None
+
+    async def _has_begun(self, tenant: str, response_id: ResponseId) -> bool:
+        """Wait until a turn has begun that another gateway runs; False if it was refused."""
+        try:
+            return await self._logs.begun(tenant, response_id)
+        except LiveUnavailable:
+            raise Refused(live_away()) from None
 
     async def cancel(self, tenant: str, response_id: ResponseId) -> None:
         """Stop a background turn that runs; it ends as cancelled. A turn that has ended, or is being stored, stays."""
@@ -248,7 +299,7 @@ class BackgroundResponses:
 
     async def forget(self, tenant: str, response_id: ResponseId) -> bool:
         """Stop a turn and forget its events; return whether there was anything to forget."""
-        there = await self._logs.latest(tenant, response_id) is not None
+        there = await self.latest(tenant, response_id) is not None
         kept = self._running.get((tenant, response_id))
         if kept is not None and kept.task is not None:
             if not kept.run.committing:  # otherwise the store would keep what is to be forgotten
@@ -313,6 +364,8 @@ class BackgroundResponses:
                         await asyncio.sleep(0)  # without followers, nothing else here lets other tasks run
         except Refused as refused:
             return self._refuse(kept, refused.problem)
+        except LogTaken:
+            return self._abandon(kept)
         except asyncio.CancelledError:
             return self._stop(kept)
         except Exception as error:  # noqa: BLE001 - a bug of ours must not leave clients waiting
@@ -332,6 +385,17 @@ class BackgroundResponses:
         if repeat_of(problem) == "paid":
             self._spend(kept)
         kept.report(problem)
+
+    async def _abandon(self, kept: _KeptTurn) -> None:
+        """End a turn that another gateway has ended already. Its key goes on to stand for that end."""
+        tenant, response_id, key = kept.tenant, kept.response_id, kept.create.idempotency_key
+        now = self._executor.clock()
+        if key is not None:
+            await self._claims.expire(tenant, key, response_id, at=now + self._settings.events_s, now=now)
+        await self._logs.drop(tenant, response_id)
+        self._grace.drop(tenant, response_id)
+        self._executor.eviction.release(tenant, [response_id])
+        kept.report(outcome_unknown())
 
     async def _stop(self, kept: _KeptTurn) -> None:
         """End a turn whose task was cancelled: without a trace, or as a response that a client cancelled."""
@@ -386,7 +450,7 @@ class BackgroundResponses:
             raise Refused(live_away()) from None
         if claim.digest != mine.digest:
             raise Refused(key_reused())
-        if claim.lost and await self._logs.latest(tenant, claim.response_id) is None:
+        if claim.lost and await self.latest(tenant, claim.response_id) is None:
             raise Refused(outcome_unknown())  # with a log, its end says so
         return None if claim.response_id == response_id else claim.response_id
 

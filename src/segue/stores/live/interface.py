@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
+from segue.stores.event_logs import EventLogs, MemoryEventLogs
 from segue.stores.idempotency_keys import Claims
 
 
@@ -59,6 +60,10 @@ class Nodes(Protocol):
         """Whether this node's lease holds: if not, it must trust nothing that others may have changed."""
 
     @property
+    def address(self) -> str:
+        """The address of this node, if it has one."""
+
+    @property
     def epoch(self) -> bytes:
         """What names the data that all nodes share; it changes when that data was lost."""
 
@@ -70,6 +75,9 @@ class Nodes(Protocol):
 
     async def living(self) -> Sequence[NodeLease]:
         """Return the nodes that live, this one too. Raises `LiveUnavailable`."""
+
+    async def is_gone(self, node: str) -> bool:
+        """Say whether a node lives no more, for certain. Raises `LiveUnavailable`."""
 
     async def tell(self, notice: Notice) -> None:
         """Tell all others, and return when each of them has acted, or lives no more. Raises `LiveUnavailable`."""
@@ -91,6 +99,11 @@ class Live(Protocol):
     @property
     def claims(self) -> Claims:
         """The idempotency keys of all nodes."""
+
+    def share_logs(
+        self, local: MemoryEventLogs, *, log_bytes: int, tenant_bytes: int, clock: Callable[[], float]
+    ) -> EventLogs:
+        """Return event logs that all nodes can read, around those of this one."""
 
     @property
     def available(self) -> bool:

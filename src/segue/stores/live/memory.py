@@ -21,6 +21,7 @@ class SingleNode:
     def __init__(self, epoch: bytes, *, address: str, started_at: float) -> None:
         self.epoch = epoch
         self.id = epoch.hex()
+        self.address = address
         self._lease = NodeLease(self.id, self.token, address, started_at)
 
     def watch(self, on_lost: Callable[[], None]) -> None:
@@ -32,6 +33,10 @@ class SingleNode:
     async def living(self) -> Sequence[NodeLease]:
         """Return this node."""
         return [self._lease]
+
+    async def is_gone(self, node: str) -> bool:
+        """There is no other node."""
+        return node != self.id
 
     async def tell(self, notice: Notice) -> None:
         """There is nobody to tell."""

@@ -66,7 +66,7 @@ class RedisClaims:
         found, lost = await asyncio.gather(self._try(tenant, key, claim), self._nodes.is_lost())
         if lost:
             raise LiveUnavailable("the data in Redis was lost, and with it perhaps this claim")
-        if found and found[3] != b"done" and not await self._is_alive(found[2].decode()):
+        if found and found[3] != b"done" and await self._nodes.is_gone(found[2].decode()):
             if found[3] == b"claimed":
                 found = await self._try(tenant, key, claim, take_over=found[0].decode())
             if found and found[3] == b"forwarded":
@@ -109,9 +109,6 @@ class RedisClaims:
         about = (claim.response_id, claim.digest, nodes.id, nodes.token, _RUNNING_MS, take_over)
         found: Sequence[bytes] = await self._link.run(self._claim, keys, *about)
         return found
-
-    async def _is_alive(self, node: str) -> bool:
-        return node == self._nodes.id or any(one.node == node for one in await self._nodes.living())
 
     async def _change(self, wanted: _OwedChange) -> bool:
         keys = [self._key(wanted.tenant, wanted.key)]

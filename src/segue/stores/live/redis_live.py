@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from segue.stores.event_logs import MemoryEventLogs
 from segue.stores.live.live_url import LiveUrl
 from segue.stores.live.redis_claims import RedisClaims
 from segue.stores.live.redis_link import CALL_S, RedisLink
+from segue.stores.live.redis_logs import RedisEventLogs
 from segue.stores.live.redis_nodes import LEASE_S, RedisNodes
 
 
@@ -24,7 +28,17 @@ class RedisLive:
         self.link = RedisLink(where, call_s=call_s)
         self.nodes = RedisNodes(self.link, where, node=node, address=address, started_at=started_at, lease_s=lease_s)
 
+        self.logs: RedisEventLogs | None = None
         self.claims = RedisClaims(self.link, self.nodes)
+
+    def share_logs(
+        self, local: MemoryEventLogs, *, log_bytes: int, tenant_bytes: int, clock: Callable[[], float]
+    ) -> RedisEventLogs:
+        """Return event logs that all nodes can read, around those of this one."""
+        self.logs = RedisEventLogs(
+            local, self.link, self.nodes, log_bytes=log_bytes, tenant_bytes=tenant_bytes, clock=clock
+        )
+        return self.logs
 
     @property
     def available(self) -> bool:
@@ -33,6 +47,8 @@ class RedisLive:
 
     async def aclose(self) -> None:
         """Give the lease back, and close the connections."""
+        if self.logs is not None:
+            await self.logs.aclose()
         await self.claims.aclose()
         await self.nodes.aclose()
         await self.link.aclose()

@@ -71,7 +71,7 @@ class RedisNodes:
         self._on_lost: Callable[[], None] = lambda: None
         self._link = link
         self._where = where
-        self._address = address
+        self.address = address
         self._started_at = started_at
         self._lease_s = lease_s
         self._monotonic = monotonic or _boot_time
@@ -85,6 +85,7 @@ class RedisNodes:
         tag = f"{where.prefix}:{{nodes}}"
         self._index, self._tokens, self._epochs = f"{tag}:leases", f"{tag}:token", f"{tag}:epoch"
         self._lease = f"{tag}:lease:"
+        self._losses = f"{tag}:lost"
         self._stream, self._numbers = f"{tag}:notices", f"{tag}:notices:number"
         self._renew, self._list, self._end, self._add, self._read_epoch = map(
             load_script, ("renew_lease", "list_leases", "end_lease", "add_notice", "read_epoch")
@@ -111,8 +112,12 @@ class RedisNodes:
 
     async def living(self) -> Sequence[NodeLease]:
         """Return the nodes that live."""
-        leases = await self._link.run(self._list, [self._index], self._lease)
-        return [_lease_of(fields) for fields in leases]
+        return (await self._look())[0]
+
+    async def is_gone(self, node: str) -> bool:
+        """Say whether a node lives no more. After a loss of data that is not known for the time of a lease."""
+        leases, whole = await self._look()
+        return whole and node != self.id and all(one.node != node for one in leases)
 
     async def tell(self, notice: Notice) -> None:
         """Tell all others, and return when each of them has acted, or lives no more."""
@@ -122,8 +127,9 @@ class RedisNodes:
         while self._monotonic() < give_up_at:
             if told is None or sent_in != self.epoch or (told not in self._own and _is_read(told, self._read_up_to)):
                 sent_in, told = self.epoch, await self._send(notice)  # it was lost, with a primary or with all data
-            others = [one for one in await self.living() if one.node != self.id]
-            if told in self._own and all(_is_read(told, one.read_up_to) for one in others):
+            leases, whole = await self._look()
+            others = [one for one in leases if one.node != self.id]
+            if whole and told in self._own and all(_is_read(told, one.read_up_to) for one in others):
                 self._own.discard(told)
                 if self.held:
                     return
@@ -161,6 +167,11 @@ class RedisNodes:
     @property
     def _block_s(self) -> float:
         return self._lease_s / 6
+
+    async def _look(self) -> tuple[Sequence[NodeLease], bool]:
+        """Return the leases that are there, and whether those are all that nodes may count on."""
+        epoch, lost, leases = await self._link.run(self._list, [self._index, self._epochs, self._losses], self._lease)
+        return [_lease_of(fields) for fields in leases], epoch == self.epoch and not lost
 
     async def _send(self, notice: Notice) -> str:
         if not self.held:
@@ -209,10 +220,11 @@ class RedisNodes:
     async def _renew_lease(self) -> None:
         """Renew the lease; it counts from before it was asked for."""
         asked_at = self._monotonic()
-        keys = [self._lease + self.id, self._index, self._tokens, self._epochs]
-        about = (self.id, self.token, self._address, self._started_at, int(self._draining), self._read_up_to)
+        keys = [self._lease + self.id, self._index, self._tokens, self._epochs, self._losses]
+        about = (self.id, self.token, self.address, self._started_at, int(self._draining), self._read_up_to)
         lease_ms = int(self._lease_s * 1000)
-        token, epoch = await self._link.run(self._renew, keys, *about, lease_ms, os.urandom(_EPOCH_BYTES), _KEPT_MS)
+        fresh = os.urandom(_EPOCH_BYTES)
+        token, epoch = await self._link.run(self._renew, keys, *about, lease_ms, fresh, _KEPT_MS, self.epoch)
         if self.epoch not in (b"", epoch):
             self._read_up_to, self._number = _NOTHING, None
             self._lose("the data in Redis was lost")
