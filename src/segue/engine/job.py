@@ -16,7 +16,7 @@ import msgspec
 from segue.engine.grammar.json_schema import GrammarError
 from segue.engine.output.answer_reader import AnswerReader
 from segue.engine.output.logprobs import ScoredText
-from segue.engine.output.reasoning_parser import ReasoningParser, Thought
+from segue.engine.output.reasoning_parser import ReasoningParser, ReasoningPiece
 from segue.engine.output.tool_call_parser import AnswerPart, ToolCallParser
 from segue.engine.prompt.rendering import Prompt
 from segue.engine.sampling_params import DEFAULT_SAMPLING_PARAMS, SamplingParams
@@ -44,7 +44,7 @@ class TurnFinished(msgspec.Struct, frozen=True):
 
 
 #: In order: TurnBegan, parts of the answer, TurnFinished. A Problem comes instead of what it prevents, and is the last.
-Update: TypeAlias = TurnBegan | AnswerPart | ScoredText | Thought | TurnFinished | Problem
+Update: TypeAlias = TurnBegan | AnswerPart | ScoredText | ReasoningPiece | TurnFinished | Problem
 
 
 class Job:

@@ -21,7 +21,7 @@ from segue.engine.job import Job, TurnBegan, TurnFinished, Update, cannot_follow
 from segue.engine.kv.retention import ResponseKey
 from segue.engine.model import LoadedModel, ModelFile, Unavailable
 from segue.engine.output.logprobs import ScoredText
-from segue.engine.output.reasoning_parser import ReasoningParser, Thought
+from segue.engine.output.reasoning_parser import ReasoningParser, ReasoningPiece
 from segue.engine.output.tool_call_parser import CallArguments, CallBegan, CallEnded, ToolCallParser, text_schema
 from segue.engine.prompt.messages import Tools, check_settings, read_tools
 from segue.engine.prompt.rendering import Prompt, PromptRenderer
@@ -321,9 +321,9 @@ class _EventWriter:
                 events += self._text("".join(map(str, group)))
             elif kind is ScoredText:
                 events += self._scored([one for one in group if isinstance(one, ScoredText)])
-            elif kind is Thought:
+            elif kind is ReasoningPiece:
                 self._thought = True
-                events += self._writer.reasoning("".join(one.text for one in group if isinstance(one, Thought)))
+                events += self._writer.reasoning("".join(one.text for one in group if isinstance(one, ReasoningPiece)))
             elif kind is CallArguments:
                 pieces = [one.text for one in group if isinstance(one, CallArguments)]
                 events += self._writer.arguments("".join(pieces))
@@ -345,7 +345,7 @@ class _EventWriter:
                 return self._finish(update)
             case Problem():
                 return self._fail(update)
-            case str() | ScoredText() | Thought() | CallArguments():
+            case str() | ScoredText() | ReasoningPiece() | CallArguments():
                 raise AssertionError("batch() joins pieces")
 
     def _text(self, text: str) -> list[Event]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from segue.engine.output.answer_reader import AnswerReader
 from segue.engine.output.logprobs import Score, ScoredText, TokenLogprob
-from segue.engine.output.reasoning_parser import ReasoningParser, Thought
+from segue.engine.output.reasoning_parser import ReasoningParser, ReasoningPiece
 from segue.engine.output.tool_call_parser import AnswerPart, CallArguments, CallBegan, CallEnded
 from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT, ReasoningFormat
 from segue.engine.prompt.messages import PromptTool, Tools
@@ -17,7 +17,7 @@ from tests.engine.grammar.byte_grammars import parser_for
 
 pytestmark = pytest.mark.local_engine  # grammars of calls need it
 
-Part = AnswerPart | ScoredText | Thought
+Part = AnswerPart | ScoredText | ReasoningPiece
 GET = PromptTool("get", {"type": "function", "function": {"name": "get"}})
 CALL = f'{DEFAULT_CALL_FORMAT.prefix}get{DEFAULT_CALL_FORMAT.middle}{{"a": "€"}}{DEFAULT_CALL_FORMAT.suffix}'.encode()
 TOOLS = {True: Tools((GET,), ("get",)), False: Tools()}
@@ -63,7 +63,7 @@ def joined(parts: list[Part]) -> list[AnswerPart]:
         if isinstance(text, str) and whole and isinstance(whole[-1], str):
             whole[-1] += text
         else:
-            assert not isinstance(text, Thought), "no model of these tests thinks but where it is tested"
+            assert not isinstance(text, ReasoningPiece), "no model of these tests thinks but where it is tested"
             whole.append(text)
     return whole
 
@@ -170,7 +170,7 @@ def test_thoughts_are_no_answer() -> None:
     """A stop sequence and a call in them are neither; their tokens are counted, with those of the markers."""
     reader = thinking(SamplingParams(stops=("b",)), tools=True)
     tokens = [b"<think>", b"\n", b"ab", CALL, b"\n</think>", b"\n\n", b"x", b"aby"]
-    thoughts = [Thought("ab"), Thought(CALL.decode())]
+    thoughts = [ReasoningPiece("ab"), ReasoningPiece(CALL.decode())]
     assert read(reader, tokens) == [*thoughts, "x", "a"]
     assert (reader.stopped, reader.reasoning_tokens) == (True, 6)
 
@@ -186,9 +186,9 @@ def test_an_answer_without_thoughts_has_all_of_its_tokens() -> None:
 def test_only_the_answer_behind_thoughts_has_log_probabilities() -> None:
     reader = thinking(SamplingParams(top_logprobs=0))
     tokens = [b"<th", b"ink>", b"a", b"</think>", b"\n", b"b"]
-    assert read(reader, tokens) == [Thought("a"), ScoredText("b", [TokenLogprob("b", -6.0, [98], ())])]
+    assert read(reader, tokens) == [ReasoningPiece("a"), ScoredText("b", [TokenLogprob("b", -6.0, [98], ())])]
     assert reader.reasoning_tokens == 5
 
 
 def test_thoughts_that_do_not_end_are_told_to_the_end() -> None:
-    assert read(thinking(SamplingParams()), [b"<think>", b"a </thi"]) == [Thought("a"), Thought(" </thi")]
+    assert read(thinking(SamplingParams()), [b"<think>", b"a </thi"]) == [ReasoningPiece("a"), ReasoningPiece(" </thi")]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segue.engine.output.reasoning_parser import ReasoningParser, Thought
+from segue.engine.output.reasoning_parser import ReasoningParser, ReasoningPiece
 from segue.engine.prompt.chat_template import ReasoningFormat
 from tests.strategies import examples
 
@@ -19,8 +19,8 @@ def read(pieces: list[str], *, begun: bool = False) -> tuple[str, str]:
     """The thoughts and the answer."""
     parser = ReasoningParser(THINK, begun=begun)
     parts = [part for piece in pieces for part in parser.feed(piece)] + parser.close()
-    assert all(part.text if isinstance(part, Thought) else part for part in parts), "no part is empty"
-    thoughts = "".join(part.text for part in parts if isinstance(part, Thought))
+    assert all(part.text if isinstance(part, ReasoningPiece) else part for part in parts), "no part is empty"
+    thoughts = "".join(part.text for part in parts if isinstance(part, ReasoningPiece))
     return thoughts, "".join(part for part in parts if isinstance(part, str))
 
 
@@ -56,12 +56,12 @@ def test_a_thought_is_told_as_soon_as_it_is_clear() -> None:
     parser = ReasoningParser(THINK, begun=False)
     assert parser.undecided
     assert parser.feed("<thi") == []
-    assert parser.feed("nk>\nI am") == [Thought("I am")]
+    assert parser.feed("nk>\nI am") == [ReasoningPiece("I am")]
     assert parser.thinking
-    assert parser.feed(" here") == [Thought(" here")]
+    assert parser.feed(" here") == [ReasoningPiece(" here")]
     assert parser.feed("\n") == []
     assert parser.feed("</") == []
-    assert parser.feed("b>") == [Thought("\n</b>")]
+    assert parser.feed("b>") == [ReasoningPiece("\n</b>")]
     assert parser.feed("</think>") == []
     assert not parser.answering
     assert parser.feed("\n") == []

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from segue.engine.output.detokenizer import Detokenizer
 from segue.engine.output.logprobs import LogprobAlignment, Score, ScoredText
-from segue.engine.output.reasoning_parser import ReasonedPart, ReasoningParser, Thought
+from segue.engine.output.reasoning_parser import ReasonedPart, ReasoningParser, ReasoningPiece
 from segue.engine.output.stop_sequences import StopSequences
 from segue.engine.output.tool_call_parser import AnswerPart, ToolCallParser
 from segue.engine.sampling_params import SamplingParams
@@ -45,7 +45,7 @@ class AnswerReader:
         thinking = self._reasoning is not None and self._reasoning.thinking
         return None if thinking or self._parser.calling else self._top
 
-    def feed(self, piece: bytes, score: Score | None = None) -> list[AnswerPart | ScoredText | Thought]:
+    def feed(self, piece: bytes, score: Score | None = None) -> list[AnswerPart | ScoredText | ReasoningPiece]:
         """Add the bytes of one token, with a score if `top_logprobs` asks for it; return the parts that are clear."""
         reasoning = self._reasoning
         if reasoning is not None and not reasoning.answering:
@@ -55,7 +55,7 @@ class AnswerReader:
         text = self._decoder.feed(piece)
         return [*self._pass(self._parser.feed(text))] if text else []
 
-    def close(self) -> list[AnswerPart | ScoredText | Thought]:
+    def close(self) -> list[AnswerPart | ScoredText | ReasoningPiece]:
         """Return what is still held back at the end of the answer."""
         held = [] if self._reasoning is None else self._answer(self._reasoning.close())
         left = [] if self.stopped else self._parser.close()
@@ -63,7 +63,7 @@ class AnswerReader:
 
     def _feed_thoughts(
         self, reasoning: ReasoningParser, piece: bytes, score: Score | None
-    ) -> list[AnswerPart | ScoredText | Thought]:
+    ) -> list[AnswerPart | ScoredText | ReasoningPiece]:
         """Add a token before the text of the answer begins; only tokens of that text are scored."""
         if self._alignment is not None and score is not None:
             self._alignment.add_token(piece, score)
@@ -76,10 +76,10 @@ class AnswerReader:
             self._undecided_tokens += 1
         return self._answer(parts)
 
-    def _answer(self, parts: Iterable[ReasonedPart]) -> list[AnswerPart | ScoredText | Thought]:
-        read: list[AnswerPart | ScoredText | Thought] = []
+    def _answer(self, parts: Iterable[ReasonedPart]) -> list[AnswerPart | ScoredText | ReasoningPiece]:
+        read: list[AnswerPart | ScoredText | ReasoningPiece] = []
         for part in parts:
-            read += [part] if isinstance(part, Thought) else self._pass(self._parser.feed(part))
+            read += [part] if isinstance(part, ReasoningPiece) else self._pass(self._parser.feed(part))
         return read
 
     def _pass(self, parts: Iterable[AnswerPart]) -> list[AnswerPart | ScoredText]:

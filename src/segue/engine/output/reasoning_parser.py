@@ -16,14 +16,14 @@ import msgspec
 from segue.engine.prompt.chat_template import ReasoningFormat
 
 
-class Thought(msgspec.Struct, frozen=True):
+class ReasoningPiece(msgspec.Struct, frozen=True):
     """A piece of the reasoning."""
 
     text: str
 
 
 #: A string is a piece of the answer.
-ReasonedPart: TypeAlias = Thought | str
+ReasonedPart: TypeAlias = ReasoningPiece | str
 
 
 class ReasoningParser:
@@ -102,4 +102,4 @@ class ReasoningParser:
     def _thought(self, text: str) -> list[ReasonedPart]:
         text = text if self._any_thought else text.lstrip()
         self._any_thought = self._any_thought or bool(text)
-        return [Thought(text)] if text else []
+        return [ReasoningPiece(text)] if text else []
