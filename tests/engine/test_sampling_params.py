@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from segue.engine.model import LoadedModel
 from segue.engine.output.logprobs import Score
-from segue.engine.sampling_params import LONGEST_STOP, SamplingParams, read_sampling_params
+from segue.engine.sampling_params import LONGEST_STOP, SamplingParams, read_sampling_params, settings_used
 from segue.engine.upstream import LocalUpstream
 from segue.protocol.items import user_message
 from segue.protocol.problems import Refused
@@ -240,3 +240,20 @@ class TestStop:
         for fields in (extra(stop=""), extra(seed="7")):
             with pytest.raises(Refused):
                 await anext(upstream.stream(request("x", **fields)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "used"),
+    [
+        ({}, (0.0, None, 2048)),
+        ({"temperature": 0.7}, (0.7, None, 2048)),
+        ({"top_p": 0.5}, (None, 0.5, 2048)),
+        ({"max_output_tokens": 9000}, (0.0, None, 9000)),
+    ],
+)
+def test_what_a_request_leaves_open_is_decided(
+    asked: dict[str, Any], used: tuple[float | None, float | None, int]
+) -> None:
+    """The likeliest tokens, unless it asks for random ones; and an end."""
+    settings = settings_used(Settings(model="tiny", **asked), 2048)
+    assert (settings.temperature, settings.top_p, settings.max_output_tokens) == used

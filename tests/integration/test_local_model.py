@@ -35,6 +35,8 @@ async def serving_tiny(folder: Path, store: str = "memory:") -> AsyncIterator[st
         threads=1,
         kv_bytes=1,
         kv_directory=str(folder / "kv"),
+        batch_invariant=True,
+        answer_tokens=300,
     )
     async with gateway(up, store=store) as url:
         yield url
@@ -62,6 +64,17 @@ async def test_every_transport_continues_the_same_state(tmp_path: Path) -> None:
         text = await client.text("/metrics")
     assert 'segue_local_tokens_total{kind="reused",upstream="tiny"}' in text
     assert 'segue_local_sequences{place="context",upstream="tiny"}' in text
+
+
+async def test_a_response_tells_what_its_request_left_open(tmp_path: Path) -> None:
+    """The sampling that is really used, and the limit of the answer."""
+    async with serving_tiny(tmp_path) as url, Socket(url) as socket:
+        told = (await socket.ask(model="tiny", input="x", generate=False)).response
+        asked = (await socket.ask(model="tiny", input="x", temperature=0.5, max_output_tokens=2)).response
+    assert told is not None
+    assert asked is not None
+    assert (told["temperature"], told["max_output_tokens"]) == (0, 300)
+    assert (asked["temperature"], asked["max_output_tokens"]) == (0.5, 2)
 
 
 async def test_a_restart_loses_state_and_changes_no_answer(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 
 from segue.protocol.problems import Problem
+from segue.protocol.requests import Settings
 from segue.upstreams.group import GroupState, Member, UpstreamGroup
 from segue.upstreams.interface import Secret, Streaming
 from segue.upstreams.retries import FailedAttempt
@@ -62,6 +63,21 @@ def test_a_model_runs_on_the_first_upstream_that_answers_to_it(
     assert found(ROUTER, model) == expected
 
 
+def test_an_upstream_that_decides_settings_is_found_as_such() -> None:
+    """If it alone runs the model: of a group, nobody knows which one will."""
+
+    class Deciding(ScriptedUpstream):
+        def settings_used(self, settings: Settings) -> Settings:
+            return settings
+
+    deciding, both = Deciding(), Sharing(group="both")
+    router = Router(
+        [ModelRule(deciding, ["a"]), ModelRule(deciding, ["b"], sharing=both), ModelRule(TWO, ["b"], sharing=both)]
+    )
+    assert [one and one.tells for one in (router.find("a", "ann"), router.find("b", "ann"))] == [deciding, None]
+    assert ROUTER.find("gpt-5", "ann") == (ONE, "gpt-5", (ONE,), None)
+
+
 def test_only_plain_names_are_listed_each_once() -> None:
     """A client cannot ask for a glob."""
     assert ROUTER.models() == ["gpt-5", "gpt-5-mini", "a.b", "smollm2"]
@@ -103,7 +119,7 @@ def test_the_upstreams_of_a_group_run_a_model_together() -> None:
     assert found.runs.members == (Member("one", ONE, None, 2), Member("three", THREE, "other", backup=True))
     assert (found.model, found.upstreams) == ("m", (ONE, THREE))
     assert router.find("m", "bob") == found, "a group is made once"
-    assert router.find("n", "ann") == (ONE, "n", (ONE,)), "no group of one"
+    assert router.find("n", "ann") == (ONE, "n", (ONE,), None), "no group of one"
     assert dict(router.in_use) == {"one": True, "three": True}
 
 

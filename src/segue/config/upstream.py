@@ -59,6 +59,7 @@ DIALECTS_OF: Mapping[str, tuple[UpstreamDialect, ...]] = MappingProxyType(
         "threads": ("local",),
         "parallel": ("local",),
         "batch_invariant": ("local",),
+        "answer_tokens": ("local",),
         "kv_bytes": ("local",),
         "kv_host_bytes": ("local",),
         "kv_disk_bytes": ("local",),
@@ -204,6 +205,12 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         bool,
         Meta(description="local: turns computed together do not change a bit of each other's answers; slower."),
     ] = False
+    answer_tokens: Annotated[
+        int,
+        Meta(
+            ge=1, description="local: longest answer, in tokens, where a request sets no limit; told in the response."
+        ),
+    ] = 2048
     kv_bytes: Annotated[
         Bytes, Meta(description="local: KV cache of all conversations in the context, at least one; allocated at once.")
     ] = 256 * MIB

@@ -56,6 +56,7 @@ class ModelFile(msgspec.Struct, frozen=True):
       `spill_directory` (`disk_bytes`), if all of its turns are stored.
     - `idle_s`: how long to keep state that only a client which sends its whole history again could use.
     - `parallel`: turns that run at once; `slots`: conversations in the context; `waiting`: turns that may wait.
+    - `answer_tokens`: the longest answer where a request sets no limit.
     - `threads`: threads that compute, None for one per usable processor.
     - `batch`: the most tokens of a step; `chunk`: the most prompt tokens of a step while an answer is written.
     - `batch_invariant`: what else is computed in a step, and where state lies, changes no bit of a result. So an answer
@@ -78,6 +79,7 @@ class ModelFile(msgspec.Struct, frozen=True):
     batch: int = 512
     chunk: int = 64
     batch_invariant: bool = False
+    answer_tokens: int = 2048
     template: Path | None = None
 
 

@@ -53,6 +53,14 @@ def read_sampling_params(settings: Settings) -> SamplingParams:
     return SamplingParams(seed, stops, settings.top_logprobs if scored else None)
 
 
+def settings_used(settings: Settings, answer_tokens: int) -> Settings:
+    """Return the settings with what a request leaves open: greedy sampling, and a limit of the answer."""
+    temperature, limit = settings.temperature, settings.max_output_tokens
+    if temperature is None and settings.top_p is None:
+        temperature = 0.0
+    return msgspec.structs.replace(settings, temperature=temperature, max_output_tokens=limit or answer_tokens)
+
+
 def _read(settings: Settings, name: str, decoder: msgspec.json.Decoder[T | None], form: str) -> T | None:
     raw = settings.extra.get(name)
     if raw is None:

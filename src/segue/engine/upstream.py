@@ -14,6 +14,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Literal, TypeVar
 
+import msgspec
+
 from segue.engine.counters import EngineCounters
 from segue.engine.engine import Engine
 from segue.engine.grammar.json_schema import GrammarError
@@ -25,12 +27,13 @@ from segue.engine.output.reasoning_parser import ReasoningParser, ReasoningPiece
 from segue.engine.output.tool_call_parser import CallArguments, CallBegan, CallEnded, ToolCallParser, text_schema
 from segue.engine.prompt.messages import Tools, check_settings, read_tools
 from segue.engine.prompt.rendering import Prompt, PromptRenderer
-from segue.engine.sampling_params import read_sampling_params
+from segue.engine.sampling_params import read_sampling_params, settings_used
 from segue.engine.settings import loss_warnings
 from segue.engine.worker import Worker
 from segue.protocol.events import Ended, Event, OutputWriter
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem, Refused
+from segue.protocol.requests import Settings
 from segue.protocol.responses import Failure, Usage, usage
 from segue.upstreams.admission import AdmissionQueue
 from segue.upstreams.interface import Batch, UpstreamRequest
@@ -95,6 +98,10 @@ class LocalUpstream:
         """How many turns wait, including those that are being rendered."""
         renders = sum(queue.running + queue.waiting for queue in (self._renders, self._large_renders))
         return self._engine.waiting + renders
+
+    def settings_used(self, settings: Settings) -> Settings:
+        """Return the settings of a request as it obeys them: what a request leaves open is decided here."""
+        return settings_used(settings, self._file.answer_tokens)
 
     async def start(self) -> None:
         """Load the model. Raises `Unavailable` if that fails; `aclose` is then not needed, but does no harm."""
@@ -182,6 +189,7 @@ class LocalUpstream:
     async def _stream(self, request: UpstreamRequest, *, prefill_only: bool) -> AsyncGenerator[Batch, None]:
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()
+        request = msgspec.structs.replace(request, settings=self.settings_used(request.settings))
         tools = read_tools(request.settings)
         model = self._check(request)
         sampling_params = read_sampling_params(request.settings)

@@ -167,6 +167,14 @@ class Counting(Protocol):
 
 
 @runtime_checkable
+class TellingSettings(Protocol):
+    """An upstream that decides itself what a request left open, and can say how before the turn begins."""
+
+    def settings_used(self, settings: Settings) -> Settings:
+        """Return the settings of a request as it obeys them; the response echoes these."""
+
+
+@runtime_checkable
 class SpeaksNatively(Protocol):
     """An upstream that can be sent a request as its client wrote it, if the client speaks its API."""
 

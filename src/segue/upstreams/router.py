@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from segue.upstreams.group import GroupState, Member, UpstreamGroup
-from segue.upstreams.interface import ModelLister, Secret, Streaming, Upstream
+from segue.upstreams.interface import ModelLister, Secret, Streaming, TellingSettings, Upstream
 
 #: Gemini lists its models by their resource names, and takes both (https://ai.google.dev/gemini-api/docs/openai).
 _RESOURCE = "models/"
@@ -57,6 +57,7 @@ class ModelRule:
         self.model_as = model_as
         self.origin = origin
         self.sharing = sharing or Sharing()
+        self.tells = upstream if isinstance(upstream, TellingSettings) else None
         self._matches = _matcher(patterns)
         self._serves = None if "*" in self.sharing.tenants else _matcher(self.sharing.tenants)
 
@@ -84,11 +85,15 @@ class ModelRule:
 
 
 class Found(NamedTuple):
-    """What runs a model: an upstream or a group, its name for the model, and every upstream that a turn may reach."""
+    """What runs a model: an upstream or a group, its name for the model, and every upstream that a turn may reach.
+
+    `tells`: the upstream, if it alone runs the model and says which settings it uses.
+    """
 
     runs: Streaming
     model: str
     upstreams: tuple[Upstream, ...]
+    tells: TellingSettings | None = None
 
 
 class Router:
@@ -117,7 +122,7 @@ class Router:
             if rule.runs(model, tenant):
                 if rule.sharing.group is not None:
                     return self._find_group(number, rule.sharing.group, model, tenant)
-                return Found(rule.upstream, rule.model_as or model, (rule.upstream,))
+                return Found(rule.upstream, rule.model_as or model, (rule.upstream,), rule.tells)
         return None
 
     def _find_group(self, first: int, group: str, model: str, tenant: str) -> Found:
@@ -129,7 +134,7 @@ class Router:
         ]
         rule = self._rules[first]
         if not others:
-            return Found(rule.upstream, rule.model_as or model, (rule.upstream,))
+            return Found(rule.upstream, rule.model_as or model, (rule.upstream,), rule.tells)
         numbers = (first, *others)
         rules = [self._rules[number] for number in numbers]
         runs = self._groups.get(numbers)

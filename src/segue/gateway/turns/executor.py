@@ -65,6 +65,7 @@ from segue.upstreams.interface import (
     Batch,
     Counting,
     Streaming,
+    TellingSettings,
     Upstream,
     UpstreamNotes,
     UpstreamRequest,
@@ -155,7 +156,7 @@ class Executor:
             Refused: the turn could not begin, or its upstream cannot count.
         """
         resolved = await self.resolve(create, caller)
-        runs, model, upstreams = resolved.found
+        runs, model, upstreams, _ = resolved.found
         if not isinstance(runs, Counting):
             raise Refused(not_counted(create.settings.model))
         response_id = new_response_id(self.entropy(ENTROPY_BYTES), _id_of(resolved.history.parent))
@@ -284,6 +285,7 @@ class TurnRun:
         self._begun: UpstreamRequest | None = None  # once its upstream has begun it
         self._remembered = False
         self._upstreams: Sequence[Upstream] = ()
+        self._tells: TellingSettings | None = None
         self._notes = UpstreamNotes()
         self._scopes: Sequence[Scope] = ()
         self._refusal: str | None = None
@@ -397,7 +399,7 @@ class TurnRun:
         resolved = await executor.resolve(create, caller)
         self._input, self.history = resolved.input, resolved.history
         parent, runs = resolved.history.parent, resolved.found.runs
-        self._upstreams = resolved.found.upstreams
+        self._upstreams, self._tells = resolved.found.upstreams, resolved.found.tells
         executor.upstream_use.begin(self._upstreams)  # no await since they were found
         if self.before_upstream is not None:
             await self.before_upstream()
@@ -425,7 +427,8 @@ class TurnRun:
     async def _echo(self) -> bytes:
         """Return the echo of the request's settings, as all events of the turn have it."""
         create = self._create
-        echo = encode_echo(create.settings, store=create.store, background=create.background, thread=create.thread)
+        settings = create.settings if self._tells is None else self._tells.settings_used(create.settings)
+        echo = encode_echo(settings, store=create.store, background=create.background, thread=create.thread)
         if self._makes_window:
             echo = with_retained(echo, await self._executor.compactions.retained(self.history))
         return echo
