@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -15,6 +16,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from segue import listening
 from segue.cli import workers
 from segue.cli.serve_options import ServeOptions
 from segue.cli.workers import Supervisor, count_workers, open_ports, supervise
@@ -176,6 +178,25 @@ async def test_signals_reach_the_supervisor(monkeypatch: pytest.MonkeyPatch, tmp
         for number in (signal.SIGHUP, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().remove_signal_handler(number)
     assert sorted(called) == ["reload", "roll", "stop", "stop"]
+
+
+async def test_each_worker_has_a_port_of_its_own_where_it_is_to_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scrape of its metrics must not reach another one."""
+    asked: list[tuple[int, bool]] = []
+
+    async def bind(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
+        asked.append((port, shared))
+        return await listening.bind(host, 0)
+
+    monkeypatch.setattr(workers, "bind", bind)
+    monkeypatch.setattr(workers, "_BALANCES", False)
+    alone = [ListenerConfig(port=port, per_worker=True) for port in (9101, 0)]
+    ports = await open_ports(Config(server=ServerConfig(port=4747), listener=alone), 3)
+    assert asked == [(4747, False), (9101, False), (9102, False), (9103, False), (0, False), (0, False), (0, False)]
+    numbers = [[one.getsockname()[1] for own in sockets for one in own] for sockets in ports]
+    assert [len(set(column)) for column in zip(*numbers, strict=True)] == [1, 3, 3]
+    for one in {one for sockets in ports for own in sockets for one in own}:
+        one.close()
 
 
 def test_auto_is_a_worker_for_each_core() -> None:

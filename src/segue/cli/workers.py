@@ -48,6 +48,7 @@ _log = logging.getLogger("segue.workers")
 READY = b"segue: listening on "
 #: Where the kernel spreads connections evenly over the sockets of one port.
 _BALANCES = sys.platform == "linux"
+_LAST_PORT = 65535
 _VERSION = "import segue; print(segue.__version__)"
 
 #: The sockets of one worker: those of each address of the configuration.
@@ -63,10 +64,18 @@ def count_workers(config: Config) -> int:
 
 
 async def open_ports(config: Config, workers: int) -> list[Sockets]:
-    """Open the ports of the configuration for so many workers. A port that is chosen freely is the same for all."""
+    """Open the ports of the configuration for so many workers. A port that is chosen freely is the same for all.
+
+    Raises:
+        OSError: a port cannot be opened.
+    """
     ports: list[Sockets] = [[] for _ in range(workers)]
     addresses: list[ServerConfig | ListenerConfig] = [config.server, *config.listener]
     for address in addresses:
+        if isinstance(address, ListenerConfig) and address.per_worker:
+            for slot, sockets in enumerate(ports):
+                sockets.append(await bind(address.host, min(address.port + slot, _LAST_PORT) if address.port else 0))
+            continue
         first = await bind(address.host, address.port, shared=_BALANCES)
         port = first[0].getsockname()[1]
         for slot, sockets in enumerate(ports):

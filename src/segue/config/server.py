@@ -165,3 +165,9 @@ class ListenerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, Meta(ge=0, le=65535, description="Port to listen on; 0 picks a free one.")]
     host: Annotated[str, Meta(description="Address to listen on. Anything but loopback needs a [[key]].")] = "127.0.0.1"
     profile: Annotated[Profile, Meta(description="The rules that WebSocket connections follow there.")] = "openai"
+    per_worker: Annotated[
+        bool,
+        Meta(
+            description="With several workers: the first has this port to itself, the second the next one, and so on."
+        ),
+    ] = False
