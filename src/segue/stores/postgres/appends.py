@@ -104,7 +104,7 @@ class Appends:
             return await _write(connection, rows, entropy)
 
         try:
-            added = await self._connections.run(write)
+            added = await self._connections.run_inside(write)
         except StoreError as error:
             if len(batch) == 1 or not isinstance(error.__cause__, psycopg.DataError):
                 for row, written in batch:
@@ -132,7 +132,7 @@ class Appends:
     async def _write_alone(self, row: NewRow, written: asyncio.Future[None], *, unsure: bool) -> None:
         """Write a row that was not written with others, or find out why: it may be there (`unsure`)."""
         try:
-            await self._connections.run(
+            await self._connections.run_inside(
                 lambda connection, again: write_one(connection, row, None, again=again or unsure)
             )
         except StoreError as error:

@@ -117,6 +117,10 @@ class PostgresConnections:
         call.add_done_callback(self._forget)
         return await asyncio.shield(call)
 
+    async def run_inside(self, operation: Operation[T]) -> T:
+        """Make a call in the task of the caller, whom nobody cancels."""
+        return await self._run(operation)
+
     def closed_error(self) -> StoreError:
         """Return the error of a call that comes too late."""
         return StoreError(f"{self.url.place}: the store is closed")

@@ -122,11 +122,17 @@ _FILL = {
     "label_bytes": str(LABEL_BYTES),
 }
 
+
+def _packed(statement: str) -> bytes:
+    """Return a statement without its indentation: psycopg remembers what it has made of one of up to 4 KB."""
+    return " ".join(statement.split()).encode()
+
+
 #: Writes rows; leaves out those that cannot be written.
-WRITE = _WRITE.format(**_FILL, moved="", condition="ON CONFLICT DO NOTHING").encode()
+WRITE = _packed(_WRITE.format(**_FILL, moved="", condition="ON CONFLICT DO NOTHING"))
 #: Writes one row, and points a conversation at it, which must have pointed at a turn until then. Fails where the id or
 #: the place is taken, or the conversation would point at nothing.
-WRITE_TO_CONVERSATION = _WRITE.format(**_FILL, moved=_MOVED, condition="WHERE EXISTS (SELECT 1 FROM moved)").encode()
+WRITE_TO_CONVERSATION = _packed(_WRITE.format(**_FILL, moved=_MOVED, condition="WHERE EXISTS (SELECT 1 FROM moved)"))
 
 
 class NewRow(msgspec.Struct, frozen=True):

@@ -49,6 +49,7 @@ _MOST_COUNTED = 100_000
 
 _calls = msgspec.json.Decoder(list[str])
 
+# One row of arrays would take the gateway a fifth less, and the server twice as much.
 _LINK = """
     SELECT links.depth, links.id, links.expires_at, links.alive, links.input, links.output, links.calls, links.native
       FROM path CROSS JOIN LATERAL (
