@@ -56,3 +56,12 @@ async def test_a_request_for_another_run_is_refused() -> None:
         with pytest.raises(Refused) as caught:
             services.check_epoch(create("a", segue={"epoch": "0" * 16}))
         assert caught.value.problem.code == "epoch_changed"
+
+
+@pytest.mark.parametrize(("store", "warned"), [("memory:", False), ("postgresql://host/db", True)])
+async def test_a_gateway_that_shares_its_store_and_no_secret_is_warned_of(
+    store: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it seals, no other gateway could read."""
+    async with parts(tables={"server": {"store": store}}):
+        assert ("compaction.secrets_env names no secret" in caplog.text) is warned

@@ -5,6 +5,7 @@ Not here: the listening socket and the order of starting and stopping (`app`), a
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -44,6 +45,7 @@ from segue.stores.idempotency_keys import MemoryClaims
 from segue.stores.interface import Store
 from segue.stores.live.interface import Live, Nodes
 from segue.stores.live.memory import SingleNode
+from segue.stores.postgres.postgres_url import is_postgres
 from segue.stores.sqlite import SqliteStore
 from segue.stores.store_url import file_of
 from segue.upstreams.http import HttpUpstream
@@ -51,6 +53,8 @@ from segue.upstreams.router import Router
 
 #: Length of an epoch. No two runs draw the same.
 EPOCH_BYTES = 8
+
+_log = logging.getLogger("segue.gateway")
 
 
 class Services(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,6 +206,11 @@ def _build_compactions(config: Config, store: Store, metrics: Metrics) -> Compac
     file = file_of(config.server.store) if isinstance(store, SqliteStore) else None
     stored = None if file is None else stored_secret(file, make=not secrets)
     secrets += [] if stored is None else [stored]
+    if not secrets and is_postgres(config.server.store):
+        _log.warning(
+            "action=start no other gateway can read the summaries that this one seals, nor this one after a restart: "
+            "compaction.secrets_env names no secret"
+        )
     secrets = secrets or [os.urandom(MIN_SECRET_BYTES)]
     settings = CompactionSettings(
         prompt=table.prompt,
