@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -209,3 +211,55 @@ async def test_prometheus_takes_the_page(tmp_path: Path) -> None:
             ["promtool", "check", "metrics"], input=page, capture_output=True, text=True, check=False, timeout=60
         )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.deep
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus here")
+async def test_prometheus_reads_a_gateway_and_answers_every_panel(tmp_path: Path) -> None:
+    """By its key. What a gateway without providers cannot have is empty; nothing is an error."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    async with scraped() as (gateway, _):
+        target = gateway.urls[0].removeprefix("http://")
+        text = SCRAPE.read_text("utf-8").replace("gateway.example:4747", target).replace("15s", "1s")
+        (tmp_path / "key").write_text("sk-1")
+        (tmp_path / "prometheus.yml").write_text(text.replace("/etc/prometheus/segue.key", f"{tmp_path}/key"))
+        (tmp_path / RULES.name).write_bytes(RULES.read_bytes())
+        options = [f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
+        process = await asyncio.create_subprocess_exec(
+            "prometheus", *options, f"--web.listen-address=127.0.0.1:{port}", stderr=asyncio.subprocess.DEVNULL
+        )
+        try:
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client, asyncio.timeout(60):
+                while not await answer_of(client, "count_over_time(up[1m]) > 3 and up == 1"):  # noqa: ASYNC110 - another program
+                    await asyncio.sleep(0.2)
+                queries = [
+                    expr.replace("$__rate_interval", "1m").replace("$instance", ".*") for expr, _ in board_queries()
+                ]
+                filled = [expr for expr in queries if await answer_of(client, expr)]
+                assert await answer_of(client, 'ALERTS{alertstate="firing"}') == []
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+    assert len(filled) > len(queries) / 2
+    for metric in (
+        "segue_turns_total",
+        "segue_state_bytes",
+        "segue_usage_turns_total",
+        "process_resident_memory_bytes",
+    ):
+        assert any(metric in expr for expr in filled)
+
+
+async def answer_of(client: aiohttp.ClientSession, expr: str) -> list[Any]:
+    """What Prometheus answers to an expression; nothing before it listens."""
+    try:
+        async with client.get("/api/v1/query", params={"query": expr}) as reply:
+            answer = await reply.json()
+    except aiohttp.ClientConnectionError:
+        return []
+    assert answer["status"] == "success" or reply.status == 503, (expr, answer)
+    found: list[Any] = answer.get("data", {}).get("result", [])
+    return found
