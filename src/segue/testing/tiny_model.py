@@ -7,20 +7,23 @@ real one. The same shape always gives the same file, byte for byte.
 
 from __future__ import annotations
 
-import struct
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 import msgspec
 
 from segue.engine.output.detokenizer import byte_alphabet
+from segue.testing.gguf_file import Tensor, flag, fraction, number, numbers, string, strings, write_gguf
 
-_MAGIC, _VERSION, _ALIGNMENT = b"GGUF", 3, 32
-_UINT32, _FLOAT32, _BOOL, _STRING, _ARRAY, _INT32 = 4, 6, 7, 8, 9, 5
-_NORMAL, _CONTROL = 1, 3
-_CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>")
+#: Tokens, their kinds, and the merges that make them.
+Vocabulary = tuple[list[str], list[int], list[str]]
+
+#: The kinds of tokens: a user-defined one is found wherever its text is, before anything is merged.
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
+#: The control tokens, which come first.
+CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>")
 _WORDS = (
     "the of and to in is that it for was on are as with his they be at one have this from or had by not word but what "
     "some we can out other were all there when up use your how said an each she which do their time if will way about "
@@ -88,40 +91,47 @@ BENCH_SHAPE = TinyModelShape(width=192, layers=4, heads=6, kv_heads=2, hidden=51
 def write_tiny_model(path: Path, shape: TinyModelShape | None = None, template: str = CHAT_TEMPLATE) -> None:
     """Write the model's file."""
     shape = shape or TinyModelShape()
-    tokens, kinds, merges = _vocabulary()
-    tensors = list(_tensors(shape, len(tokens)))
-    entries = [
-        _string("general.architecture", "llama"),
-        _string("general.name", "tiny"),
-        _number("llama.context_length", shape.context),
-        _number("llama.embedding_length", shape.width),
-        _number("llama.block_count", shape.layers),
-        _number("llama.feed_forward_length", shape.hidden),
-        _number("llama.attention.head_count", shape.heads),
-        _number("llama.attention.head_count_kv", shape.kv_heads),
-        *([_number(f"llama.attention.{name}_length", shape.head) for name in ("key", "value")] if shape.head else []),
-        _number("llama.rope.dimension_count", shape.head_width),
-        _number("llama.vocab_size", len(tokens)),
-        _entry("llama.attention.layer_norm_rms_epsilon", _FLOAT32, struct.pack("<f", 1e-5)),
-        _string("tokenizer.ggml.model", "gpt2"),
-        _string("tokenizer.ggml.pre", "smollm"),
-        _strings("tokenizer.ggml.tokens", tokens),
-        _entry("tokenizer.ggml.token_type", _ARRAY, _array(_INT32, [struct.pack("<i", kind) for kind in kinds])),
-        _strings("tokenizer.ggml.merges", merges),
-        _number("tokenizer.ggml.bos_token_id", 0),
-        _number("tokenizer.ggml.eos_token_id", _CONTROLS.index("<|im_end|>")),
-        _entry("tokenizer.ggml.add_bos_token", _BOOL, b"\0"),
-        _string("tokenizer.chat_template", template),
+    tokens, kinds, merges = byte_vocabulary()
+    write_gguf(
+        path, model_entries("tiny", shape, (tokens, kinds, merges), template), list(_tensors(shape, len(tokens)))
+    )
+
+
+def model_entries(
+    name: str, shape: TinyModelShape, vocabulary: Vocabulary, template: str, *, rope_base: float = 10_000.0
+) -> list[bytes]:
+    """Return the entries of a llama of this shape."""
+    tokens, kinds, merges = vocabulary
+    return [
+        string("general.architecture", "llama"),
+        string("general.name", name),
+        number("llama.context_length", shape.context),
+        number("llama.embedding_length", shape.width),
+        number("llama.block_count", shape.layers),
+        number("llama.feed_forward_length", shape.hidden),
+        number("llama.attention.head_count", shape.heads),
+        number("llama.attention.head_count_kv", shape.kv_heads),
+        *([number(f"llama.attention.{name}_length", shape.head) for name in ("key", "value")] if shape.head else []),
+        number("llama.rope.dimension_count", shape.head_width),
+        number("llama.vocab_size", len(tokens)),
+        fraction("llama.rope.freq_base", rope_base),
+        fraction("llama.attention.layer_norm_rms_epsilon", 1e-5),
+        string("tokenizer.ggml.model", "gpt2"),
+        string("tokenizer.ggml.pre", "smollm"),
+        strings("tokenizer.ggml.tokens", tokens),
+        numbers("tokenizer.ggml.token_type", kinds),
+        strings("tokenizer.ggml.merges", merges),
+        number("tokenizer.ggml.bos_token_id", 0),
+        number("tokenizer.ggml.eos_token_id", CONTROLS.index("<|im_end|>")),
+        flag("tokenizer.ggml.add_bos_token", value=False),
+        string("tokenizer.chat_template", template),
     ]
-    described, data = _layout(tensors)
-    head = _MAGIC + struct.pack("<IQQ", _VERSION, len(tensors), len(entries)) + b"".join(entries) + described
-    path.write_bytes(head + bytes(-len(head) % _ALIGNMENT) + data)
 
 
-def _vocabulary() -> tuple[list[str], list[int], list[str]]:
+def byte_vocabulary() -> Vocabulary:
     """Return the tokens, their kinds, and the merges: all bytes, then every prefix of the words above."""
-    tokens = [*_CONTROLS, *byte_alphabet()]
-    kinds = [_CONTROL] * len(_CONTROLS) + [_NORMAL] * 256
+    tokens = [*CONTROLS, *byte_alphabet()]
+    kinds = [CONTROL] * len(CONTROLS) + [NORMAL] * 256
     known, merges = set(tokens), []
     for word in _WORDS.split():
         made = "Ġ"
@@ -130,23 +140,23 @@ def _vocabulary() -> tuple[list[str], list[int], list[str]]:
             if longer not in known:
                 known.add(longer)
                 tokens.append(longer)
-                kinds.append(_NORMAL)
+                kinds.append(NORMAL)
                 merges.append(f"{made} {letter}")
             made = longer
     return tokens, kinds, merges
 
 
-def _tensors(shape: TinyModelShape, words: int) -> Iterator[tuple[str, tuple[int, ...], array[float]]]:
+def _tensors(shape: TinyModelShape, words: int) -> Iterator[Tensor]:
     """Yield name, dimensions (innermost first) and values of each tensor. Matrices preserve the variance of inputs."""
     random = Random(shape.seed)
     head = shape.head_width
 
-    def matrix(name: str, inner: int, outer: int, gain: float = 1.0) -> tuple[str, tuple[int, ...], array[float]]:
+    def matrix(name: str, inner: int, outer: int, gain: float = 1.0) -> Tensor:
         spread = gain * (3 / inner) ** 0.5  # of a uniform distribution with the variance 1 / inner
         values = (random.uniform(-spread, spread) for _ in range(inner * outer))
         return f"{name}.weight", (inner, outer), array("f", values)
 
-    def norm(name: str) -> tuple[str, tuple[int, ...], array[float]]:
+    def norm(name: str) -> Tensor:
         return f"{name}.weight", (shape.width,), array("f", [1.0] * shape.width)
 
     yield matrix("token_embd", shape.width, words, shape.width**0.5)
@@ -165,42 +175,3 @@ def _tensors(shape: TinyModelShape, words: int) -> Iterator[tuple[str, tuple[int
         yield matrix(f"{at}.ffn_down", shape.hidden, shape.width)
     yield norm("output_norm")
     yield matrix("output", shape.width, words, 2.0)
-
-
-# --- the file format -------------------------------------------------------------------------------------------------
-
-
-def _layout(tensors: Sequence[tuple[str, tuple[int, ...], array[float]]]) -> tuple[bytes, bytes]:
-    """Return the descriptions of the tensors, and their values at the offsets in those descriptions."""
-    described, data = [], bytearray()
-    for name, dimensions, values in tensors:
-        sizes = struct.pack(f"<I{len(dimensions)}Q", len(dimensions), *dimensions)
-        described.append(_text(name) + sizes + struct.pack("<IQ", 0, len(data)))
-        data += struct.pack(f"<{len(values)}f", *values)
-        data += bytes(-len(data) % _ALIGNMENT)
-    return b"".join(described), bytes(data)
-
-
-def _text(text: str) -> bytes:
-    data = text.encode()
-    return struct.pack("<Q", len(data)) + data
-
-
-def _entry(key: str, kind: int, value: bytes) -> bytes:
-    return _text(key) + struct.pack("<I", kind) + value
-
-
-def _number(key: str, value: int) -> bytes:
-    return _entry(key, _UINT32, struct.pack("<I", value))
-
-
-def _string(key: str, value: str) -> bytes:
-    return _entry(key, _STRING, _text(value))
-
-
-def _strings(key: str, values: Sequence[str]) -> bytes:
-    return _entry(key, _ARRAY, _array(_STRING, [_text(value) for value in values]))
-
-
-def _array(kind: int, values: Sequence[bytes]) -> bytes:
-    return struct.pack("<IQ", kind, len(values)) + b"".join(values)
