@@ -66,7 +66,6 @@ async def test_the_tool_runner_of_anthropics_sdk_leads_a_session(tmp_path: Path)
 
     looked: list[str] = []
 
-    @beta_async_tool
     async def look(where: str) -> str:
         """Look somewhere.
 
@@ -81,7 +80,7 @@ async def test_the_tool_runner_of_anthropics_sdk_leads_a_session(tmp_path: Path)
         AsyncAnthropic(base_url=url, api_key="x") as client,
     ):
         runner = client.beta.messages.tool_runner(
-            model=MODEL, max_tokens=100, tools=[look], messages=[{"role": "user", "content": PROMPT}]
+            model=MODEL, max_tokens=100, tools=[beta_async_tool(look)], messages=[{"role": "user", "content": PROMPT}]
         )
         last = await runner.until_done()
         assert reused(gateway) > 0.3

@@ -14,7 +14,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
-from functools import partial
 from itertools import count
 from typing import assert_never
 
@@ -101,15 +100,8 @@ async def serve_websocket(services: Services, request: web.Request) -> web.Strea
     return socket
 
 
-class _SentOfTurn:
-    """What was sent of a turn."""
-
-    __slots__ = ("events", "last", "size")
-
-    def __init__(self) -> None:
-        self.last: Event | None = None
-        self.events = 0
-        self.size = 0
+#: What the turn of a lane does: it waits and has sent nothing, waits for what comes next, or writes.
+_SILENT, _WAITING, _WRITING = "silent", "waiting", "writing"
 
 
 class WebSocketConnection:
@@ -144,7 +136,7 @@ class WebSocketConnection:
         self._turns: set[asyncio.Task[None]] = set()
         self._runs: dict[str, TurnRun | str] = {}  # what runs, by lane; of a kept turn its id
         self._tasks: dict[str, asyncio.Task[None]] = {}  # that run turns, by lane
-        self._awaiting: set[str] = set()  # the lanes whose turns wait for what comes next, and write nothing
+        self._doing: dict[str, str] = {}  # what the turn of a lane does
         self._stopped: set[str] = set()  # the lanes whose turns were stopped by their client
         self._slots = services.parents.connection(principal.tenant)
         self._steers: ConnectionSteers | None = None  # once there was one
@@ -272,12 +264,7 @@ class WebSocketConnection:
     def _start(self, start: Start) -> None:
         task = self._tasks[start.lane] = self._loop.create_task(self._run_turn(start))
         self._turns.add(task)
-        task.add_done_callback(partial(self._turn_over, start.lane))
-
-    def _turn_over(self, lane: str, task: asyncio.Task[None]) -> None:
-        self._turns.discard(task)
-        if self._tasks.get(lane) is task:  # otherwise the next one runs there already
-            del self._tasks[lane]
+        task.add_done_callback(self._turns.discard)
 
     async def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -319,7 +306,7 @@ class WebSocketConnection:
         if isinstance(run, str) or lane in self._stopped or (run is not None and run.committing):
             return
         self._stopped.add(lane)
-        if lane in self._awaiting:
+        if self._doing.get(lane, _WRITING) != _WRITING:
             self._tasks[lane].cancel()
 
     async def _run_turn(self, start: Start) -> None:
@@ -330,7 +317,9 @@ class WebSocketConnection:
                 if self._steers is not None:
                     outcome = await self._continue_steered(self._steers, start, outcome)
             finally:
-                self._stopped.discard(start.lane)
+                del self._tasks[start.lane]
+                if self._stopped:
+                    self._stopped.discard(start.lane)
             effects = self._session.ended(start.lane, outcome, self._loop.time())
             self._room.set()
             self._arm()
@@ -345,37 +334,14 @@ class WebSocketConnection:
             await self._close(WSCloseCode.INTERNAL_ERROR, "internal error")
 
     async def _stream(self, start: Start) -> LaneInput:
-        """Send a turn's events; returns what the turn means for its lane."""
-        counted = _SentOfTurn()
-        try:
-            await self._send_turn(start, counted)
-        except Refused as refused:
-            if self._steers is None or not self._steers.is_automatic(start.lane):
-                await self._refuse(refused.problem, start.lane)
-            counted.last = None
-        except asyncio.CancelledError:
-            if not self._is_stopped(start.lane):
-                raise
-            await self._end_stopped(start.lane, begun=counted.last is not None)
-        finally:
-            self._meter.sent(counted.events, counted.size)
-            self._note_run(start)
-            self._slots.release_fork(start.number)
-        if counted.last is not None and counted.last.type in _CONTINUABLE:
-            return LaneInput.SUCCEEDED
-        return LaneInput.CANCELLED if start.lane in self._stopped else LaneInput.FAILED
+        """Send a turn's events; returns what the turn means for its lane.
 
-    async def _send_turn(self, start: Start, counted: _SentOfTurn) -> None:
-        """Send a turn's events, until its client stops it. Raises `Refused`.
-
-        While it waits for what comes next, and at no other time, it may be cancelled to stop it.
+        While it waits for what comes next, and at no other time, its client may have stopped it with a cancellation.
         """
-        name, lane = start.lane, tag(start.lane)
-        if name in self._stopped:  # before this task had begun
-            await self._end_stopped(name, begun=False)
-            return
-        awaiting = self._awaiting
-        awaiting.add(name)
+        name, lane, doing = start.lane, tag(start.lane), self._doing
+        last: Event | None = None
+        events = size = 0
+        doing[name] = _SILENT
         try:
             batches = await self._open(start)
             form = start.request.form
@@ -383,34 +349,54 @@ class WebSocketConnection:
                 batches = lean_batches(batches, form=form)
             try:
                 async for batch in batches:
-                    awaiting.discard(name)
-                    counted.last = batch[-1]
-                    counted.size += await self._send_events(batch, lane)
-                    counted.events += len(batch)
+                    doing[name] = _WRITING
+                    last = batch[-1]
+                    size += await self._send_events(batch, lane)
+                    events += len(batch)
                     if name in self._stopped:
                         break
-                    awaiting.add(name)
+                    doing[name] = _WAITING
             finally:
-                awaiting.discard(name)
+                doing[name] = _WRITING
                 await batches.aclose()
+            if last is None or name in self._stopped:
+                await self._end_early(start, begun=last is not None)
+        except Refused as refused:
+            doing[name] = _WRITING
+            await self._refuse_turn(refused.problem, name)
+            last = None
+        except asyncio.CancelledError:
+            if not self._is_stopped_alone(name):
+                raise
+            await self._end_early(start, begun=last is not None)
         finally:
-            awaiting.discard(name)
-        if counted.last is None and isinstance(start.request, Resume):  # otherwise its client would wait forever
-            await self._refuse(events_gone(start.request.response_id), name)
-        if name in self._stopped:
-            await self._end_stopped(name, begun=True)
+            self._meter.sent(events, size)
+            self._note_run(start)
+            self._slots.release_fork(start.number)
+        if last is not None and last.type in _CONTINUABLE:
+            return LaneInput.SUCCEEDED
+        return LaneInput.CANCELLED if name in self._stopped else LaneInput.FAILED
 
-    def _is_stopped(self, lane: str) -> bool:
-        """Tell whether a turn was cancelled by its client, and by nothing else; then the task goes on."""
+    async def _refuse_turn(self, problem: Problem, lane: str) -> None:
+        if self._steers is None or not self._steers.is_automatic(lane):
+            await self._refuse(problem, lane)
+
+    def _is_stopped_alone(self, lane: str) -> bool:
+        """Tell whether the turn was cancelled by its client and by nothing else; then its task goes on."""
+        self._doing[lane] = _WRITING
         task = asyncio.current_task()
         assert task is not None, "a turn is a task"
         return lane in self._stopped and task.cancelling() == 1 and task.uncancel() == 0
 
-    async def _end_stopped(self, lane: str, *, begun: bool) -> None:
-        """Send the end of a turn that its client has stopped: of a response that has `begun`, or that of a request."""
-        run = self._runs.get(lane)
+    async def _end_early(self, start: Start, *, begun: bool) -> None:
+        """Send what ends a turn that has not ended by itself: one that was stopped, or a resumed one without events."""
+        lane, run = start.lane, self._runs.get(start.lane)
         if isinstance(run, TurnRun) and run.finished is not None:
             return  # it had ended
+        if lane not in self._stopped:
+            if isinstance(start.request, Resume):  # otherwise its client would wait forever
+                await self._refuse(events_gone(start.request.response_id), lane)
+            return
         finished = run.cancelled() if isinstance(run, TurnRun) and begun else None
         if finished is None:
             await self._refuse(turn_stopped(), lane)
@@ -439,6 +425,8 @@ class WebSocketConnection:
     async def _open(self, start: Start) -> AsyncGenerator[Sequence[Event], None]:
         """Begin a turn, or go on with one, and return its events. Raises `Refused`."""
         lane, request, background = start.lane, start.request, self._services.background
+        if lane in self._stopped:
+            raise Refused(turn_stopped())
         principal = self._services.rules.renewed(self._principal)
         tenant = principal.tenant
         if isinstance(request, Resume):
