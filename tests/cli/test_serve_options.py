@@ -27,21 +27,26 @@ def test_several_workers_must_share_what_they_keep(tmp_path: Path) -> None:
 
 def test_a_worker_has_a_port_of_its_own_by_which_it_is_found(tmp_path: Path) -> None:
     file = tmp_path / "segue.toml"
-    file.write_text('[server]\nworker_port = 4800\n[tunnel]\naddress = "https://one.example:4747/a"\n')
+    file.write_text(
+        "[[listener]]\nport = 4800\nper_worker = true\n[[listener]]\nport = 4801\n"
+        '[tunnel]\naddress = "https://one.example:4800/a"\n'
+    )
     config = ServeOptions(config=str(file), slot=2).read()
-    assert [(one.host, one.port) for one in config.listener] == [("127.0.0.1", 4802)]
+    assert [one.port for one in config.listener] == [4802, 4801]
     assert config.tunnel.address == "https://one.example:4802/a"
-    assert ServeOptions(config=str(file)).read().listener == []
+    assert ServeOptions(config=str(file)).read().listener[0].port == 4800
 
 
-def test_without_one_a_worker_is_like_the_others(tmp_path: Path) -> None:
-    config = ServeOptions(slot=2, store="memory:").read()
-    assert config == ServeOptions(store="memory:").read()
+def test_an_address_of_another_port_is_that_of_all(tmp_path: Path) -> None:
+    file = tmp_path / "segue.toml"
+    file.write_text('[[listener]]\nport = 0\nper_worker = true\n[tunnel]\naddress = "https://one.example/a"\n')
+    config = ServeOptions(config=str(file), slot=2).read()
+    assert (config.listener[0].port, config.tunnel.address) == (0, "https://one.example/a")
 
 
 def test_a_port_beyond_the_last_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "segue.toml"
-    file.write_text("[server]\nworker_port = 65535\n")
+    file.write_text("[[listener]]\nport = 65535\nper_worker = true\n")
     assert ServeOptions(config=str(file), slot=0).read().listener[0].port == 65535
     with pytest.raises(ConfigError, match="no port for worker 2"):
         ServeOptions(config=str(file), slot=1).read()

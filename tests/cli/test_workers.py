@@ -21,7 +21,6 @@ from segue.cli import workers
 from segue.cli.serve_options import ServeOptions
 from segue.cli.workers import Supervisor, count_workers, open_ports, supervise
 from segue.config import Config, ListenerConfig, ServerConfig
-from segue.listening import bind
 from tests.faults.gateways import until
 
 #: Two workers would have to share what they keep; these tests keep nothing, so each may have a store of its own.
@@ -202,16 +201,6 @@ async def test_each_worker_has_a_port_of_its_own_where_it_is_to_have_one(monkeyp
 def test_auto_is_a_worker_for_each_core() -> None:
     assert count_workers(Config(server=ServerConfig(workers=3))) == 3
     assert count_workers(Config(server=ServerConfig(workers="auto"))) == len(os.sched_getaffinity(0))
-
-
-async def test_each_worker_has_a_port_of_its_own() -> None:
-    (free,) = await bind("127.0.0.91", 0)  # an address that nobody else uses
-    port = free.getsockname()[1]
-    free.close()
-    first, second = await open_ports(Config(server=ServerConfig(host="127.0.0.91", port=0, worker_port=port)), 2)
-    assert [slot[1][0].getsockname()[1] for slot in (first, second)] == [port, port + 1]
-    for one in [one for slot in (first, second) for own in slot for one in own]:
-        one.close()
 
 
 @pytest.mark.parametrize("balances", [True, False])

@@ -34,23 +34,25 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
         return config if self.slot is None else of_worker(config, self.slot)
 
 
-def own_listener(config: Config, slot: int) -> list[ListenerConfig]:
-    """Return where the worker of a slot listens for itself, if it does."""
-    server = config.server
-    if server.worker_port is None:
-        return []
-    if server.worker_port + slot > _LAST_PORT:
-        raise ConfigError(f"server.worker_port: {server.worker_port} leaves no port for worker {slot + 1}")
-    return [ListenerConfig(server.worker_port + slot, server.host, server.profile)]
-
-
 def of_worker(config: Config, slot: int) -> Config:
-    """Return the configuration of the worker of a slot: it also has a port of its own, by which it is told apart."""
-    own = own_listener(config, slot)
+    """Return the configuration of the worker of a slot: where a listener is `per_worker`, it has a port of its own.
+
+    Raises:
+        ConfigError: no port is left for it.
+    """
+    own = {listener.port for listener in config.listener if listener.per_worker and listener.port}
+    listeners = [_own(listener, slot) if listener.port in own else listener for listener in config.listener]
     tunnel = config.tunnel
-    if own and tunnel.address:
-        tunnel = msgspec.structs.replace(tunnel, address=_with_port(tunnel.address, own[0].port))
-    return msgspec.structs.replace(config, listener=[*config.listener, *own], tunnel=tunnel)
+    port = urlsplit(tunnel.address).port
+    if port in own:
+        tunnel = msgspec.structs.replace(tunnel, address=_with_port(tunnel.address, port + slot))
+    return msgspec.structs.replace(config, listener=listeners, tunnel=tunnel)
+
+
+def _own(listener: ListenerConfig, slot: int) -> ListenerConfig:
+    if listener.port + slot > _LAST_PORT:
+        raise ConfigError(f"[[listener]] port: {listener.port} leaves no port for worker {slot + 1} (per_worker)")
+    return msgspec.structs.replace(listener, port=listener.port + slot)
 
 
 def _with_port(url: str, port: int) -> str:

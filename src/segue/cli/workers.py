@@ -26,7 +26,7 @@ from contextlib import suppress
 import msgspec
 
 import segue
-from segue.cli.serve_options import ServeOptions, WorkerSpec, own_listener
+from segue.cli.serve_options import ServeOptions, WorkerSpec, of_worker
 from segue.cli.worker_supervision import (
     Announce,
     Drain,
@@ -48,7 +48,6 @@ _log = logging.getLogger("segue.workers")
 READY = b"segue: listening on "
 #: Where the kernel spreads connections evenly over the sockets of one port.
 _BALANCES = sys.platform == "linux"
-_LAST_PORT = 65535
 _VERSION = "import segue; print(segue.__version__)"
 
 #: The sockets of one worker: those of each address of the configuration.
@@ -67,22 +66,22 @@ async def open_ports(config: Config, workers: int) -> list[Sockets]:
     """Open the ports of the configuration for so many workers. A port that is chosen freely is the same for all.
 
     Raises:
+        ConfigError: a worker has no port of its own.
         OSError: a port cannot be opened.
     """
     ports: list[Sockets] = [[] for _ in range(workers)]
+    own = [of_worker(config, slot).listener for slot in range(workers)]
     addresses: list[ServerConfig | ListenerConfig] = [config.server, *config.listener]
-    for address in addresses:
+    for number, address in enumerate(addresses):
         if isinstance(address, ListenerConfig) and address.per_worker:
-            for slot, sockets in enumerate(ports):
-                sockets.append(await bind(address.host, min(address.port + slot, _LAST_PORT) if address.port else 0))
+            for sockets, listeners in zip(ports, own, strict=True):
+                sockets.append(await bind(address.host, listeners[number - 1].port))
             continue
         first = await bind(address.host, address.port, shared=_BALANCES)
         port = first[0].getsockname()[1]
         for slot, sockets in enumerate(ports):
-            own = first if slot == 0 or not _BALANCES else await bind(address.host, port, shared=True)
-            sockets.append(own)
-    for slot, sockets in enumerate(ports):
-        sockets.extend([await bind(own.host, own.port) for own in own_listener(config, slot)])
+            spread = slot > 0 and _BALANCES
+            sockets.append(await bind(address.host, port, shared=True) if spread else first)
     return ports
 
 

@@ -39,15 +39,6 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
             )
         ),
     ] = 1
-    worker_port: Annotated[
-        Annotated[int, Meta(ge=1, le=65535)] | None,
-        Meta(
-            description=(
-                "First of the ports that workers have for themselves, beside those that they share: Prometheus asks "
-                "each worker there, and sidecars find the one again that has their requests."
-            )
-        ),
-    ] = None
     hosts: Annotated[list[str], Meta(description="Host names that requests may use, besides loopback ones.")] = []
     origins: Annotated[
         list[str], Meta(description="Origins of web pages that may call, besides the gateway's own.")
@@ -168,6 +159,9 @@ class ListenerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     per_worker: Annotated[
         bool,
         Meta(
-            description="With several workers: the first has this port to itself, the second the next one, and so on."
+            description=(
+                "With several workers: the first has this port to itself, the second the next one, and so on. If "
+                "[tunnel] address names the port, each worker tells sidecars its own."
+            )
         ),
     ] = False
