@@ -18,7 +18,7 @@ from websockets.exceptions import WebSocketException
 from segue.testing.protocol_checker import Json
 from tests.faults.clients import Http, http, opened, output_text
 from tests.faults.gated_command import HALF
-from tests.faults.gateways import Process, serving
+from tests.faults.gateways import Process, serving, until
 
 pytestmark = pytest.mark.usefixtures("plain_loop")
 
@@ -87,6 +87,33 @@ async def test_what_was_seen_completed_survives(seed: int, events: int, tmp_path
         process.terminate()
         assert (await process.ended())[0] == 0
     _assert_sound(tmp_path)
+
+
+@pytest.mark.deep  # tests/stores/test_sqlite.py kills a writer of conversations
+@pytest.mark.parametrize("answers", [1, 7, 20])
+async def test_a_conversation_has_the_turns_that_were_acknowledged(answers: int, tmp_path: Path) -> None:
+    """And perhaps the one whose answer the kill has cut off, whole; it is locked for nobody then."""
+    async with serving(tmp_path, *STORE) as process, http(process.url) as client:
+        talk = (await client.send("POST", "/v1/conversations", {}))[1]["id"]
+
+        async def converse() -> None:
+            for number in range(10_000):
+                made = await client.turn(str(number), conversation=talk)
+                said.extend([str(number), output_text(made)])
+
+        said: list[str] = []
+        running = asyncio.create_task(converse())
+        await until(lambda: len(said) >= 2 * answers)
+        process.kill()
+        await asyncio.gather(running, return_exceptions=True)
+    async with serving(tmp_path, *STORE) as process, http(process.url) as client:
+        _, page = await client.send("GET", f"/v1/conversations/{talk}/items?order=asc&limit=100")
+        texts = [item["content"][0]["text"] for item in page["data"]]
+        assert texts[: len(said)] == said
+        assert len(texts) - len(said) in {0, 2}, "a turn is there with its answer, or not at all"
+        _, responses = await client.send("GET", "/v1/responses?limit=100")
+        assert 2 * len(responses["data"]) == len(texts)
+        await client.turn("on", conversation=talk)
 
 
 async def test_a_turn_that_streams_at_the_kill_was_never_there(tmp_path: Path) -> None:

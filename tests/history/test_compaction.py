@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from segue.history.chains import CompactedTurn, History, Turn, lineage, path
 from segue.history.compaction import (
+    IMAGE_TOKENS,
     Compacted,
     NewestCompaction,
     compact,
@@ -86,13 +87,38 @@ def test_messages_that_are_not_the_models_stay_and_the_rest_becomes_the_summary(
     assert found.items == (items[0], items[1], items[6], summary(), items[8], items[9])
 
 
-@pytest.mark.parametrize(("budget", "kept"), [(0, 0), (29, 0), (30, 1), (59, 1), (60, 2), (95, 2), (1000, 3)])
+@pytest.mark.parametrize(("budget", "kept"), [(0, 1), (29, 1), (30, 1), (59, 1), (60, 2), (95, 2), (1000, 3)])
 def test_the_newest_messages_within_the_budget_stay(budget: int, kept: int) -> None:
-    """One that is too long is left out with all before it, so that what stays has no gap."""
+    """One that is too long is left out with all before it, so that what stays has no gap; but the user's last one."""
     items = [b'{"role":"user","content":"%s"}' % (b"x" * size) for size in (12, 2, 2)]
     assert [len(one) for one in items] == [40, 30, 30]
     found = compact(None, [*items, compaction()], 3, summary=summary(), budget_bytes=budget)
     assert found.retained == tuple(items[3 - kept :])
+
+
+def image(size: int) -> Item:
+    url = "data:image/png;base64," + "A" * size
+    return item(role="user", content=[{"type": "input_image", "image_url": url}, {"type": "input_text", "text": "?"}])
+
+
+def test_an_image_counts_as_what_a_model_makes_of_it() -> None:
+    """However large its data are: a photo costs a model about as much as a page of text."""
+    small = item(role="user", content=[{"type": "input_image", "image_url": "data:image/png;base64,AAAA"}])
+    assert estimate_tokens([small]) == len(small) // 4
+    assert IMAGE_TOKENS < estimate_tokens([image(4_000_000)]) < IMAGE_TOKENS + 50
+    two = item(role="user", content=[{"type": "input_image", "image_url": "data:image/png;base64," + "A" * 90_000}] * 2)
+    assert 2 * IMAGE_TOKENS < estimate_tokens([two]) < 2 * IMAGE_TOKENS + 100
+    assert estimate_tokens([b'"data:image/' + b"x" * 40_000]) < IMAGE_TOKENS + 10, "whatever it is"
+    photo, budget = image(1_000_000), 4 * (IMAGE_TOKENS + 100)
+    assert compact(None, (said("user", "old"), photo), 2, summary=summary(), budget_bytes=budget).retained[-1] == photo
+
+
+def test_the_users_last_message_stays_whatever_it_has() -> None:
+    """Else a model would be asked nothing. What is older has no place then."""
+    question = said("user", "x" * 50_000)
+    items = [said("user", "older"), question, said("developer", "y")]
+    assert compact(None, items, 3, summary=summary(), budget_bytes=1000).retained == (question, items[2])
+    assert compact(None, items[:1], 1, summary=summary(), budget_bytes=1).retained == (items[0],)
 
 
 def test_a_model_sees_what_stands_in_for_a_turn_and_the_store_keeps_all() -> None:

@@ -131,6 +131,8 @@ async def test_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
+    listed = connection.execute("SELECT record FROM labels WHERE label = zeroblob(16) ORDER BY record").fetchall()
+    assert listed == connection.execute("SELECT seq FROM records WHERE head IS NOT NULL ORDER BY seq").fetchall()
     connection.close()
 
 

@@ -25,6 +25,10 @@ from segue.protocol.problems import Problem
 _NAME = b'"compaction'
 #: Who says what no summary replaces.
 _RETAINED_ROLES = frozenset({"user", "developer", "system"})
+_USER = "user"
+#: How the data of an image begin, and about as how many tokens models see one.
+_IMAGE = b'"data:image/'
+IMAGE_TOKENS = 1600
 #: Text of English and JSON has about as many bytes in a token.
 TOKEN_BYTES = 4
 
@@ -114,7 +118,18 @@ def estimate_saving(items: Iterable[Item]) -> int:
 
 def estimate_tokens(items: Iterable[Item]) -> int:
     """Return about how many tokens items have. It depends on nothing else, so that a replay is judged as a delta is."""
-    return sum(map(len, items)) // TOKEN_BYTES
+    return sum(map(_weight, items)) // TOKEN_BYTES
+
+
+def _weight(item: Item) -> int:
+    """Return how many bytes an item counts: an image in it as what a model makes of it, however large its data are."""
+    weight, begin = len(item), item.find(_IMAGE)
+    while begin >= 0:
+        end = item.find(b'"', begin + len(_IMAGE))
+        end = len(item) if end < 0 else end
+        weight -= max(0, end - begin - IMAGE_TOKENS * TOKEN_BYTES)
+        begin = item.find(_IMAGE, end)
+    return weight
 
 
 def _newest_messages(turn: Turn | None) -> Iterator[Item]:
@@ -129,12 +144,16 @@ def _newest_messages(turn: Turn | None) -> Iterator[Item]:
 
 
 def _within(items: Iterable[Item], budget_bytes: int) -> Iterator[Item]:
-    left = budget_bytes
+    """Yield items, newest first, while they are within the budget; the user's last message may be over it."""
+    left, asked = budget_bytes, False
     for item in items:
-        left -= len(item)
+        left -= _weight(item)
+        by_user = not asked and _heads.decode(item).role == _USER
+        if left >= 0 or by_user:
+            yield item
         if left < 0:
             return
-        yield item
+        asked = asked or by_user
 
 
 def _is_retained(item: Item) -> bool:

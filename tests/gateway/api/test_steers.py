@@ -99,6 +99,28 @@ async def test_a_response_stops_between_two_items_and_another_goes_on(*, store: 
         assert model.cancelled == 1
 
 
+async def test_a_steer_is_for_its_response_and_for_no_other_lane() -> None:
+    """Whatever else runs on the connection, and whatever lane the message names; another connection has no say."""
+    gates = [asyncio.Event(), asyncio.Event()]
+    model = ScriptedUpstream([*map(two_items, gates), say("done")])
+    async with listening(model) as local, client(local, "a", "b") as one, client(local) as stranger:
+        targets = [await one.create(lane, stream_id=lane) for lane in ("a", "b")]
+        assert (await stranger.steer(targets[0]))["type"] == "response.steer.failed"
+        await one.send(type="response.steer", previous_response_id=targets[0], input="for a", stream_id="b")
+        told = await one.until("response.steer.accepted", "response.steer.failed")
+        assert (told["type"], told["stream_id"]) == ("response.steer.accepted", "a")
+        gates[0].set()
+        assert (await one.until("response.incomplete"))["stream_id"] == "a"
+        created = await one.until("response.created")
+        assert (created["stream_id"], created["response"]["previous_response_id"]) == ("a", targets[0])
+        await one.until("response.completed")
+        gates[1].set()
+        ended = await one.until("response.completed")
+        assert (ended["stream_id"], ended["response"]["id"]) == ("b", targets[1])
+        assert len(ended["response"]["output"]) == 3
+        assert seen(model) == ["a", "one", "two", "for a"]
+
+
 async def test_one_that_completes_has_a_successor_too() -> None:
     gate = asyncio.Event()
     model = ScriptedUpstream([ScriptedTurn((Say(("one",)), Wait(gate))), say("done")])

@@ -366,6 +366,31 @@ async def test_a_kept_turn_has_its_conversation() -> None:
         assert (await refusal(services.background.create(other, caller(services)))).code == "idempotency_key_reused"
 
 
+async def test_repeats_of_a_turn_join_its_conversation_once() -> None:
+    """While it runs and after it. One that found the conversation locked has its key back, and runs when it is free."""
+    gate = asyncio.Event()
+    model = ScriptedUpstream([ScriptedTurn((Wait(gate), *say("one").steps)), say("two")])
+    async with parts(model) as services:
+        talk = await begin(services)
+        first, other = (create(text, conversation=talk, segue={"idempotency_key": text}) for text in ("a", "b"))
+        running = [asyncio.ensure_future(services.background.create(first, caller(services))) for _ in range(3)]
+        while not model.requests:
+            await asyncio.sleep(0)
+        assert (await refusal(services.background.create(other, caller(services)))).code == "conversation_locked"
+        gate.set()
+        (made,) = set(await asyncio.gather(*running))
+        await collect(services.background.follow(TENANT, made, -1))
+        assert await services.background.create(first, caller(services)) == made
+        second = await services.background.create(other, caller(services))
+        await collect(services.background.follow(TENANT, second, -1))
+        assert await texts_of(services, talk) == ["a", "one", "b", "two"]
+        assert len(model.requests) == 2
+        await services.executor.conversations.delete(TENANT, talk)
+        assert await services.background.create(first, caller(services)) == made, "it has its answer"
+        anew = create("a", conversation=talk)
+        assert (await refusal(respond(services, anew))).code == "conversation_not_found"
+
+
 async def test_the_record_is_that_of_any_response() -> None:
     async with parts() as services:
         talk = await begin(services, "x")
