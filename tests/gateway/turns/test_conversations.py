@@ -23,6 +23,7 @@ from segue.stores.interface import StoreError
 from segue.stores.memory import MemoryStore
 from segue.testing.store_samples import sample_step
 from segue.upstreams.scripted import Fail, Refuse, ScriptedTurn, ScriptedUpstream, Wait, call, say
+from tests.faults.gateways import until
 from tests.gateway.parts import TENANT, Clock, caller, collect, create, ident, parts, respond, response
 
 USER_B = {"role": "user", "content": "b"}
@@ -374,8 +375,7 @@ async def test_repeats_of_a_turn_join_its_conversation_once() -> None:
         talk = await begin(services)
         first, other = (create(text, conversation=talk, segue={"idempotency_key": text}) for text in ("a", "b"))
         running = [asyncio.ensure_future(services.background.create(first, caller(services))) for _ in range(3)]
-        while not model.requests:
-            await asyncio.sleep(0)
+        await until(lambda: bool(model.requests))
         assert (await refusal(services.background.create(other, caller(services)))).code == "conversation_locked"
         gate.set()
         (made,) = set(await asyncio.gather(*running))
