@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -59,15 +60,22 @@ async def serving(provider_url: str) -> AsyncIterator[tuple[asyncio.Task[int], s
 
 @pytest.fixture
 def own_switch_interval() -> Iterator[None]:
-    before = sys.getswitchinterval()
+    before, threshold = sys.getswitchinterval(), gc.get_threshold()
     yield
     sys.setswitchinterval(before)
+    gc.set_threshold(*threshold)
 
 
 @pytest.mark.usefixtures("own_switch_interval")
 async def test_threads_let_the_loop_go_on_soon() -> None:
     async with provided(lambda _: Answer()) as provider, serving(provider.url):
         assert sys.getswitchinterval() == pytest.approx(serve.SWITCH_S)
+
+
+@pytest.mark.usefixtures("own_switch_interval")
+async def test_all_objects_are_seldom_looked_through() -> None:
+    async with provided(lambda _: Answer()) as provider, serving(provider.url):
+        assert gc.get_threshold()[2] == serve.YOUNG_COLLECTIONS
 
 
 async def test_at_its_start_it_says_what_it_serves(caplog: pytest.LogCaptureFixture) -> None:

@@ -30,7 +30,7 @@ def test_groups_without_connections_take_no_memory() -> None:
     for _ in range(2):
         shares.add(b"a")
     shares.add(b"b")
-    assert (shares.of(b"a"), shares.of(b"b"), shares.of(b"c")) == (2, 1, 0)
+    assert (shares.of(b"a"), shares.of(b"b"), shares.of(b"c"), len(shares)) == (2, 1, 0, 2)
     for group in (b"a", b"b", b"a"):
         shares.remove(group)
     assert vars(AddressShares()) == vars(shares)

@@ -17,6 +17,8 @@ from segue.protocol.codec import (
     explain,
     is_nested_too_deeply,
     is_utf8,
+    join_long,
+    keep_text,
     size_of,
     with_field,
     without_field,
@@ -255,3 +257,19 @@ def test_utf8_is_known(data: bytes, *, text: bool) -> None:
 def test_depth_is_told_without_recursion(depth: int, deep: bool) -> None:
     assert is_nested_too_deeply(b"[" * depth + b"]" * depth) == deep
     assert not is_nested_too_deeply(b"{}," * (MAX_DEPTH + depth)), "it is no JSON"
+
+
+@pytest.mark.parametrize("size", [0, 65_536, 200_001])
+def test_a_long_text_is_joined_with_what_stands_around_it(size: int) -> None:
+    text = bytes(range(256)) * (size // 256 + 1)
+    assert join_long(b"<", msgspec.Raw(text[:size]), b">") == b"<" + text[:size] + b">"
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_a_text_that_is_kept_keeps_nothing_else(size: int) -> None:
+    document = msgspec.json.decode(b'["%b","other"]' % (b"x" * size), type=list[msgspec.Raw])
+    kept = keep_text(document[0])
+    assert bytes(kept) == b'"%b"' % (b"x" * size)
+    owner = memoryview(kept).obj
+    assert isinstance(owner, bytes)
+    assert len(owner) == size + 2

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from segue.protocol.codec import MAX_DEPTH, not_unicode
 from segue.protocol.items import (
+    NO_IDS,
     Input,
     ItemKey,
     ItemReference,
@@ -392,3 +393,16 @@ def test_a_long_text_becomes_the_message_that_a_short_one_becomes_and_holds_it_a
 @pytest.mark.parametrize("length", [10, 100_000])
 def test_a_text_that_is_no_utf_8_is_refused_however_long_it_is(length: int) -> None:
     assert parse_input(msgspec.Raw(b'"' + b"x" * length + b'\xff"')) == not_unicode()
+
+
+def test_turns_without_calls_share_one_empty_set() -> None:
+    """Python makes a new one each time, and looks through all of them for cycles."""
+    given = parse_input(b'[{"role":"user","content":"x"}]')
+    assert isinstance(given, Input)
+    assert all(ids is NO_IDS for ids in (given.calls, given.answered, calls_of(given.items, given.calls)))
+    assert answered_by(given.items) is NO_IDS
+
+
+def test_calls_of_the_output_join_those_of_the_input() -> None:
+    call = b'{"type":"function_call","call_id":"c1","name":"f","arguments":"{}"}'
+    assert calls_of([call], frozenset({"c0"})) == {"c0", "c1"}

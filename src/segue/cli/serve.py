@@ -37,6 +37,9 @@ DEFAULT_FILE = Path(FILE_NAME)
 #: How soon a thread that computes lets the event loop go on. The loop waits so long after each system call, and a turn
 #: has dozens of them: with the 5 ms of Python everybody would feel it.
 SWITCH_S = 0.00005
+#: After how many collections of younger objects all are looked through for cycles, which takes a millisecond for each
+#: thousand. Python's own ten would be every few seconds for a busy gateway, and hardly anything of ours is in a cycle.
+YOUNG_COLLECTIONS = 50
 #: How often a watched configuration file is looked at.
 WATCH_S = 1.0
 
@@ -138,6 +141,7 @@ async def run_until_signal(
         url = await gateway.listen(None if inherited is None else inherited.sockets)
         _tell_start(config, gateway)
         gc.collect()
+        gc.set_threshold(*gc.get_threshold()[:2], YOUNG_COLLECTIONS)
         gc.freeze()  # what is there from the start stays: to look through it again and again would hold up turns
         print(f"segue: listening on {url}", flush=True)
         async with _reloading(gateway, read, asked=asked, watched=watched):

@@ -38,6 +38,10 @@ class AddressShares:
     def __init__(self) -> None:
         self._counts: dict[AddressGroup, int] = {}
 
+    def __len__(self) -> int:
+        """Return how many groups have some."""
+        return len(self._counts)
+
     def of(self, group: AddressGroup) -> int:
         """Return how many connections a group has."""
         return self._counts.get(group, 0)

@@ -195,11 +195,10 @@ class Connections:
 
     def _of_largest_share(self, waiting: Iterable[HeldConnection]) -> HeldConnection | None:
         """Return which of the oldest of these connections is of the address, and the tenant, that has most."""
-        return max(
-            islice(waiting, _LOOKED_AT),
-            key=lambda one: (self._share(one), self._tenants.idle_beside(one)),
-            default=None,
-        )
+        oldest = islice(waiting, _LOOKED_AT)
+        if len(self._shares) == 1:  # on a loopback address, or behind a proxy
+            return max(oldest, key=self._tenants.idle_beside, default=None)
+        return max(oldest, key=lambda one: (self._share(one), self._tenants.idle_beside(one)), default=None)
 
     def _share(self, connection: HeldConnection) -> int:
         return self._shares.of(self._open[connection])

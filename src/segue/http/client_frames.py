@@ -19,6 +19,8 @@ _TWO_BYTES, _EIGHT_BYTES = 126, 127
 _MASK_BYTES = 4
 _NO_MASK = bytes(_MASK_BYTES)
 _CONTINUATION, _TEXT, _CONTROL = 0, 1, 8
+#: The sizes of the first two forms of a head, with the mask.
+_SHORT_HEAD, _MEDIUM_HEAD = 6, 8
 #: A smaller piece is copied behind the one before: an object for each byte of a text would be a hundred times its size.
 _SMALL_BYTES = 4096
 
@@ -86,7 +88,7 @@ class ClientFrames:
     Texts that come in several frames, or that are large and come in several pieces, go to `texts`, if there are such.
     """
 
-    __slots__ = ("_final", "_head", "_left", "_mask", "_others", "_text", "_texts", "fault")
+    __slots__ = ("_final", "_head", "_left", "_mask", "_others", "_text", "_texts", "_within", "fault")
 
     def __init__(self, texts: LargeTexts | None = None) -> None:
         self.fault: Literal["protocol", "size"] | None = None
@@ -97,19 +99,22 @@ class ClientFrames:
         self._text: TextPieces | None = None  # what is taken, until the end of its last frame
         self._final = False  # this frame is its last one
         self._others = False  # more frames of a message that is passed on follow
+        self._within = False  # a head that is cut, or a message
 
     def passed(self, data: bytes) -> bytes:
         """Return what of the next piece of the stream is to be passed on.
 
         That is all but texts that are taken, and a head that is cut, up to a fault.
         """
-        at = self._left
-        if at >= len(data) and self._mask is None:  # in the middle of a large frame
-            self._left = at - len(data)
+        at, length = self._left, len(data)
+        if at >= length and self._mask is None:  # in the middle of a large frame
+            self._left = at - length
             return data
+        if at == 0 and not self._within and _is_one_text(data, length):
+            return data  # nearly always
         if self._head:
             data = self._head + data
-        length = len(data)
+            length = len(data)
         passed: list[bytes] = []
         begin = 0 if self._mask is None else self._take(data[:at], self._mask, left=at - length, passed=passed)
         while at + 1 < length:
@@ -126,8 +131,9 @@ class ClientFrames:
                 begin = payload_at + self._take(data[payload_at:end], mask, left=end - length, passed=passed)
             at = end
         self._left, self._head = max(0, at - length), data[at:]
+        self._within = bool(self._head) or self._text is not None or self._others
         if begin == 0 and at >= length:
-            return data  # nearly always
+            return data
         return b"".join((*passed, data[begin:at]))
 
     def _find_payload(self, data: bytes, at: int) -> tuple[int, int]:
@@ -180,6 +186,16 @@ class ClientFrames:
             self._text = None
             passed.append(bytes((_FIN | _TEXT, len(self._texts.mark))) + self._texts.mark)
         return len(payload)
+
+
+def _is_one_text(data: bytes, length: int) -> bool:
+    """Tell whether data is one whole text, of less than 64 KiB. It calls no function: there are many such texts."""
+    if length <= _MEDIUM_HEAD or data[0] != _FIN | _TEXT:
+        return False
+    second = data[1]
+    if second == _MASKED | _TWO_BYTES:
+        return length == _MEDIUM_HEAD + (data[2] << 8 | data[3])
+    return second & _MASKED != 0 and second & _LENGTH < _TWO_BYTES and length == _SHORT_HEAD + (second & _LENGTH)
 
 
 def _plain(piece: bytes, mask: bytes, unmask: Unmask) -> bytes | bytearray:

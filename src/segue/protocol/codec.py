@@ -46,6 +46,8 @@ UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 encode = msgspec.json.Encoder().encode
 
 _SLICE_BYTES = 256 * 1024
+#: So much is copied in one call that holds the interpreter's lock.
+_COPIED_BYTES = 64 * 1024
 #: So many bytes of a text are not decoded only to see that it is one: that is one call, during which nothing else runs.
 _LONG_TEXT = 64 * 1024
 _QUOTE = ord('"')
@@ -110,6 +112,21 @@ def _lone_surrogates(data: bytes) -> Iterator[int]:
 def encode_exactly(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """Encode a value that is kept and may be large: of its buffer, `encode` leaves up to a third unused."""
     return bytes(memoryview(encode(value)))
+
+
+def join_long(*pieces: bytes | msgspec.Raw) -> bytes:
+    """Join pieces of which one is a long text, and let other threads work meanwhile.
+
+    CPython joins a megabyte and more without the interpreter's lock, but only what is bytes and no part of something.
+    """
+    size = _COPIED_BYTES
+    views = [memoryview(piece) for piece in pieces]
+    return b"".join([bytes(view[at : at + size]) for view in views for at in range(0, len(view), size)])
+
+
+def keep_text(raw: msgspec.Raw) -> msgspec.Raw:
+    """Return a copy of a text: a view would keep the whole document in memory."""
+    return msgspec.Raw(join_long(raw)) if is_long_text(raw) else raw.copy()
 
 
 def not_unicode() -> Problem:

@@ -8,7 +8,7 @@ a dialect writes an item.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +19,7 @@ from segue.protocol.codec import (
     encode_exactly,
     is_long_text,
     is_utf8,
+    join_long,
     not_unicode,
     without_field,
 )
@@ -115,6 +116,10 @@ _TEXT_PARTS = frozenset({"input_text", "output_text", "summary_text", "reasoning
 #: Parts of Chat Completions, which SDKs of many kinds let pass, and what they are called here.
 _FOREIGN_PARTS: Mapping[str, str] = {"image_url": "input_image", "file": "input_file"}
 
+#: What stands around the text of a plain message.
+_BEFORE_TEXT = b'{"type":"message","role":"user","content":[{"type":"input_text","text":'
+_BEHIND_TEXT = b"}]}"
+
 #: So many items are checked between two pauses: in well under a millisecond if they are small.
 _ITEMS_AT_ONCE = 16
 
@@ -160,6 +165,11 @@ class ItemKey(NamedTuple):
         return self.kind.endswith("_call_output")
 
 
+#: Every turn has a set of ids and nearly always an empty one: each that is made anew is one more to look through for
+#: cycles.
+NO_IDS: frozenset[str] = frozenset()
+
+
 class Input(msgspec.Struct, frozen=True):
     """The items of one request, checked.
 
@@ -172,7 +182,7 @@ class Input(msgspec.Struct, frozen=True):
     """
 
     items: tuple[Item, ...] = ()
-    calls: frozenset[str] = frozenset()
+    calls: frozenset[str] = NO_IDS
     answers: tuple[tuple[str, int], ...] = ()
     references: tuple[ItemReference, ...] = ()
     keys: tuple[ItemKey, ...] = ()
@@ -184,8 +194,8 @@ class Input(msgspec.Struct, frozen=True):
     def answered(self) -> frozenset[str]:
         """The ids of the calls whose output is among the items."""
         if not self.keys:
-            return frozenset()
-        return frozenset(key.call_id for key in self.keys if key.call_id is not None and key.is_output)
+            return NO_IDS
+        return _ids(key.call_id for key in self.keys if key.call_id is not None and key.is_output)
 
 
 class _InputBuilder:
@@ -229,7 +239,7 @@ class _InputBuilder:
         """Return the input."""
         return Input(
             tuple(self.items),
-            frozenset(self.calls),
+            frozenset(self.calls) if self.calls else NO_IDS,
             tuple(self.answers),
             tuple(references),
             tuple(self.keys),
@@ -242,7 +252,7 @@ class _InputBuilder:
 def parse_input(raw: bytes | msgspec.Raw, limits: RequestLimits = DEFAULT_LIMITS) -> Input | Problem:
     """Check the `input` of a request, in O(new items): a string is one user message, a list is items."""
     if isinstance(raw, msgspec.Raw) and is_long_text(raw):
-        return Input((_user_message(bytes(raw)),)) if is_utf8(memoryview(raw)) else not_unicode()
+        return Input((join_long(_BEFORE_TEXT, raw, _BEHIND_TEXT),)) if is_utf8(memoryview(raw)) else not_unicode()
     value = decode(raw, _input, "input")
     if isinstance(value, str):
         return Input((user_message(value),))
@@ -312,7 +322,7 @@ def user_message(text: str) -> Item:
 
 def _user_message(text: bytes) -> Item:
     """Return that item for a JSON string, which it holds as it came."""
-    return b'{"type":"message","role":"user","content":[{"type":"input_text","text":%b}]}' % text
+    return b"%b%b%b" % (_BEFORE_TEXT, text, _BEHIND_TEXT)
 
 
 def key_of(item: Item, place: int = 0) -> ItemKey:
@@ -323,17 +333,21 @@ def key_of(item: Item, place: int = 0) -> ItemKey:
 def answered_by(items: Sequence[Item]) -> frozenset[str]:
     """Return the ids of the calls whose output is among the items."""
     keys = map(key_of, items)
-    return frozenset(key.call_id for key in keys if key.call_id is not None and key.is_output)
+    return _ids(key.call_id for key in keys if key.call_id is not None and key.is_output)
 
 
-def calls_of(items: Sequence[Item]) -> frozenset[str]:
-    """Return the ids of the tool calls among a model's finished items."""
+def calls_of(items: Sequence[Item], more: frozenset[str] = NO_IDS) -> frozenset[str]:
+    """Return the ids of the tool calls among a model's finished items, and `more`."""
     calls: list[str] = []
     for item in items:
         head = _heads.decode(item)
         if head.call_id and (head.type or "").endswith("_call"):
             calls.append(head.call_id)
-    return frozenset(calls)
+    return more.union(calls) if calls else more
+
+
+def _ids(found: Iterable[str]) -> frozenset[str]:
+    return frozenset(found) or NO_IDS
 
 
 def given_ids(items: Sequence[Item]) -> Iterator[tuple[int, str | None, str]]:

@@ -23,6 +23,7 @@ from segue.protocol.codec import (
     encode_exactly,
     is_long_text,
     is_utf8,
+    keep_text,
     not_unicode,
     size_of,
     unknown_fields,
@@ -536,7 +537,7 @@ def _settings(body: _CreateBody, data: bytes | str) -> Settings | Problem:
             return value
         values[name] = value
     values["include"] = tuple(body.include or ())
-    values["instructions"] = None if body.instructions == _NULL else body.instructions.copy()
+    values["instructions"] = None if body.instructions == _NULL else keep_text(body.instructions)
     extra = _extra(body, data, values)
     if not isinstance(extra, dict):
         return extra

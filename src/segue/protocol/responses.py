@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from segue.protocol.codec import Pieces, decode, decode_value, encode, encode_exactly
+from segue.protocol.codec import Pieces, decode, decode_value, encode, encode_exactly, is_long_text, join_long
 from segue.protocol.ids import ConversationId, ResponseId
 from segue.protocol.items import Item
 from segue.protocol.problems import Problem, missing
@@ -173,7 +173,8 @@ def encode_echo(
     if settings.instructions is None:
         return encoded + end
     at = encoded.index(_INSTRUCTIONS) + len(_INSTRUCTIONS)  # no string holds it: its quotation marks are escaped
-    return b"".join((encoded[:at], settings.instructions, encoded[at + len(_NULL) :], end))
+    pieces = encoded[:at], settings.instructions, encoded[at + len(_NULL) :], end
+    return join_long(*pieces) if is_long_text(settings.instructions) else b"".join(pieces)
 
 
 class _ThreadEcho(msgspec.Struct):

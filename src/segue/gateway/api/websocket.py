@@ -27,13 +27,14 @@ from segue.gateway.drain import shutting_down
 from segue.gateway.error_mapping import socket_reply
 from segue.gateway.principal import Principal
 from segue.gateway.redacted_traceback import redacted_traceback
+from segue.gateway.request_memory import HeldRequest
 from segue.gateway.services import Services
 from segue.gateway.transport import peer_gone
 from segue.gateway.turns.caller import Caller
 from segue.gateway.turns.executor import TurnRun
 from segue.gateway.turns.lean_batches import lean_batches
 from segue.http.blocks import BLOCK_BYTES, Pieces
-from segue.http.client_frames import LargeTexts, TextPieces
+from segue.http.client_frames import LargeTexts
 from segue.protocol.capabilities import HEADER
 from segue.protocol.events import Event, in_lane
 from segue.protocol.lanes import DEFAULT_LANE, tag
@@ -178,39 +179,53 @@ class WebSocketConnection:
         """Take a message, which is not kept any longer than that; return False at the end of the connection."""
         if message.type is _TEXT:
             text = message.data
-            return await self._take_text(self._texts.arrived.popleft() if text == self._texts.mark else text)
+            return await (self._take_text(text) if text != self._texts.mark else self._take_pieces())
         if message.type is WSMsgType.BINARY:
             await self._apply(self._session.receive_binary())
         else:
             return False
         return True
 
-    async def _take_text(self, text: bytes | TextPieces) -> bool:
+    async def _take_pieces(self) -> bool:
+        """Take a large message, which is joined once there is memory for it."""
+        services, tenant = self._services, self._principal.tenant
+        pieces = self._texts.arrived.popleft()
+        held = services.memory.hold(tenant, pieces.size_bytes)
+        try:
+            while not held.counted:
+                await self._wait(held.admitted())
+            text = await services.requests.whole(pieces, tenant)
+        except BaseException:
+            held.release()
+            raise
+        return await self._take_text(text, held)
+
+    async def _take_text(self, text: bytes, held: HeldRequest | None = None) -> bool:
         """Take a message once there is memory for it. What it asks for counts as long as it is there.
 
         Return False for one that is no UTF-8, which ends the connection (RFC 6455, 8.1).
         """
-        services, principal = self._services, self._principal
-        size = text.size_bytes if isinstance(text, TextPieces) else len(text)
+        services, principal, size = self._services, self._principal, len(text)
         self._meter.received(size)
         services.rules.quotas.note_upload(principal, size, services.clock())
-        held = services.memory.hold(principal.tenant, size)
+        if held is None:
+            held = services.memory.hold(principal.tenant, size)
+        kept = False
         try:
             while not held.counted:
                 await self._wait(held.admitted())
-            if isinstance(text, TextPieces):
-                text = await services.requests.whole(text, principal.tenant)
             parsed = await services.requests.message(text, principal.tenant)
             if parsed is None:
                 await self._close(WSCloseCode.INVALID_TEXT, "not UTF-8")
             else:
-                if isinstance(parsed.request, _KEPT):
+                kept = isinstance(parsed.request, _KEPT)
+                if kept:
                     held.release_with(parsed.request)
                 await self._apply(self._session.receive(text, self._loop.time(), parsed))
         except BaseException:
             held.release()
             raise
-        if parsed is None or not isinstance(parsed.request, _KEPT):
+        if not kept:
             held.release()
         return parsed is not None
 

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 
 import msgspec
 
@@ -77,6 +78,8 @@ from segue.upstreams.router import Found, Router
 
 _log = logging.getLogger("segue.gateway")
 
+#: From this size on, the settings of a request are echoed in another thread.
+_LARGE_BYTES = 1024 * 1024
 _REPLACED = Problem("server_overloaded", "The model has another upstream since the request came. Send it again.")
 
 
@@ -428,7 +431,8 @@ class TurnRun:
         """Return the echo of the request's settings, as all events of the turn have it."""
         create = self._create
         settings = create.settings if self._tells is None else self._tells.settings_used(create.settings)
-        echo = encode_echo(settings, store=create.store, background=create.background, thread=create.thread)
+        make = partial(encode_echo, settings, store=create.store, background=create.background, thread=create.thread)
+        echo = make() if create.size_bytes < _LARGE_BYTES else await asyncio.to_thread(make)
         if self._makes_window:
             echo = with_retained(echo, await self._executor.compactions.retained(self.history))
         return echo
@@ -466,7 +470,7 @@ class TurnRun:
             parent=self.history.parent,
             input=self.history.input,
             output=finished.output,
-            calls=self._input.calls | calls_of(finished.output),
+            calls=calls_of(finished.output, self._input.calls),
             answered=self._input.answered,
             stored=create.store,
             expires_at=self._executor.clock() + self._executor.retention_s if create.store else None,
