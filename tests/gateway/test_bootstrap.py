@@ -170,6 +170,10 @@ def test_a_responses_server_is_reached_over_websockets_where_that_is_configured(
     found = upstream_of("m", msgspec.convert({**BASE, **settings}, UpstreamConfig))
     assert found is not None
     assert isinstance(found[0], WebSocketUpstream)
+    laned = upstream_of("m", msgspec.convert({**BASE, **settings, "websocket_lanes": 16}, UpstreamConfig))
+    assert laned is not None
+    assert isinstance(laned[0], WebSocketUpstream)
+    assert (found[0].limits.lanes, laned[0].limits.lanes) == (None, 16)
     openai = {**settings, "base_url": "https://api.openai.com/v1"}
     warm = upstream_of("m", msgspec.convert({**BASE, **openai}, UpstreamConfig))
     assert warm is not None

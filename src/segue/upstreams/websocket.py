@@ -113,10 +113,11 @@ class WebSocketUpstream(HttpUpstream):
         self._url = URL(provider.base_url.rstrip("/") + dialect.path(""))
         self._counts = ContinuationCounts()
         self._trust = WebSocketTrust()
-        self._limits = limits or IdleLimits()
-        self._runs_lanes = self._limits.lanes != 1  # as far as is known
+        self.limits = limits or IdleLimits()
+        """Those of its sockets."""
+        self._runs_lanes = self.limits.lanes != 1  # as far as is known
         self._opening: dict[SocketOwner, asyncio.Future[bool]] = {}
-        self.sockets = SocketPool(self._limits)
+        self.sockets = SocketPool(self.limits)
 
     @property
     def continuations(self) -> ContinuationCounts:
@@ -424,7 +425,7 @@ class WebSocketUpstream(HttpUpstream):
                 connect_timeout_s=provider.connect_timeout_s,
                 first_byte_timeout_s=provider.first_byte_timeout_s,
             )
-        offered = read_offer(opened.headers.get(CAPABILITIES), self._limits.lanes)
+        offered = read_offer(opened.headers.get(CAPABILITIES), self.limits.lanes)
         self.warms_up = self.warms_up or offered.warms_up
         self._runs_lanes = offered.count > 1
         clearing = partial(_clearing, request.model) if self.warms_up else None

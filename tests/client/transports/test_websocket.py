@@ -401,6 +401,22 @@ async def test_beside_other_lanes_an_abandoned_turn_runs_on_unseen() -> None:
     assert names == [None, "2", None]
 
 
+async def test_a_server_that_can_is_asked_to_stop_an_abandoned_turn() -> None:
+    """Of the default lane, and of one with a name; alone, a lane breaks its connection all the same."""
+    line = Line(b"Segue-Capabilities", b"lanes=32, in_flight=16, extensions=(lanes cancel)")
+    accepted = msgspec.structs.replace(LANES, lines=(line,))
+    async with connected(SocketAnswer(), lanes=2, accepted=accepted) as (provider, connection):
+        streams = [await create(connection, lane) for lane in range(2)]
+        for stream in streams:
+            await stream.aclose()
+        await until(lambda: len(provider.messages) == 4)
+        assert sorted(message.data for message in provider.messages[2:]) == [
+            b'{"type":"segue.cancel","stream_id":"1"}',
+            b'{"type":"segue.cancel"}',
+        ]
+        assert not connection.closed
+
+
 async def test_a_create_that_is_cancelled_while_it_is_sent_is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected(SocketAnswer()) as (provider, connection):
         sending = asyncio.Event()

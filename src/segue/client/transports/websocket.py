@@ -2,9 +2,9 @@
 
 One task reads messages and gives each to its lane's queue. While a queue is full nothing is read, so that TCP stalls
 the server; if other lanes wait for their events meanwhile, the lane whose reader is slow loses its stream. Another task
-watches that the server lives. A WebSocket has no message that cancels a turn: a lane that is alone breaks the
-connection, and of the others the rest is dropped as it comes. Not here: which connection a lane goes to
-(`connection_pool`), and whose a message is (`demultiplexer`).
+watches that the server lives. A lane that is alone cancels its turn by breaking the connection. Of the others the rest
+is dropped as it comes, which is soon over if the server takes a message that stops one turn. Not here: which connection
+a lane goes to (`connection_pool`), and whose a message is (`demultiplexer`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import aiohttp
 import msgspec
@@ -72,6 +73,7 @@ class LaneConnection:
         self._words, self._limits = words, limits
         self._demultiplexer = Demultiplexer(words)
         self._streams: dict[str, LaneStream] = {}  # by the name of the lane; those that were abandoned are not in it
+        self._stopping: set[asyncio.Task[None]] = set()
         self._stalled = False
         self._watching = self._loop.create_task(
             watch_liveness(
@@ -116,6 +118,10 @@ class LaneConnection:
         del self._streams[stream.name]
         self._demultiplexer.abandon(stream.name)
         stream.queue.clear()
+        if self.capabilities.offers("cancel"):
+            stopping = self._loop.create_task(self._stop(stream.name))
+            self._stopping.add(stopping)
+            stopping.add_done_callback(self._stopping.discard)
 
     def drop(self) -> None:
         """Break the connection at once."""
@@ -136,6 +142,11 @@ class LaneConnection:
             self._opened.abort()
 
     # --- sending -----------------------------------------------------------------------------------------------------
+
+    async def _stop(self, name: str) -> None:
+        """Ask the server to stop the turn of a lane. Where that fails, the reader says why."""
+        with suppress(OSError, aiohttp.ClientError):
+            await self._socket.send_frame(b'{"type":"segue.cancel"' + (tag(name) or b"}"), WSMsgType.TEXT)
 
     async def _send(self, stream: LaneStream, message: bytes) -> None:
         sent_before = self._meter.sent_bytes
