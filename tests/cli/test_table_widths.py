@@ -32,7 +32,7 @@ from segue.gateway.admin.usage import ScopeUsage, UsageReport
 from segue.gateway.quotas.quotas import ModelCounts, UsageCounts
 from segue.terminal import print_table
 from tests.terminals import terminal_of
-from tools.result_files import read_result
+from tools.result_files import RESULTS, read_result
 
 WIDTHS = (50, 80, 120)
 WIDEST = 10_000
@@ -59,6 +59,7 @@ COMMANDS = (
     ("bench", "links"),
     ("bench", "capacity"),
     ("bench", "advise"),
+    ("bench", "compare", *2 * (str(RESULTS / "gateway.json"),)),
     ("model", "list"),
     ("key", "list", "--config", "segue.toml"),
     ("check-config", "--config", "segue.toml"),

@@ -28,9 +28,9 @@ def compared(figure_: str, depth: int, standing: Standing) -> ComparedDepth:
     )
 
 
-def shown(result: PeersResult) -> str:
+def shown(result: PeersResult, width: int = 80) -> str:
     screen = io.StringIO()
-    render_peers(result, terminal_of(file=screen, width=80))
+    render_peers(result, terminal_of(file=screen, width=width))
     return screen.getvalue()
 
 
@@ -53,6 +53,9 @@ def test_it_fits(depths: tuple[int, ...]) -> None:
     result = PeersResult(
         report=make_report([], {}), summaries=summaries, doors=doors, compared=(), memory_mb=memory, disk_kb=disk
     )
+    narrow = shown(result, 50)
+    assert all(len(line) <= 50 for line in narrow.splitlines())
+    assert narrow.count("1,234.5") == 3 * len(depths)
     text = shown(result)
     assert all(len(line) <= 80 for line in text.splitlines())
     lines = [line.split() for line in text.splitlines()]
