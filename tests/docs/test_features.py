@@ -33,5 +33,5 @@ def test_every_cell_of_ours_names_a_test_that_is_there() -> None:
 def test_every_row_has_a_cell_for_everybody() -> None:
     """Empty cells would look like an answer."""
     for row in rows():
-        assert len(row) == 8
+        assert len(row) == 9
         assert all(row)

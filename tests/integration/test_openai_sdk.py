@@ -263,6 +263,27 @@ async def test_stored_responses_can_be_read_continued_and_deleted(start: Start, 
     assert len(gateway.seen()[-1]) == 5
 
 
+async def test_stored_responses_are_listed_page_by_page_as_the_sdk_lists_completions(start: Start) -> None:
+    """It has no method for this list; its pages and its parameters fit."""
+    from openai import AsyncOpenAI
+    from openai.pagination import AsyncCursorPage
+    from openai.types.responses import Response
+
+    gateway = await start(*[say("ok")] * 5)
+    async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="x") as client:
+        made = [
+            await client.responses.create(model=MODEL, input="hi", metadata={"a b": str(number % 2)})
+            for number in range(5)
+        ]
+        listed = client.get_api_list(
+            "/responses",
+            page=AsyncCursorPage[Response],
+            model=Response,
+            options={"params": {"limit": 2, "order": "asc", "metadata": {"a b": "0"}}},
+        )
+        assert [response.id async for response in listed] == [made[number].id for number in (0, 2, 4)]
+
+
 CALLED: list[Json] = [
     {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": "{}"},
     {"type": "custom_tool_call", "call_id": "call_2", "name": "edit", "input": "text"},
