@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from segue.gateway.services import Services
+from segue.gateway.turns.erasure import Erasure
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId
 from segue.protocol.problems import Problem, Refused
@@ -16,9 +17,10 @@ from segue.protocol.requests import Create
 from segue.stores.interface import Store
 from segue.stores.live.live_url import parse_live_url
 from segue.stores.live.redis_live import RedisLive
+from segue.stores.live.redis_nodes import RedisNodes
 from segue.stores.memory import MemoryStore
 from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait, say
-from tests.gateway.parts import TENANT, caller, collect, create, parts
+from tests.gateway.parts import TENANT, caller, collect, create, ident, parts, respond, response
 
 pytestmark = pytest.mark.redis
 
@@ -154,3 +156,81 @@ async def test_a_dead_node_leaves_turns_that_have_failed_and_keys_that_say_so(li
         assert await begin(two, keyed()) == response_id, "the model may have run: it is not run again"
         assert await two.background.latest(TENANT, response_id) == events[-1]
         assert two.metrics.registry.get_sample_value("segue_repeated_creates_total") == 1
+
+
+# --- deletions -------------------------------------------------------------------------------------------------------
+
+
+async def stored(services: Services) -> ResponseId:
+    return ident(await respond(services, create()))
+
+
+async def is_found(services: Services, response_id: str) -> bool:
+    try:
+        await services.parents.find(TENANT, response_id, ())
+    except Refused:
+        return False
+    return True
+
+
+async def test_what_one_node_deletes_no_other_shows_from_memory(live_url: str) -> None:
+    async with gateways(live_url, ScriptedUpstream(), ScriptedUpstream(), ScriptedUpstream()) as nodes:
+        _, two, three = nodes
+        response_id = await stored(nodes[0])
+        assert [await is_found(node, response_id) for node in nodes] == [True] * 3
+        assert await two.executor.delete(TENANT, response_id)
+        assert [node.cache.has_turn(TENANT, response_id) for node in nodes] == [False] * 3
+        assert [await is_found(node, response_id) for node in nodes] == [False] * 3
+        assert not await three.executor.delete(TENANT, response_id)
+
+
+async def test_a_node_that_stands_still_delays_a_deletion_and_trusts_nothing_afterwards(live_url: str) -> None:
+    async with gateways(live_url, ScriptedUpstream(), ScriptedUpstream(), lease_s=0.4) as (one, two):
+        response_id = await stored(one)
+        assert await is_found(two, response_id)
+        assert isinstance(two.nodes, RedisNodes)
+        two.nodes.stand_still()
+        assert await one.executor.delete(TENANT, response_id)
+        assert not two.nodes.held
+        assert two.cache.has_turn(TENANT, response_id)
+        assert not await is_found(two, response_id)
+
+
+async def test_a_deletion_without_redis_is_refused_and_nothing_is_deleted(live_url: str) -> None:
+    async with gateways(live_url, ScriptedUpstream()) as (one,):
+        response_id = await stored(one)
+        assert one.live is not None
+        await one.live.aclose()
+        with pytest.raises(Refused):
+            await one.executor.delete(TENANT, response_id)
+        assert await is_found(one, response_id)
+
+
+async def test_any_node_cancels_and_forgets_a_turn_that_runs_at_another(live_url: str) -> None:
+    running = ScriptedUpstream([ScriptedTurn((Say(("one",)), Wait(asyncio.Event()))) for _ in range(2)])
+    async with gateways(live_url, running, ScriptedUpstream()) as (one, two):
+        cancelled, forgotten = await begin(one, background()), await begin(one, background())
+        await two.background.cancel(TENANT, cancelled)
+        latest = await two.background.latest(TENANT, cancelled)
+        assert latest is not None
+        assert response(latest)["status"] == "cancelled"
+        assert await two.background.forget(TENANT, forgotten)
+        assert await two.background.latest(TENANT, forgotten) is None
+        assert one.background.running == 0
+
+
+async def test_an_erasure_is_felt_at_every_node(live_url: str) -> None:
+    running = ScriptedUpstream([say("one"), ScriptedTurn((Say(("one",)), Wait(asyncio.Event())))])
+    async with gateways(live_url, running, ScriptedUpstream()) as (one, two):
+        response_id = await stored(one)
+        turn = await begin(one, background())
+        erasure = Erasure(two.executor, two.background, two.grace, len)
+        receipt = await erasure.erase(TENANT, None)
+        assert receipt.responses == 1
+        assert one.background.running == 0
+        assert one.cache.size_bytes == 0
+        assert not await is_found(one, response_id)
+        assert await one.background.latest(TENANT, turn) is None
+        again = [await stored(two), await stored(two)]
+        assert (await erasure.erase(TENANT, one.clock() + 1)).responses == 2
+        assert [await is_found(one, made) for made in again] == [False, False]

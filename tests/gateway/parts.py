@@ -14,6 +14,7 @@ from segue.config import Config
 from segue.gateway.principal import Principal
 from segue.gateway.services import Services, build_services
 from segue.gateway.turns.caller import Caller
+from segue.gateway.turns.erasure import Erasure
 from segue.history.cache import Slot
 from segue.protocol.events import Event, response_of
 from segue.protocol.ids import ResponseId, parse_response_id
@@ -58,11 +59,12 @@ async def parts(
     router = Router([ModelRule(upstream or ScriptedUpstream(), models)])
     config = msgspec.convert({"server": server, **tables}, Config)
     services = build_services(config, router, store or MemoryStore(), clock or Clock(), live)
-    await services.start_node()
+    await services.start_node(Erasure(services.executor, services.background, services.grace, len))
     try:
         yield services
     finally:
         await services.background.aclose()
+        await services.executor.deletions.aclose()
         services.grace.close()
         if live is not None:
             await live.aclose()

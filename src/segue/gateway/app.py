@@ -30,6 +30,7 @@ from segue.gateway.services import build_services
 from segue.gateway.tls_port import HandshakeLimits, TlsPort
 from segue.gateway.tunnel.diagnostics import RouteDiagnostics
 from segue.gateway.tunnel.endpoint import SidecarSessions
+from segue.gateway.turns.erasure import Erasure
 from segue.gateway.turns.threads import ThreadRules
 from segue.gateway.user_socket import SameUserProtocol
 from segue.http.origins import authority_of
@@ -67,6 +68,8 @@ class Gateway:
             meter=self.services.metrics.tunnel,
             drain=self.services.drain,
         )
+        services, drop_bases = self.services, self.tunnel.resources.bases.drop_tenant
+        self.erasure = Erasure(services.executor, services.background, services.grace, drop_bases)
         self.diagnostics = RouteDiagnostics(routes, provider_targets(config), egress)
         self._tls = server_tls(config.server)
         self.urls: list[str] = []
@@ -102,7 +105,7 @@ class Gateway:
             await _start(router.upstreams)
             opened.push_async_callback(_close, router.upstreams)
             gateway = cls(config, router, store, clock, live)  # a file that the configuration names may be unusable
-            await gateway.services.start_node()
+            await gateway.services.start_node(gateway.erasure)
             opened.pop_all()
         return gateway
 
@@ -290,6 +293,7 @@ class Gateway:
         if self._runner is not None:
             await self._runner.cleanup()
         await services.background.aclose()
+        await services.executor.deletions.aclose()
         if services.live is not None:
             await services.live.aclose()
         services.grace.close()

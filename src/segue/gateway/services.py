@@ -26,6 +26,7 @@ from segue.gateway.request_parser import RequestParser
 from segue.gateway.sealing_secret import stored_secret
 from segue.gateway.turns.background import BackgroundResponses, BackgroundSettings
 from segue.gateway.turns.compaction import Compactions, CompactionSettings
+from segue.gateway.turns.erasure import Erasure
 from segue.gateway.turns.eviction import Eviction
 from segue.gateway.turns.executor import Executor
 from segue.gateway.turns.grace_period import GracePeriod
@@ -92,10 +93,10 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         self.metrics.upstreams.router = self.router
         self.metrics.engines.models = [one for one in upstreams if isinstance(one, LocalUpstream)]
 
-    async def start_node(self) -> None:
+    async def start_node(self, erasure: Erasure) -> None:
         """Take a lease where there are several gateways. Raises `LiveUnavailable`."""
         self.nodes.watch(self.distrust_memory)
-        await self.nodes.start(NodeNotices(self.executor).act)
+        await self.nodes.start(NodeNotices(self.executor, self.background, erasure).act)
         self.profiles.name_epoch(self.nodes.epoch)
 
     def distrust_memory(self) -> None:
@@ -124,9 +125,9 @@ def build_services(
     eviction = Eviction(cache, router.upstreams)
     grace = GracePeriod(cache, clock, eviction.release)
     parents = Parents(
-        cache, store, eviction=eviction, grace=grace, metrics=metrics, compactions=compactions, clock=clock
+        cache, store, eviction=eviction, grace=grace, metrics=metrics, compactions=compactions, nodes=nodes, clock=clock
     )
-    executor = _build_executor(server, router, store=store, cache=cache, parents=parents, quotas=quotas, clock=clock)
+    executor = _build_executor(server, router, store, parents=parents, cache=cache, quotas=quotas, clock=clock)
     event_logs = MemoryEventLogs(server.events_bytes, server.event_log_bytes)
     memory = RequestMemory(server.requests_bytes)
     background = BackgroundResponses(
@@ -180,10 +181,10 @@ def _share_logs(live: Live, logs: MemoryEventLogs, server: ServerConfig, clock: 
 def _build_executor(
     server: ServerConfig,
     router: Router,
-    *,
     store: Store,
-    cache: TurnCache,
+    *,
     parents: Parents,
+    cache: TurnCache,
     quotas: Quotas,
     clock: Callable[[], float],
 ) -> Executor:

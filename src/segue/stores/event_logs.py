@@ -70,8 +70,8 @@ class EventLogs(Protocol):
     async def drop(self, tenant: str, response_id: ResponseId) -> None:
         """Drop the log; its followers get `EventsGone`."""
 
-    async def drop_tenant(self, tenant: str) -> int:
-        """Drop all logs of a tenant; return how many there were."""
+    async def drop_tenant(self, tenant: str, *, everywhere: bool = True) -> int:
+        """Drop all logs of a tenant, those of other gateways too unless told; return how many there were."""
 
     async def latest(self, tenant: str, response_id: ResponseId) -> Event | None:
         """Return the latest event that carries the response object; None if there is none. Raises `OwnerGone`."""
@@ -192,7 +192,7 @@ class MemoryEventLogs:
         """Drop the log."""
         self._drop((tenant, response_id))
 
-    async def drop_tenant(self, tenant: str) -> int:
+    async def drop_tenant(self, tenant: str, *, everywhere: bool = True) -> int:  # noqa: ARG002 - all are here
         """Drop all logs of a tenant."""
         keys = [key for key in self._logs if key[0] == tenant]
         for key in keys:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from segue.gateway.services import Services
+from segue.gateway.turns import node_notices
+from segue.gateway.turns.erasure import Erasure
 from segue.gateway.turns.node_notices import NodeNotices
 from segue.protocol.problems import Refused
 from segue.stores.live.interface import Notice
-from tests.gateway.parts import TENANT, create, ident, parts, respond
+from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait
+from tests.faults.doubles import SlowStore
+from tests.gateway.parts import TENANT, caller, create, ident, parts, respond, response
+
+
+@pytest.fixture
+def gate() -> asyncio.Event:
+    return asyncio.Event()
+
+
+async def told(services: Services, notice: Notice) -> None:
+    erasure = Erasure(services.executor, services.background, services.grace, len)
+    await NodeNotices(services.executor, services.background, erasure).act(notice)
 
 
 async def test_a_deletion_elsewhere_is_felt_in_memory() -> None:
@@ -15,7 +32,7 @@ async def test_a_deletion_elsewhere_is_felt_in_memory() -> None:
         first, second = [ident(await respond(services, create(text))) for text in ("a", "b")]
         await services.store.delete(TENANT, first, services.clock())  # another node did it
         assert (await services.parents.find(TENANT, first, ())).id == first, "nobody has told"
-        await NodeNotices(services.executor).act(Notice("deleted", TENANT, (first,)))
+        await told(services, Notice("deleted", TENANT, (first,)))
         with pytest.raises(Refused):
             await services.parents.find(TENANT, first, ())
         assert (await services.parents.find(TENANT, second, ())).id == second
@@ -29,3 +46,48 @@ async def test_a_node_that_may_have_missed_something_reads_the_store_again() -> 
         with pytest.raises(Refused):
             await services.parents.find(TENANT, first, ())
         assert (await services.parents.find(TENANT, second, ())).id == second
+
+
+def running(gate: asyncio.Event) -> ScriptedUpstream:
+    return ScriptedUpstream([ScriptedTurn((Say(("one",)), Wait(gate), Say(("two",))))])
+
+
+async def test_a_turn_that_is_cancelled_elsewhere_ends_here(gate: asyncio.Event) -> None:
+    async with parts(running(gate)) as services:
+        response_id = await services.background.create(create(background=True), caller(services))
+        await told(services, Notice("cancelled", TENANT, (response_id, "resp_unknown")))
+        latest = await services.background.latest(TENANT, response_id)
+        assert latest is not None
+        assert response(latest)["status"] == "cancelled"
+
+
+async def test_a_turn_that_is_forgotten_elsewhere_leaves_nothing_here(gate: asyncio.Event) -> None:
+    async with parts(running(gate)) as services:
+        response_id = await services.background.create(create(background=True), caller(services))
+        await told(services, Notice("forgotten", TENANT, (response_id,)))
+        assert await services.background.latest(TENANT, response_id) is None
+        assert services.background.running == 0
+
+
+async def test_a_turn_that_is_being_stored_is_deleted_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_notices, "_END_S", 0.01)
+    store = SlowStore("append", works_first=False)
+    async with parts(store=store) as services:
+        response_id = await services.background.create(create(background=True), caller(services))
+        await store.reached.wait()
+        await told(services, Notice("forgotten", TENANT, (response_id,)))
+        store.gate.set()
+        async with asyncio.timeout(20):
+            while services.background.running:  # noqa: ASYNC110 - a turn that nobody follows tells nobody of its end
+                await asyncio.sleep(0.001)
+        assert await store.record(TENANT, response_id, services.clock()) is None
+
+
+async def test_an_erasure_elsewhere_is_felt_here(gate: asyncio.Event) -> None:
+    async with parts(running(gate)) as services:
+        response_id = await services.background.create(create(background=True), caller(services))
+        erasures = services.executor.erasures(TENANT)
+        await told(services, Notice("erased", TENANT))
+        assert services.executor.erasures(TENANT) > erasures
+        assert await services.background.latest(TENANT, response_id) is None
+        assert services.background.running == 0

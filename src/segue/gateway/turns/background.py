@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from functools import partial
+from typing import Literal
 
 import msgspec
 
@@ -32,7 +33,7 @@ from segue.protocol.problems import Problem, Refused, events_gone, key_reused, l
 from segue.protocol.requests import Create
 from segue.stores.event_logs import EventLogs, EventsGone, LogTaken, OwnerGone
 from segue.stores.idempotency_keys import Claim, Claims
-from segue.stores.live.interface import LiveUnavailable
+from segue.stores.live.interface import LiveUnavailable, Notice
 
 _log = logging.getLogger("segue.gateway")
 
@@ -67,6 +68,7 @@ class _KeptTurn:
         self.running = False
         self.stopped = False
         self.cancelling = False
+        self.unwanted = False
         self.pending: Sequence[Event] = ()
 
     def stop(self) -> None:
@@ -290,6 +292,8 @@ class BackgroundResponses:
     async def cancel(self, tenant: str, response_id: ResponseId) -> None:
         """Stop a background turn that runs; it ends as cancelled. A turn that has ended, or is being stored, stays."""
         kept = self._running.get((tenant, response_id))
+        if kept is None:
+            await self._stop_elsewhere("cancelled", tenant, response_id)
         if kept is None or kept.task is None:
             return
         if not kept.run.committing:
@@ -301,7 +305,9 @@ class BackgroundResponses:
         """Stop a turn and forget its events; return whether there was anything to forget."""
         there = await self.latest(tenant, response_id) is not None
         kept = self._running.get((tenant, response_id))
-        if kept is not None and kept.task is not None:
+        if kept is None:
+            await self._stop_elsewhere("forgotten", tenant, response_id)
+        elif kept.task is not None:
             if not kept.run.committing:  # otherwise the store would keep what is to be forgotten
                 kept.stop()
             await asyncio.wait([kept.task])
@@ -311,8 +317,30 @@ class BackgroundResponses:
             self._executor.eviction.forget(tenant, [response_id])
         return there
 
-    async def forget_tenant(self, tenant: str) -> int:
+    async def _stop_elsewhere(
+        self, how: Literal["forgotten", "cancelled"], tenant: str, response_id: ResponseId
+    ) -> None:
+        """Have another gateway stop a turn that runs there, if there is one."""
+        try:
+            if await self._logs.runs_elsewhere(tenant, response_id):
+                await self._executor.deletions.tell(Notice(how, tenant, (response_id,)))
+        except LiveUnavailable:
+            raise Refused(live_away()) from None
+
+    def delete_when_stored(self, tenant: str, response_id: ResponseId) -> None:
+        """Let a turn that is being stored be deleted afterwards; one that is not is stopped by who asks for this."""
+        kept = self._running.get((tenant, response_id))
+        if kept is not None:
+            kept.unwanted = True
+
+    async def settled(self, tenant: str, response_id: ResponseId) -> None:
+        """Wait until every gateway can see the end of a turn that has ended."""
+        await self._logs.settled(tenant, response_id)
+
+    async def forget_tenant(self, tenant: str, *, everywhere: bool = True) -> int:
         """Stop the turns of a tenant, and forget their events and keys; return how many there were.
+
+        Only what is here is forgotten, unless `everywhere` is said.
 
         A turn that is being stored is not stopped; whoever erases the tenant takes care of what it stores.
         """
@@ -322,8 +350,9 @@ class BackgroundResponses:
                 kept.stop()
         await asyncio.gather(*(kept.task for kept in running if kept.task is not None), return_exceptions=True)
         self._spent = {name: spent for name, spent in self._spent.items() if name[0] != tenant}
-        await self._claims.drop_tenant(tenant)
-        return await self._logs.drop_tenant(tenant)
+        if everywhere:
+            await self._claims.drop_tenant(tenant)
+        return await self._logs.drop_tenant(tenant, everywhere=everywhere)
 
     async def aclose(self) -> None:
         """Stop everything."""
@@ -410,6 +439,8 @@ class BackgroundResponses:
     async def _finish(self, kept: _KeptTurn) -> None:
         """Set until when events, key and state of a turn are kept. A failed or cancelled turn releases its key."""
         tenant, response_id, create = kept.tenant, kept.response_id, kept.create
+        if kept.unwanted:
+            await self._executor.delete(tenant, response_id)
         expires_at = self._executor.clock() + self._settings.events_s
         finished = kept.run.finished
         good = finished is not None and finished.status in {"completed", "incomplete"}

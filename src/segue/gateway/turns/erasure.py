@@ -19,6 +19,7 @@ from segue.gateway.turns.executor import Executor
 from segue.gateway.turns.grace_period import GracePeriod
 from segue.protocol.ids import ResponseId
 from segue.stores.interface import Store, StoreSize
+from segue.stores.live.interface import Notice
 
 
 class ErasedMemory(msgspec.Struct, frozen=True):
@@ -93,6 +94,7 @@ class Erasure:
             StoreError: the store failed; some may be erased. Do it again.
         """
         executor = self._executor
+        executor.deletions.check()
         async with self._one:
             begun_at = executor.clock()
             if before is None:
@@ -101,6 +103,7 @@ class Erasure:
                 erased, memory = await erase_stored(executor.store, tenant, before), ErasedMemory()
                 executor.parents.note_deletion()
                 executor.eviction.forget(tenant, erased.ids)
+                await executor.deletions.deleted(tenant, erased.ids)
             executor.storage_quota.forget(tenant)
             left = await executor.store.tenant_size(tenant)
         return ErasureReceipt(
@@ -121,10 +124,22 @@ class Erasure:
         executor.note_erasure(tenant)  # what runs now is not stored any more
         try:
             logs = await self._background.forget_tenant(tenant)
+            await executor.deletions.tell(Notice("erased", tenant))  # nor is what runs at other gateways
             erased = await erase_stored(executor.store, tenant, None)
         finally:
             executor.note_erasure(tenant)  # and neither is what began meanwhile, and may continue what was there
             turns = executor.eviction.forget_tenant(tenant)
             self._grace.drop_tenant(tenant)
         executor.eviction.forget(tenant, erased.ids)
+        await executor.deletions.tell(Notice("erased", tenant))
         return erased, ErasedMemory(turns, logs, self._drop_bases(tenant))
+
+    async def forget_here(self, tenant: str) -> None:
+        """Drop what this gateway has in memory of a tenant that another one erases; what runs here is not stored."""
+        executor = self._executor
+        executor.note_erasure(tenant)
+        await self._background.forget_tenant(tenant, everywhere=False)
+        executor.eviction.forget_tenant(tenant)
+        self._grace.drop_tenant(tenant)
+        executor.storage_quota.forget(tenant)
+        self._drop_bases(tenant)

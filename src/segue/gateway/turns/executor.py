@@ -24,8 +24,10 @@ from segue.gateway.quotas.storage_quota import StorageQuota
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.turns.caller import Caller
 from segue.gateway.turns.conversations import ConversationClaim, Conversations
+from segue.gateway.turns.node_deletions import NodeDeletions
 from segue.gateway.turns.parents import Parents
 from segue.gateway.turns.reference_resolver import ReferenceResolver
+from segue.gateway.turns.response_deletions import ResponseDeletions
 from segue.gateway.turns.truncation import truncating
 from segue.gateway.turns.turn_ends import end_of, erased, is_filtered, not_stored
 from segue.gateway.turns.turn_log import TurnEnd, TurnLog, TurnTimes, turn_line
@@ -114,6 +116,7 @@ class Executor:
         self.parents = parents
         self.eviction = parents.eviction
         self.quotas = quotas
+        self.deletions = NodeDeletions(parents.nodes)
         self.compactions = parents.compactions
         self.turn_log = turn_log
         self.storage_quota = StorageQuota(quotas, store)
@@ -133,7 +136,7 @@ class Executor:
             erasures=self.erasures,
         )
         self.upstream_use = UpstreamUse()
-        self._deleting: set[asyncio.Task[bool]] = set()
+        self._response_deletions = ResponseDeletions(store, parents, self.deletions, clock=sources.clock)
         self._erasures: dict[str, int] = {}
 
     def run(self, create: Create, caller: Caller, response_id: ResponseId | None = None) -> TurnRun:
@@ -223,22 +226,8 @@ class Executor:
         return found
 
     async def delete(self, tenant: str, response_id: ResponseId) -> bool:
-        """Delete a stored response; its id resolves to nothing from now on, in memory too.
-
-        The deletion goes on when its caller is cancelled: the store finishes it anyway, and memory must not keep what
-        the store has lost.
-        """
-        task = asyncio.ensure_future(self._delete(tenant, response_id))
-        self._deleting.add(task)
-        task.add_done_callback(self._deleting.discard)
-        return await asyncio.shield(task)
-
-    async def _delete(self, tenant: str, response_id: ResponseId) -> bool:
-        deleted = await self.store.delete(tenant, response_id, self.clock())
-        if deleted:
-            self.parents.note_deletion()
-            self.eviction.forget(tenant, [response_id])
-        return deleted
+        """Delete a stored response, everywhere; return whether there was one. Raises `Refused`."""
+        return await self._response_deletions.delete(tenant, response_id)
 
     def erasures(self, tenant: str) -> int:
         """Return a number that changes when what a tenant has is erased: what was begun before must not be kept."""
@@ -506,7 +495,7 @@ class TurnRun:
         try:
             await self._append(record, turn)
             if self._is_erased():  # perhaps before the record was there, which may hold what was erased
-                await executor.delete(record.tenant, record.id)
+                await executor.store.delete(record.tenant, record.id, executor.clock())  # nobody knows its id
                 return stream.close(erased(finished.head.usage), executor.clock())
         except StoreError as error:
             _log.error("action=commit response_id=%s error=%r", turn.id, str(error))

@@ -20,6 +20,7 @@ from segue.history.chains import Turn, lineage
 from segue.protocol.ids import ResponseId, parse_response_id, response_of_message
 from segue.protocol.problems import Problem, Refused, previous_response_not_found
 from segue.stores.interface import Store, StoreError
+from segue.stores.live.interface import Nodes
 
 _log = logging.getLogger("segue.gateway")
 
@@ -36,8 +37,10 @@ class Parents:
         grace: GracePeriod,
         metrics: Metrics,
         compactions: Compactions,
+        nodes: Nodes,
         clock: Callable[[], float],
     ) -> None:
+        self.nodes = nodes
         self._cache = cache
         self._store = store
         self.eviction = eviction
@@ -54,6 +57,8 @@ class Parents:
             Refused: there is none for this tenant, or the store cannot be read.
         """
         metrics, response_id = self._metrics, parse_response_id(response_of_message(wanted))
+        if not self.nodes.held:  # another gateway may have deleted some, and does not wait for this one any more
+            self._cache.drop_stored()
         if response_id is not None:
             now = self._clock()
             turn = self._first_in(places, response_id, now)
@@ -78,6 +83,8 @@ class Parents:
             Refused: the store cannot be read.
         """
         now = self._clock()
+        if not self.nodes.held:
+            self._cache.drop_stored()
         return self._cache.find_shared(tenant, response_id, now) or await self._load(tenant, response_id, now)
 
     def unstored(self, places: Iterable[Slot]) -> Iterator[Turn]:
@@ -95,6 +102,8 @@ class Parents:
     def in_memory(self, tenant: str, response_id: str, places: Iterable[Slot]) -> Turn | None:
         """Return a turn from these places or the cache of stored turns; None if only the store may have it."""
         now, ident = self._clock(), parse_response_id(response_id)
+        if not self.nodes.held:
+            self._cache.drop_stored()
         turn = self._first_in(places, response_id, now)
         return self._cache.find_shared(tenant, ident, now) if turn is None and ident is not None else turn
 

@@ -33,9 +33,12 @@ class NodeLease(msgspec.Struct, frozen=True):
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """What a node tells all others: responses were deleted, a tenant was erased, or a turn is to be cancelled."""
+    """What a node tells all others: responses were deleted, a tenant was erased, or turns are to be stopped.
 
-    kind: Literal["deleted", "erased", "cancelled"]
+    A turn that is *forgotten* leaves nothing; one that is *cancelled* ends as what there is of it.
+    """
+
+    kind: Literal["deleted", "erased", "forgotten", "cancelled"]
     tenant: str
     ids: tuple[str, ...] = ()
 

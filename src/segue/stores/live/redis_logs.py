@@ -133,12 +133,12 @@ class RedisEventLogs:
             with contextlib.suppress(LiveUnavailable):
                 await self._drop(tenant, response_id)
 
-    async def drop_tenant(self, tenant: str) -> int:
-        """Drop all logs of a tenant, those of other nodes in Redis too."""
+    async def drop_tenant(self, tenant: str, *, everywhere: bool = True) -> int:
+        """Drop all logs of a tenant here; and in Redis, those of other nodes too."""
         dropped = await self._local.drop_tenant(tenant)
         for key in [key for key in self._copies if key[0] == tenant]:
             await self._stop(self._copies.pop(key))
-        return max(dropped, await self._drop(tenant, ""))
+        return max(dropped, await self._drop(tenant, "")) if everywhere else dropped
 
     async def purge(self, now: float) -> None:
         """Drop the logs in memory that have expired; those in Redis expire by themselves."""

@@ -164,6 +164,11 @@ class RedisNodes:
         with contextlib.suppress(LiveUnavailable):  # then it ends by itself
             await self._link.run(self._end, [self._lease + self.id, self._index], self.id, self.token)
 
+    def stand_still(self) -> None:
+        """Hear and renew nothing any more, as a process does that was stopped (for tests)."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+
     @property
     def _block_s(self) -> float:
         return self._lease_s / 6

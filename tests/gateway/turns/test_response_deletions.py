@@ -1,0 +1,43 @@
+"""A response is deleted once, and its deletion is repeated until every gateway has confirmed it."""
+
+from __future__ import annotations
+
+import pytest
+
+from segue.gateway.turns.node_deletions import NodeDeletions
+from segue.gateway.turns.response_deletions import ResponseDeletions
+from segue.protocol.problems import Refused
+from segue.stores.live.interface import LiveUnavailable, Notice
+from segue.stores.live.memory import SingleNode
+from tests.gateway.parts import TENANT, create, ident, parts, respond
+
+
+class _AwayOnce(SingleNode):
+    """A node that cannot tell the others anything at first."""
+
+    def __init__(self) -> None:
+        super().__init__(b"e", address="", started_at=0.0)
+        self.told: list[Notice] = []
+        self.away = True
+
+    async def tell(self, notice: Notice) -> None:
+        if self.away:
+            raise LiveUnavailable
+        self.told.append(notice)
+
+
+async def test_a_repeat_waits_for_the_confirmation_that_was_missing() -> None:
+    async with parts() as services:
+        response_id = ident(await respond(services, create()))
+        nodes = _AwayOnce()
+        notices = NodeDeletions(nodes)
+        deletions = ResponseDeletions(services.store, services.parents, notices, clock=services.clock)
+        with pytest.raises(Refused):
+            await deletions.delete(TENANT, response_id)
+        assert await services.store.record(TENANT, response_id, services.clock()) is None
+        assert not services.cache.has_turn(TENANT, response_id)
+        nodes.away = False
+        assert await deletions.delete(TENANT, response_id), "it is not said that there is none"
+        assert nodes.told[0] == Notice("deleted", TENANT, (response_id,))
+        assert not await deletions.delete("bob", response_id)
+        await notices.aclose()
