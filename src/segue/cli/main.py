@@ -36,6 +36,7 @@ from segue.cli.model_commands import model_commands
 from segue.cli.output_file import NO_FILES, HtmlFile, JsonFile, MarkdownFile, ReportFileOptions, ReportFiles
 from segue.cli.parameter_defaults import PARAMETER_DEFAULTS
 from segue.cli.serve_command import serve
+from segue.cli.store_commands import store_commands
 
 app = App(
     name="segue",
@@ -55,6 +56,7 @@ app.command(serve)
 app.command(config_commands)
 app.command(key_commands)
 app.command(model_commands)
+app.command(store_commands)
 app.command(usage)
 app.command(export)
 app.command(forget)

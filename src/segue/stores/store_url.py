@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from segue.stores.copying import CopyEnd
 from segue.stores.interface import Store, StoreError
 from segue.stores.memory import MemoryStore
 from segue.stores.postgres.postgres_url import PostgresUrl, is_postgres, parse_postgres_url
 from segue.stores.sqlite import SqliteStore
+from segue.stores.sqlite_copying import SqliteCopyEnd
 from segue.stores.sqlite_file import Synchronous
 
 _POSSIBLE = (
@@ -45,13 +49,37 @@ def file_of(url: str) -> Path | None:
     return None if url == "memory:" or is_postgres(url) else Path(_parse_sqlite(url)[0])
 
 
+async def open_copy_end(url: str, *, new: bool) -> CopyEnd:
+    """Open one end of a copy: a store that is there, or one that may be `new`.
+
+    Raises `ValueError` if no store that outlives its process has such a URL, and `StoreError` if it cannot be opened.
+    """
+    if is_postgres(url):
+        parsed = parse_postgres_url(url)
+        with _asking_for_extra(parsed):
+            from segue.stores.postgres.postgres_copying import PostgresCopyEnd  # noqa: PLC0415 - as below
+        return await PostgresCopyEnd.open(parsed)
+    file = file_of(url)
+    if file is None:
+        raise ValueError("memory: is in a gateway alone")
+    if not new and not file.exists():
+        raise ValueError(f"there is no file {file}")
+    return await SqliteCopyEnd.open(file)
+
+
 async def _open_postgres(url: PostgresUrl) -> Store:
-    try:
+    with _asking_for_extra(url):
         from segue.stores.postgres.store import PostgresStore  # noqa: PLC0415 - the extra may be missing
+    return await PostgresStore.open(url)
+
+
+@contextlib.contextmanager
+def _asking_for_extra(url: PostgresUrl) -> Iterator[None]:
+    try:
+        yield
     except ImportError as error:
         message = f"{url.place}: psycopg is not installed ({error}): pip install 'segue[cluster]'"
         raise StoreError(message) from error
-    return await PostgresStore.open(url)
 
 
 def _parse_sqlite(url: str) -> tuple[str, Synchronous]:

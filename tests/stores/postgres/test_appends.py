@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 
 import msgspec
@@ -211,4 +212,17 @@ async def test_a_disk_that_is_full_fails_appends_and_not_reads(
     assert await store.record(ALICE, sample_id("root"), NOW) == sample_record("root")
     monkeypatch.undo()
     await store.append(sample_record("child", "root"))
+    await store.aclose()
+
+
+async def test_an_error_that_nobody_expects_reaches_the_caller(
+    database: PostgresUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None waits for ever, and the next append is written."""
+    store = await PostgresStore.open(database)
+    monkeypatch.setattr(os, "urandom", None)
+    results = await asyncio.gather(*(store.append(sample_record(str(n))) for n in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [TypeError] * 3
+    monkeypatch.undo()
+    await store.append(sample_record("0"))
     await store.aclose()

@@ -175,6 +175,9 @@ class _Lanes:
             batch = self._take()
             try:
                 await self._appends.write(batch)
+            except Exception as error:  # noqa: BLE001 - the callers get any error, and the lane must survive it
+                for row, written in batch:
+                    self._appends.settle(row, written, error)
             finally:
                 self.admission.release(sum(row.size_bytes for row, _ in batch))
 

@@ -108,6 +108,10 @@ class PostgresConnections:
             raise explain(error, self.url.place) from None  # the cause may quote the URL
         await self._pool.open()
 
+    async def connect(self) -> StoreConnection:
+        """Return a connection beside the pool, which the caller closes."""
+        return await StoreConnection.connect(self.url.conninfo, **self._settings)
+
     async def run(self, operation: Operation[T]) -> T:
         """Make a call; return its result. Raises `StoreError` if the server is away for too long, or refuses."""
         if self._closed:
