@@ -30,12 +30,12 @@ def find(index: LabelIndex, *labels: Label, limit: int = 3) -> list[ResponseId]:
 
 
 def test_a_query_that_is_too_broad_is_refused() -> None:
-    index = index_of(20, scan_limit=9)
+    index = index_of(20, scan_limit=19)
     with pytest.raises(QueryTooBroad):
         find(index, EVEN, ODD)
     assert find(index, EVEN, ODD, metadata_label("rare", "1")) == []
     assert find(index, model_label("m"), ODD) == [sample_id("19"), sample_id("17"), sample_id("15")]
-    assert find(index_of(20, scan_limit=10), EVEN, ODD) == []
+    assert find(index_of(20, scan_limit=20), EVEN, ODD) == []
     assert len(find(index, limit=20)) == 20, "without a label all match"
 
 

@@ -69,7 +69,7 @@ async def test_a_page_costs_the_same_at_any_depth(path: Path, labels: tuple[Labe
 
 async def test_a_query_that_is_too_broad_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As soon as that is known, and only if no label is rare; a shorter time may help."""
-    monkeypatch.setattr(sqlite_labels, "SCAN_LIMIT", 50)
+    monkeypatch.setattr(sqlite_labels, "SCAN_LIMIT", 100)
     store = await SqliteStore.open(path, synchronous="NORMAL")
     apart = ResponseQuery(labels=(EVEN, ODD))
     with pytest.raises(QueryTooBroad):

@@ -18,7 +18,7 @@ from segue.protocol.ids import ResponseId, parse_response_id
 from segue.protocol.listing import MAX_LIMIT
 from segue.protocol.problems import Problem, quoted
 from segue.protocol.requests import ENCRYPTED_REASONING
-from segue.protocol.response_query import SCAN_LIMIT, Label, ResponseQuery, metadata_label, model_label
+from segue.protocol.response_query import Label, ResponseQuery, metadata_label, model_label
 from segue.protocol.responses import EncodedResponse
 
 _METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
@@ -111,7 +111,7 @@ def not_in_list(response_id: str, param: str) -> Problem:
 def too_broad() -> Problem:
     """No filter of a query is rare enough."""
     message = (
-        f"More than {SCAN_LIMIT} responses have each of these alone, and too few have all of them. "
+        "Too many responses have each of these alone, and too few have all of them to fill a page. "
         "Ask for a shorter time ('created_after', 'created_before')."
     )
     return Problem("invalid_value", message, "metadata")

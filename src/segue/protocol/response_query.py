@@ -19,7 +19,7 @@ from segue.protocol.ids import ResponseId
 #: The place of a response in the order of a list: when it was made, and a number that no other response has.
 Position = tuple[float, int]
 
-#: How many responses a store looks at to fill one page; if it has not then, the query is too broad.
+#: How many responses a store looks at to fill one page, all labels together; then the query is too broad.
 SCAN_LIMIT = 20_000
 
 #: Less than any number in a position.

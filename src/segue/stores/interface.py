@@ -79,7 +79,7 @@ class Store(Protocol):
         A response matches if it has all labels of the query among its `Record.labels()`. The order is that of
         `Record.created_at`; those of one time have an order too, which does not change. Whatever is before a page, a
         page takes as long as the first. Raises `QueryTooBroad` if that takes looking at too many that do not match,
-        whichever of the labels the store begins with: over `SCAN_LIMIT` for each.
+        whichever of the labels the store begins with: over `SCAN_LIMIT` in all, shared evenly by the labels.
         """
 
     async def is_continued(self, tenant: str, response_id: ResponseId) -> bool:

@@ -54,9 +54,10 @@ class LabelIndex:
     ) -> list[ResponseId]:
         """Return the living responses that match. Raises `QueryTooBroad`."""
         wanted = frozenset(query.labels)
+        most = self._scan_limit // max(1, len(query.labels))
         for label in query.labels or (None,):
             between = self._between(tenant, label, query, after)
-            seen = islice(between, self._scan_limit) if wanted else between
+            seen = islice(between, most) if wanted else between
             alive = (one.id for one in seen if is_alive(one.id) and wanted <= self._labels[tenant, one.id])
             found = list(islice(alive, query.limit))
             if len(found) == query.limit or next(between, None) is None:

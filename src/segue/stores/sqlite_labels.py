@@ -98,7 +98,7 @@ def _scan(
     rows = connection.execute(_FIND.format(others=others, order=query.order), {**values, **given})
     try:
         for seen, (ident, matches) in enumerate(rows):
-            if seen == SCAN_LIMIT and query.labels:
+            if query.labels and seen == SCAN_LIMIT // len(labels):
                 return None
             if matches:
                 found.append(ident)

@@ -68,11 +68,10 @@ class ResponseListRoutes:
             record = await services.store.record(tenant, ident, services.clock())
             if record is None:
                 continue
-            response = record.response(encrypted=encrypted)
-            size += response.size_bytes
+            size += record.size_bytes  # all of it was read
             if responses and size > PAGE_BYTES:
                 return _ReadPage(responses, left=True)
-            responses.append((ident, response))
+            responses.append((ident, record.response(encrypted=encrypted)))
         return _ReadPage(responses, left=False)
 
 

@@ -70,13 +70,14 @@ async def _scan(
     now: float,
 ) -> list[ResponseId] | None:
     """Look through the responses with one of the labels; return None if they are too many."""
-    limit = f"LIMIT {SCAN_LIMIT + 1}" if query.labels else ""
+    most = SCAN_LIMIT // max(1, len(query.labels))
+    limit = f"LIMIT {most + 1}" if query.labels else ""
     range_ = _RANGE.format(order=query.order, limit=limit)
     statement = _FIND.format(range=range_, others=_HAS_LABEL * len(others), order=query.order)
     cursor = await connection.execute(statement.encode(), (*driven, now, *others, query.limit), binary=True)
     found = [ResponseId(ident) for (ident,) in await cursor.fetchall()]
     if query.labels and len(found) < query.limit:
         cursor = await connection.execute(_COUNT.format(range=range_).encode(), driven, binary=True)
-        if await cursor.fetchall() > [(SCAN_LIMIT,)]:
+        if await cursor.fetchall() > [(most,)]:
             return None
     return found
