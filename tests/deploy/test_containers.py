@@ -7,6 +7,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
 from configparser import RawConfigParser
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from segue.config import Config, ServerConfig, load
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 ROOT = DEPLOY.parent
 DOCKER, KUBERNETES, PROXIES = DEPLOY / "docker", DEPLOY / "kubernetes" / "segue.yaml", DEPLOY / "proxies"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 UNIT = DEPLOY / "systemd" / "segue.service"
 DIGEST = "099295a3784e1bd368dc348843a7398c1931b6b8ec2504c73e91ed2040bdc46c"
 KEY_VARIABLES = {"SEGUE_KEY_0_NAME": "me", "SEGUE_KEY_0_TENANT": "me", "SEGUE_KEY_0_SHA256": DIGEST}
@@ -93,6 +96,25 @@ def test_the_image_is_built_of_what_it_needs_and_nothing_else() -> None:
     assert wanted[0] == "*"
     assert sorted(line[1:] for line in wanted if line[0] == "!") == sorted(copied)
     assert all((ROOT / name).exists() for name in copied)
+
+
+@pytest.mark.deep  # `test_distributions` builds from the whole checkout
+def test_what_the_image_is_built_of_is_enough(tmp_path: Path) -> None:
+    """The files that the first stage copies give a wheel, with all extras that compose asks for."""
+    for word, rest in dockerfile():
+        if word == "COPY" and "--from" not in rest:
+            for name in rest.split()[:-1]:
+                copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                copy(ROOT / name, tmp_path / name)
+    line = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", "dist"]
+    subprocess.run(line, cwd=tmp_path, check=True, capture_output=True, timeout=100)
+    (wheel,) = tmp_path.glob("dist/*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert "segue/cli/main.py" in archive.namelist()
+    services = compose("compose.cluster.yaml")["services"].values()
+    extras = {one["build"]["args"]["EXTRAS"].strip("[]") for one in services if "build" in one}
+    assert extras <= PROJECT["optional-dependencies"].keys()
 
 
 @pytest.mark.parametrize("name", ["compose.yaml", "compose.cluster.yaml"])
