@@ -514,8 +514,19 @@ async def test_the_engine_lets_the_loop_go_round_between_two_steps(
     )
     async with tiny() as upstream:
         await ask(upstream, plain_request("x", max_output_tokens=4))
-    assert {name for name, _ in paused} == {"segue-local-model"}
-    assert len({computed for _, computed in paused}) >= 4
+    assert "MainThread" not in {name for name, _ in paused}
+    assert len({computed for name, computed in paused if name == "segue-local-model"}) >= 4
+
+
+@pytest.mark.local_engine
+async def test_what_prepares_a_turn_lets_the_loop_go_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    paused: list[str] = []
+    monkeypatch.setattr(TimeSlices, "pause", lambda _: paused.append(threading.current_thread().name))
+    async with tiny() as upstream:
+        await upstream.count_input(plain_request("x"))
+        others = [name for name in paused if name != "segue-local-model"]
+    assert others
+    assert "MainThread" not in others
 
 
 @pytest.mark.local_engine

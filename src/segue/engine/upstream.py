@@ -147,7 +147,7 @@ class LocalUpstream:
 
     async def count_input(self, request: UpstreamRequest) -> int:
         """Return how many tokens the prompt of a turn would have."""
-        tokenizer = _Tokenizer(self._check(request))
+        tokenizer = _Tokenizer(self._check(request), _slices().pause)
         renderer, history, settings = self._prompts(), request.history, request.settings
         return await self._in_thread(
             request,
@@ -239,10 +239,11 @@ class LocalUpstream:
 
         Rendering stops soon after this is cancelled.
         """
-        renderer, tokenizer = self._prompts(), _Tokenizer(model)
+        pause = _slices().pause
+        renderer, tokenizer = self._prompts(), _Tokenizer(model, pause)
 
         def prepare() -> tuple[ToolCallParser, Prompt]:
-            parser = _new_parser(model, request, tools)
+            parser = _new_parser(model, request, tools, pause=pause)
             ident, tenant = request.response_id, request.tenant
             history, settings = request.history, request.settings
             prompt = renderer.render(ident, history, settings, tenant=tenant, tokenizer=tokenizer, keep=request.held)
@@ -279,21 +280,33 @@ class LocalUpstream:
 class _Tokenizer:
     """The tokenizer of a model, until it is cancelled. It is called in another thread."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, pause: Callable[[], None]) -> None:
         self._model = model
+        self._pause = pause
         self.cancelled = False
 
     def __call__(self, text: str, control: bool) -> Sequence[int]:  # noqa: FBT001 - the shape of truncation.Tokenizer
         if self.cancelled:
             raise InterruptedError
+        self._pause()
         return self._model.tokenize(text, control)
 
 
-def _new_parser(model: LoadedModel, request: UpstreamRequest, tools: Tools) -> ToolCallParser:
+def _slices() -> TimeSlices:
+    return TimeSlices(asyncio.get_running_loop())
+
+
+def _new_parser(
+    model: LoadedModel, request: UpstreamRequest, tools: Tools, *, pause: Callable[[], None]
+) -> ToolCallParser:
     text_format = request.settings.text.get("format") or {}
     try:
         return ToolCallParser(
-            model.template.call_format, tools, text_schema(text_format), compile_grammar=model.compile_grammar
+            model.template.call_format,
+            tools,
+            text_schema(text_format),
+            compile_grammar=model.compile_grammar,
+            pause=pause,
         )
     except GrammarError as error:
         param = "tools" if tools.allowed else "text.format.schema"

@@ -576,3 +576,13 @@ def test_names_that_are_too_many_are_not_written_to_be_counted(monkeypatch: pyte
         SchemaNormalizer().normalize({"enum": names})
     monkeypatch.undo()
     assert SchemaNormalizer().normalize({"enum": names[:1] * 30_000})
+
+
+def test_large_schemas_are_read_with_pauses() -> None:
+    paused: list[None] = []
+    normalizer = SchemaNormalizer(lambda: paused.append(None))
+    normalizer.normalize({"enum": [str(number) for number in range(1000)]})
+    assert len(paused) > 1000 / 100
+    paused.clear()
+    normalizer.normalize({"anyOf": [{"type": "object", "properties": {f"p{n}": True}} for n in range(200)]})
+    assert len(paused) > 200

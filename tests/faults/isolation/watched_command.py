@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
+import socket
 import sys
+from collections.abc import Sequence
 from unittest.mock import patch
 
 from segue.cli.main import main
@@ -17,10 +19,10 @@ from segue.gateway.app import Gateway
 _listen = Gateway.listen
 
 
-async def _watched(gateway: Gateway) -> str:
+async def _watched(gateway: Gateway, opened: Sequence[Sequence[socket.socket]] | None = None) -> str:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, lambda: sys.stderr.write(f"tasks={len(asyncio.all_tasks())}\n"))
-    return await _listen(gateway)
+    return await _listen(gateway, opened)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ anew (`schema_normalizer`), whose definitions this reads, and the limits of the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from segue.engine.grammar.json_schema import GrammarError
+from segue.protocol.request_size import go_on
 
 #: Schemas by the names of their definitions; "" stands for any JSON.
 State: TypeAlias = frozenset[str]
@@ -26,18 +27,28 @@ _WIDE_OBJECTS = 64
 _MOST_ARRAYS = 128
 #: Schemas that are looked at, in all states together. Those of a hundred real tools have some thousands.
 _MOST_STEPS = 200_000
+#: So many of them are looked at between two pauses.
+_STEPS_AT_ONCE = 16
 #: Of a member that tells objects apart.
 _MOST_VALUES = 8
 
 
-def refuse_ambiguous(root: Any, definitions: Mapping[str, Any]) -> None:  # noqa: ANN401 - a schema, written anew
-    """Raise `GrammarError` if wide states are within each other, in a schema as `SchemaNormalizer` writes it."""
-    _States(definitions).walk(root)
+def refuse_ambiguous(
+    root: Any,  # noqa: ANN401 - a schema, written anew
+    definitions: Mapping[str, Any],
+    pause: Callable[[], None] = go_on,
+) -> None:
+    """Raise `GrammarError` if wide states are within each other, in a schema as `SchemaNormalizer` writes it.
+
+    `pause` is called again and again: whoever calls this can let others work there.
+    """
+    _States(definitions, pause).walk(root)
 
 
 class _States:
-    def __init__(self, definitions: Mapping[str, Any]) -> None:
+    def __init__(self, definitions: Mapping[str, Any], pause: Callable[[], None]) -> None:
         self._definitions = definitions
+        self._pause = pause
         self._left = _MOST_STEPS
 
     def walk(self, root: Any) -> None:  # noqa: ANN401 - a schema, written anew
@@ -113,6 +124,8 @@ class _States:
         self._left -= 1
         if self._left < 0:
             raise _too_ambiguous()
+        if self._left % _STEPS_AT_ONCE == 0:
+            self._pause()
 
 
 def _is_leaf(meant: Any) -> bool:  # noqa: ANN401 - a schema, written anew

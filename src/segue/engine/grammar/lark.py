@@ -6,10 +6,12 @@ Not here: what of a schema is enforced (`schema_normalizer`), and what becomes o
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from segue.engine.grammar.json_schema import Schema
 from segue.engine.grammar.schema_normalizer import SchemaNormalizer
+from segue.protocol.request_size import go_on
 
 #: JSON with at most one blank behind a comma and a colon, and none elsewhere.
 _SPACING = {"item_separator": ", ?", "key_separator": ": ?", "whitespace_flexible": False, "lenient": True}
@@ -21,8 +23,8 @@ class LarkGrammar:
     The limits of `SchemaNormalizer` are for all its schemas together.
     """
 
-    def __init__(self) -> None:
-        self._normalizer = SchemaNormalizer()
+    def __init__(self, pause: Callable[[], None] = go_on) -> None:
+        self._normalizer = SchemaNormalizer(pause)
         self._names: dict[str, str] = {}  # of rules, by their bodies
 
     def add_schema(self, schema: Schema) -> str:

@@ -15,7 +15,7 @@ Not here: how a single keyword is read (`json_schema`), and the grammar (`lark`)
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -34,6 +34,7 @@ from segue.engine.grammar.json_schema import (
     resolve,
     rest,
 )
+from segue.protocol.request_size import go_on
 
 _NUMBER_KEYWORDS = ("multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 #: Without a type: the one that these keywords are about.
@@ -47,6 +48,7 @@ _MOST_TEXT = 1_000_000  # of all schemas, in characters as they are written anew
 _SCHEMA = 100  # what one costs, in characters
 _LEAF = 400  # what the trial of a string's or number's keywords costs beside that
 _LONGEST_PATTERN = 10_000  # a longer one is not enforced
+_VALUES_AT_ONCE = 64  # of an enum, between two pauses
 _DEEPEST = 60  # of alternatives within each other
 _LARGEST = 10**18  # of a bound of a number; a larger one is not enforced
 _DATE = (
@@ -74,10 +76,14 @@ _write = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class SchemaNormalizer:
-    """Writes schemas anew; the limits are for all of them together."""
+    """Writes schemas anew; the limits are for all of them together.
 
-    def __init__(self) -> None:
+    `pause` is called again and again: whoever calls this can let others work there.
+    """
+
+    def __init__(self, pause: Callable[[], None] = go_on) -> None:
         self._left = _MOST_TEXT
+        self.pause = pause
 
     def normalize(self, schema: Schema) -> dict[str, Any]:
         """Return a schema that allows the same as `schema`, or more where that cannot be enforced."""
@@ -95,6 +101,7 @@ class SchemaNormalizer:
         self._left -= size
         if self._left < 0:
             raise GrammarError("the schemas are too large, all together")
+        self.pause()
 
 
 class _Definitions:
@@ -102,6 +109,7 @@ class _Definitions:
 
     def __init__(self, budget: SchemaNormalizer) -> None:
         self._spend = budget.spend
+        self._pause = budget.pause
         self._names: dict[_Key, str] = {}
         self._waiting: dict[_Key, tuple[Mapping[str, Any], Schema]] = {}
         self._building: set[_Key] = set()
@@ -112,7 +120,7 @@ class _Definitions:
         root = self._reference(document, document)
         while self._waiting:
             self._build(next(iter(self._waiting)))
-        refuse_ambiguous(root, self._made)
+        refuse_ambiguous(root, self._made, self._pause)
         return {"$defs": self._made} if root is True else {**root, "$defs": self._made}
 
     def _reference(self, schema: Schema, document: Schema, *, now: bool = False) -> Any:  # noqa: ANN401 - a schema is an object or true
@@ -200,7 +208,11 @@ class _Definitions:
             raise GrammarError("something in the schema is nested too deeply")
         texts = sum(len(text) + len('""') for text in {value for value in values if isinstance(value, str)})
         self._spend(texts)  # before they are written: thousands of them take long
-        different = {to_json(value): value for value in values}
+        different: dict[str, Any] = {}
+        for place, value in enumerate(values):
+            if place % _VALUES_AT_ONCE == 0:
+                self._pause()
+            different[to_json(value)] = value
         self._spend(sum(map(len, different)) - texts)
         return {"enum": list(different.values())}
 

@@ -19,6 +19,7 @@ from segue.engine.grammar.lark import LarkGrammar, literal
 from segue.engine.grammar.token_matcher import AnswerGrammar, TokenMatcher
 from segue.engine.prompt.chat_template import CallFormat
 from segue.engine.prompt.messages import Tools
+from segue.protocol.request_size import go_on
 
 
 class CallBegan(msgspec.Struct, frozen=True):
@@ -55,6 +56,7 @@ class ToolCallParser:
         schema: Schema | None = None,
         *,
         compile_grammar: Callable[[str], AnswerGrammar],
+        pause: Callable[[], None] = go_on,
     ) -> None:
         self._format = call_format = msgspec.structs.replace(call_format, prefix=call_format.prefix.lstrip("\n"))
         self._names = tools.allowed
@@ -66,7 +68,7 @@ class ToolCallParser:
         self._held = ""  # text that may still become a call
         self._call: _CallReader | None = None
         self._any_text = False
-        lark = self._lark()
+        lark = self._lark(LarkGrammar(pause))
         compiled = None if lark is None else compile_grammar(lark)
         constrained = self._required or schema is not None
         #: The grammar of calls, until the model begins one.
@@ -96,9 +98,8 @@ class ToolCallParser:
 
     # --- private: the grammar ----------------------------------------------------------------------------------------
 
-    def _lark(self) -> str | None:
+    def _lark(self, grammar: LarkGrammar) -> str | None:
         """Return the grammar of calls, of JSON, or of either; None if there can only be text."""
-        grammar = LarkGrammar()
         options = [] if self._required or self._schema is None else [grammar.add_schema(self._schema)]
         options += [self._call_rules(grammar)] if self._names else []
         return grammar.text(" | ".join(options)) if options else None
