@@ -40,6 +40,7 @@ from segue.protocol.session import (
     LocalProtocolError,
     Phase,
     PhaseInput,
+    Release,
     SendError,
     Session,
     Start,
@@ -473,7 +474,7 @@ def test_a_cancel_refuses_what_waits_for_other_lanes_when_its_place_comes() -> N
     session = Session(ConnectionLimits(max_age_s=600, lanes=LaneBounds(8, 1)), 0)
     for lane in "abc":
         session.receive(named(lane), 0)
-    assert session.receive(stop("b"), 0) == []
+    assert session.receive(stop("b"), 0) == [Release(2)]
     assert end(session, lane="a") == [SendError("b", turn_stopped()), start(named("c"))]
 
 

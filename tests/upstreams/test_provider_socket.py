@@ -298,6 +298,30 @@ async def test_a_turn_that_is_given_up_is_stopped_if_its_server_can_do_that() ->
         assert got == []
 
 
+async def test_a_lane_is_free_once_what_stops_its_turn_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise it could come behind the next create, and stop that turn."""
+    async with laned(*NAMED, offered=OfferedLanes(2, cancels=True)) as (socket, told, _):
+        queue = socket.begin(0)
+        await socket.send(b"{}")
+        gate = asyncio.Event()
+
+        async def waits(_message: bytes) -> None:
+            await gate.wait()
+
+        monkeypatch.setattr(socket, "send", waits)
+        socket.end_turn(0, queue)
+        socket.stop(0)
+        async with asyncio.timeout(20):
+            while not socket.is_at_rest(0):  # noqa: ASYNC110 - what nobody reads tells nobody
+                await asyncio.sleep(0)
+        assert told == []
+        gate.set()
+        async with asyncio.timeout(20):
+            while not told:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0)
+        assert told == [("rest", 0, False)]
+
+
 async def test_all_readers_that_are_slow_slow_their_provider_until_another_turn_begins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -82,6 +82,12 @@ class SubmitSteer(msgspec.Struct, frozen=True):
     steer: Steer
 
 
+class Release(msgspec.Struct, frozen=True):
+    """Let go of what is held for the request with this number: it will not run."""
+
+    number: int
+
+
 class StopTurn(msgspec.Struct, frozen=True):
     """Stop the running turn of this lane, and report its end like any other."""
 
@@ -106,7 +112,7 @@ class Close(msgspec.Struct, frozen=True):
     reason: str
 
 
-Effect = Hold | Start | SendError | SubmitSteer | StopTurn | Evict | Cancel | Close
+Effect = Hold | Release | Start | SendError | SubmitSteer | StopTurn | Evict | Cancel | Close
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -357,7 +363,7 @@ class Session:
         if lane.state is _RUNNING:
             return [StopTurn(name)]
         lane.queue[0] = lane.queue[0]._replace(what=turn_stopped())
-        return []
+        return [Release(lane.queue[0].number)]
 
     def _drive(self, name: str, event: LaneInput, request: _QueuedRequest | None = None) -> list[Effect]:
         lane = self._lanes[name]

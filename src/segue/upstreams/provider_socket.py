@@ -146,6 +146,7 @@ class ProviderSocket:
         self._traffic = LaneTraffic(offered.count) if offered.count > 1 else None
         self._begun = asyncio.Event()  # set when a turn begins
         self._sends: set[asyncio.Task[None]] = set()
+        self._stops: dict[int, asyncio.Task[None]] = {}  # that stop the turn of a lane
         self._stalled = False
         self._closing = False
         self._stray_bytes = 0
@@ -193,7 +194,8 @@ class ProviderSocket:
     def stop(self, lane: int) -> None:
         """Stop a turn that was given up, if its server offers that."""
         if self.offered.cancels:
-            self._send_unread(b'{"type":"segue.cancel","stream_id":"%b"}' % LANE_NAMES[lane].encode())
+            message = b'{"type":"segue.cancel","stream_id":"%b"}' % LANE_NAMES[lane].encode()
+            self._stops[lane] = self._send_unread(message)
 
     def clear(self, lane: int) -> bool:
         """Let the server drop what a lane holds, with a turn that nobody reads; return whether that can be done."""
@@ -204,11 +206,12 @@ class ProviderSocket:
         self._send_unread(self._clearing(LANE_NAMES[lane]))
         return True
 
-    def _send_unread(self, message: bytes) -> None:
+    def _send_unread(self, message: bytes) -> asyncio.Task[None]:
         """Send a message to whose answer nobody waits. Where that fails, the next read says why."""
         task = asyncio.get_running_loop().create_task(self._send_quietly(message))
         self._sends.add(task)
         task.add_done_callback(self._sends.discard)
+        return task
 
     def is_at_rest(self, lane: int) -> bool:
         """Tell whether the provider has said that the turn of a lane is over."""
@@ -288,7 +291,7 @@ class ProviderSocket:
             case "event":
                 self._put(received.lanes[0], without_lane(data, received.lanes[0]))
             case "unread" if received.at_rest:
-                self._events.on_rest(LaneAt(self.number, received.lanes[0]), received.failed)
+                self._rest(received.lanes[0], failed=received.failed)
             case "connection":
                 for lane in received.lanes:
                     self._give_up(lane, SocketEnd())
@@ -300,6 +303,14 @@ class ProviderSocket:
             case _:
                 pass  # of a turn that nobody reads
         return True
+
+    def _rest(self, lane: int, *, failed: bool) -> None:
+        """Tell that a lane is free once what was to stop its turn has left: it would stop the next one."""
+        stop = self._stops.pop(lane, None)
+        if stop is None or stop.done():
+            self._events.on_rest(LaneAt(self.number, lane), failed)
+        else:
+            stop.add_done_callback(lambda _: self._rest(lane, failed=failed))
 
     def _put(self, lane: int, data: bytes) -> None:
         """Give a message to the reader of a lane, or give its turn up if it is far behind its neighbours."""

@@ -156,6 +156,8 @@ class SocketPool:
         del self._sockets[socket.number]
 
     def _on_rest(self, at: LaneAt, failed: bool) -> None:  # noqa: FBT001 - a socket calls it by position
+        if at.socket not in self._sockets:
+            return
         if at in self._cleared:
             self._cleared.remove(at)
             if failed:  # it may hold what it was to drop

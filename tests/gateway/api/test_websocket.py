@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from segue.gateway.access import LOCAL_TENANT
 from segue.gateway.error_mapping import socket_reply
 from segue.protocol.problems import Problem
 from segue.testing.protocol_checker import Json
@@ -302,6 +303,26 @@ async def test_a_turn_that_has_said_nothing_is_stopped_with_an_error() -> None:
         assert (await socket.frame())["error"]["code"] == "response_cancelled"
         assert output_text(await socket.turn(store=False)) == "on"
         await sent(socket, type="segue.cancel")
+
+
+async def test_a_fork_that_is_stopped_while_it_waits_lets_its_parent_go() -> None:
+    """It is refused in its place, and nothing of its parent stays in memory that its own lane has left behind."""
+    gate = asyncio.Event()
+    upstream = ScriptedUpstream([say("root"), waiting(gate)])
+    async with listening(upstream, max_in_flight=1) as local, in_lanes(local.url) as socket:
+        await socket.create(store=False)
+        root = (await socket.until("response.completed"))["response"]["id"]
+        await socket.create(store=False, previous_response_id=root)
+        await socket.until("response.output_text.delta")
+        await socket.create(store=False, stream_id="b", previous_response_id=root)
+        await socket.send(type="segue.cancel", stream_id="b")
+        await socket.send(type="response.steer", previous_response_id="resp_none", input="")
+        await socket.until("response.steer.failed")  # what was sent before has been taken
+        gate.set()
+        await socket.until("response.completed")
+        error = await socket.until("error")
+        assert (error["stream_id"], error["error"]["code"]) == ("b", "response_cancelled")
+        assert not local.gateway.services.cache.has_turn(LOCAL_TENANT, root)
 
 
 async def test_a_kept_turn_is_not_stopped_by_one_of_its_readers() -> None:

@@ -48,6 +48,7 @@ from segue.protocol.session import (
     Evict,
     Hold,
     LaneInput,
+    Release,
     SendError,
     Session,
     Start,
@@ -291,6 +292,8 @@ class WebSocketConnection:
                 await self._refuse(effect.problem, effect.lane)
             case SubmitSteer():
                 await self._submit(effect.steer)
+            case Release():
+                self._slots.release_fork(effect.number)
             case StopTurn():
                 self._stop_turn(effect.lane)
             case Evict():
@@ -318,7 +321,9 @@ class WebSocketConnection:
         What is being written is written to its end first: a part of a message would break the connection.
         """
         run = self._runs.get(lane)
-        if isinstance(run, str) or lane in self._stopped or (run is not None and run.committing):
+        if lane not in self._tasks or lane in self._stopped:
+            return  # it has ended meanwhile
+        if isinstance(run, str) or (run is not None and run.committing):
             return
         self._stopped.add(lane)
         if self._doing.get(lane, _WRITING) != _WRITING:
