@@ -192,7 +192,9 @@ class Gateway:
         logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
         await runner.setup()
         assert runner.server is not None, "the runner was set up"
-        sweeps = (self._sweep(), self.tunnel.sweep(), self.connections.sweep())
+        sweeps = [self._sweep(), self.tunnel.sweep(), self.connections.sweep()]
+        if self.services.shared_windows is not None:
+            sweeps.append(self.services.shared_windows.run())
         self._sweepers = [asyncio.create_task(sweep) for sweep in sweeps]
         return self.connections.serve(runner.server, options)
 

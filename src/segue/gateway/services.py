@@ -21,6 +21,7 @@ from segue.gateway.caller_rules import CallerRules
 from segue.gateway.drain import DrainState
 from segue.gateway.listener_profile import ListenerProfiles
 from segue.gateway.quotas.quotas import Quotas
+from segue.gateway.quotas.shared_windows import SharedWindows
 from segue.gateway.request_memory import RequestMemory
 from segue.gateway.request_parser import RequestParser
 from segue.gateway.sealing_secret import stored_secret
@@ -82,6 +83,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     drain: DrainState
     nodes: Nodes
     live: Live | None
+    shared_windows: SharedWindows | None
     rules: CallerRules
     audit: AuditLog
 
@@ -140,7 +142,8 @@ def build_services(
         metrics=metrics,
         drain=drain,
     )
-    metrics.nodes.nodes, metrics.nodes.live = nodes, live
+    shared_windows = None if live is None else SharedWindows(quotas, live.windows, clock)
+    metrics.nodes.nodes, metrics.nodes.live, metrics.nodes.windows = nodes, live, shared_windows
     metrics.connections.set_function(lambda: drain.connections)
     metrics.usage.quotas = quotas
     metrics.kept_turns.set_function(lambda: background.running)
@@ -167,6 +170,7 @@ def build_services(
         drain=drain,
         nodes=nodes,
         live=live,
+        shared_windows=shared_windows,
         rules=CallerRules(access, quotas, clock),
         audit=AuditLog(server.audit_log, clock),
     )

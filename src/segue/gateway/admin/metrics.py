@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from segue import __version__
 from segue.engine.upstream import LocalUpstream
 from segue.gateway.quotas.quotas import Quotas
+from segue.gateway.quotas.shared_windows import SharedWindows
 from segue.history.cache import TurnCache
 from segue.stores.live.interface import Live, Nodes
 from segue.upstreams.continuation import HIT
@@ -366,6 +367,7 @@ class NodeCollector(Collector):
     def __init__(self, registry: CollectorRegistry) -> None:
         self.nodes: Nodes | None = None
         self.live: Live | None = None
+        self.windows: SharedWindows | None = None
         registry.register(self)
 
     def collect(self) -> Iterable[Metric]:
@@ -378,10 +380,15 @@ class NodeCollector(Collector):
         available = GaugeMetricFamily(
             "segue_node_live_available", "1 while what the nodes share can be reached from this one.", labels=["node"]
         )
+        alone = GaugeMetricFamily(
+            "segue_node_quotas_alone", "1 while this node counts its quotas for itself alone.", labels=["node"]
+        )
         if self.nodes is not None and self.live is not None:
             lease.add_metric([self.nodes.id], self.nodes.held)
             available.add_metric([self.nodes.id], self.live.available)
-        return lease, available
+        if self.nodes is not None and self.windows is not None:
+            alone.add_metric([self.nodes.id], self.windows.alone)
+        return lease, available, alone
 
 
 class Metrics:

@@ -1,7 +1,8 @@
 """Quotas: counts what keys and tenants use, and refuses a turn that is over one of their limits.
 
 Each key and each tenant is a scope of its own; a turn must be within both. What is asked of the scopes of others takes
-nothing away. Windows are kept in this process: several gateways count each for itself. Pure: `now` is passed in, in
+nothing away. Windows are kept in this process; several gateways
+compare theirs (`shared_windows`). Pure: `now` is passed in, in
 unix seconds. Not here: what is in the store (`storage_quota`), and who a principal is (`access`).
 """
 

@@ -18,11 +18,13 @@ _SLACK_S: Final = 1e-6
 class RateBucket:
     """One bucket of `per_minute` units; it is full at first."""
 
-    __slots__ = ("_full_at", "per_minute")
+    __slots__ = ("_full_at", "per_minute", "untold")
 
     def __init__(self, per_minute: int) -> None:
         self.per_minute = per_minute
         self._full_at = -math.inf
+        self.untold = 0
+        """How many units were taken that other gateways do not know of (`shared_windows`)."""
 
     def wait_s(self, now: float) -> float:
         """Return after how long there is a whole unit; 0 if there is one."""
@@ -32,6 +34,12 @@ class RateBucket:
     def take(self, units: int, now: float) -> None:
         """Take units out, even if they are not there."""
         self._full_at = max(self._full_at, now) + units * MINUTE_S / self.per_minute
+        self.untold += units
+
+    def adopt(self, told: int, *, full_at: float) -> None:
+        """Take over when it is full, by all gateways together, which know of this many units that were taken here."""
+        self.untold -= told
+        self._full_at = full_at + self.untold * MINUTE_S / self.per_minute
 
     def remaining(self, now: float) -> int:
         """Return how many whole units there are."""

@@ -92,6 +92,22 @@ class Nodes(Protocol):
         """Give the lease back."""
 
 
+class TakenUnits(msgspec.Struct, frozen=True):
+    """How many units were taken out of a window, which is not full before `full_in_s` at the least."""
+
+    window: str
+    units: int
+    per_minute: int
+    full_in_s: float = 0.0
+
+
+class Windows(Protocol):
+    """The windows of quotas, as all nodes count them."""
+
+    async def take(self, tenant: str, taken: Sequence[TakenUnits]) -> Sequence[float]:
+        """Take units out of windows; return for each after how many seconds it is full. Raises `LiveUnavailable`."""
+
+
 class Live(Protocol):
     """Everything that several gateways share, as one of them holds it."""
 
@@ -102,6 +118,10 @@ class Live(Protocol):
     @property
     def claims(self) -> Claims:
         """The idempotency keys of all nodes."""
+
+    @property
+    def windows(self) -> Windows:
+        """The windows of quotas of all nodes."""
 
     def share_logs(
         self, local: MemoryEventLogs, *, log_bytes: int, tenant_bytes: int, clock: Callable[[], float]

@@ -10,6 +10,7 @@ from segue.stores.live.redis_claims import RedisClaims
 from segue.stores.live.redis_link import CALL_S, RedisLink
 from segue.stores.live.redis_logs import RedisEventLogs
 from segue.stores.live.redis_nodes import LEASE_S, RedisNodes
+from segue.stores.live.redis_windows import RedisWindows
 
 
 class RedisLive:
@@ -29,6 +30,7 @@ class RedisLive:
         self.nodes = RedisNodes(self.link, where, node=node, address=address, started_at=started_at, lease_s=lease_s)
 
         self.logs: RedisEventLogs | None = None
+        self.windows = RedisWindows(self.link)
         self.claims = RedisClaims(self.link, self.nodes)
 
     def share_logs(
