@@ -40,6 +40,7 @@ ROUNDS, NOISE, TRIES = 100, 0.1, 5
 #: Everything that the store may be asked for a name.
 LOOK_UPS = (
     *("chain", "record", "find_item", "is_continued", "delete", "conversation", "conversation_chain"),
+    "list_responses",
     *("move_conversation", "describe_conversation", "delete_conversation", "append", "append_to_conversation"),
 )
 
@@ -70,6 +71,8 @@ RESPONSES: Mapping[str, Callable[[str], Asked]] = {
     "delete": lambda name: Asked("DELETE", f"/v1/responses/{name}"),
     "cancel": lambda name: Asked("POST", f"/v1/responses/{name}/cancel"),
     "list the items of": lambda name: Asked("GET", f"/v1/responses/{name}/input_items"),
+    "list behind": lambda name: Asked("GET", f"/v1/responses?after={name}"),
+    "list before": lambda name: Asked("GET", f"/v1/responses?before={name}&order=asc"),
     "continue": lambda name: Asked("POST", "/v1/responses", {**TURN, "previous_response_id": name}),
     "continue unstored": lambda name: Asked(
         "POST", "/v1/responses", {**TURN, "previous_response_id": name, "store": False}
