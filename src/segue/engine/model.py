@@ -246,22 +246,22 @@ class LoadedModel:
         tokens = self._batch.n_tokens
         self._taken += tokens
         if not self._pads_single_tokens or (tokens > 1 and sum(entry.sampled for entry in entries) != 1):
-            self._decode(tokens)
+            self._decode()
             return ends
         self._batch.add(0, 0, [self._scratch], True)  # noqa: FBT003 - positional in the binding
         try:
-            self._decode(tokens)
+            self._decode()
         finally:
             self._context.memory_seq_rm(self._scratch, -1, -1)  # it was last, so its cell is the next one taken
         return ends
 
-    def _decode(self, tokens: int) -> None:
-        threads = self._thread_count.of_step(tokens)
+    def _decode(self) -> None:
+        threads = self._thread_count.now
         self._context.set_n_threads(threads, threads)
-        wall_at, processor_at = time.perf_counter(), time.thread_time()
+        began_at, processor_at = time.perf_counter(), time.process_time()
         self._context.decode(self._batch)
         self._thread_count.computed(
-            tokens, wall_s=time.perf_counter() - wall_at, processor_s=time.thread_time() - processor_at
+            time_s=time.perf_counter() - began_at, processor_s=time.process_time() - processor_at
         )
 
     def _is_padding_needed(self) -> bool:

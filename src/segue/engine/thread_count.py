@@ -1,20 +1,18 @@
-"""How many threads compute a step: all, or one fewer while other processes want the processors. Pure.
+"""How many threads compute a step: all, or fewer while other processes have processors. Pure.
 
-A token of an answer takes over a thousand small operations, and all threads wait for each other after each. If one of
-them has no processor, all the others wait, many times as long as one fewer would have taken. It shows: a thread that
-waits is not on a processor, so a step takes much longer than the processor time of the thread that leads it. Then one
-thread fewer computes the next steps, and after a while all try it again. A prompt has large operations, which lose
-less, and is always computed by all. Not here: how the threads wait (`openmp`), and who measures (`worker`).
+A step takes over a thousand operations, and all threads wait for each other after each. If one of them has no processor,
+the others wait, and a step takes many times as long as fewer threads would have taken. That shows: threads that compute,
+or turn in a loop while they wait, use all processors that they have; so the processor time of a step, divided by its
+time, is how many there were. If there were clearly fewer than threads, only so many compute the next steps. After a
+while all of them try it again. Not here: how the threads wait (`openmp`), and who measures (`model`).
 """
 
 from __future__ import annotations
 
-#: A step of more tokens than this has large operations.
-_FEW_TOKENS = 8
-#: A step that takes so many times the processor time of its thread has waited for others.
-_WAITED = 1.6
-#: Steps of one thread fewer after the first that waited, and at most; each further one doubles them.
-_FIRST_STEPS, _MOST_STEPS = 8, 256
+#: With a smaller part of the processors that its threads need, a step has waited for other processes.
+_ENOUGH = 0.8
+#: How long fewer threads compute after the first step that waited, and at most; each further one doubles it.
+_FIRST_S, _LONGEST_S = 0.25, 8.0
 
 
 class ThreadCount:
@@ -22,21 +20,20 @@ class ThreadCount:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._left = 0  # steps of one thread fewer
-        self._steps = _FIRST_STEPS  # how many there are the next time
+        self._hold_s = _FIRST_S / 2  # doubled before it is used
+        self._left_s = 0.0  # of the present hold
+        #: How many threads compute the next step.
+        self.now = threads
 
-    def of_step(self, tokens: int) -> int:
-        """Return how many threads compute a step of so many tokens."""
-        return max(1, self._threads - 1) if tokens <= _FEW_TOKENS and self._left else self._threads
-
-    def computed(self, tokens: int, *, wall_s: float, processor_s: float) -> None:
-        """Note how long a step took, and how long its thread was on a processor."""
-        if tokens > _FEW_TOKENS:
-            return
-        if self._left:
-            self._left -= 1
-        elif wall_s > _WAITED * processor_s:
-            self._left = self._steps
-            self._steps = min(_MOST_STEPS, 2 * self._steps)
-        else:
-            self._steps = max(_FIRST_STEPS, self._steps // 2)
+    def computed(self, *, time_s: float, processor_s: float) -> None:
+        """Note how long a step took, and the processor time of the process meanwhile, all threads together."""
+        self._left_s -= time_s
+        had = processor_s / time_s if time_s > 0 else self.now
+        if self.now > 1 and had < _ENOUGH * self.now:
+            self._hold_s = min(_LONGEST_S, 2 * self._hold_s) if self.now == self._threads else self._hold_s
+            self._left_s = self._hold_s
+            self.now = max(1, min(self.now - 1, int(had)))
+        elif self.now == self._threads:
+            self._hold_s = max(_FIRST_S / 2, self._hold_s / 2)
+        elif self._left_s <= 0:
+            self.now = self._threads
