@@ -508,6 +508,7 @@ async def test_turns_of_one_tenant_leave_a_place_for_another(monkeypatch: pytest
 async def test_the_engine_lets_the_loop_go_round_between_two_steps(
     monkeypatch: pytest.MonkeyPatch, steps: Steps
 ) -> None:
+    monkeypatch.setattr(local_engine, "_PAUSE_BELOW_S", 60.0)
     paused: list[tuple[str, int]] = []
     monkeypatch.setattr(
         TimeSlices, "pause", lambda _: paused.append((threading.current_thread().name, len(steps.tokens)))

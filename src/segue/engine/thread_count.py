@@ -1,10 +1,10 @@
 """How many threads compute a step: all, or fewer while other processes have processors. Pure.
 
-A step takes over a thousand operations, and all threads wait for each other after each. If one of them has no processor,
-the others wait, and a step takes many times as long as fewer threads would have taken. That shows: threads that compute,
-or turn in a loop while they wait, use all processors that they have; so the processor time of a step, divided by its
-time, is how many there were. If there were clearly fewer than threads, only so many compute the next steps. After a
-while all of them try it again. Not here: how the threads wait (`openmp`), and who measures (`model`).
+A step takes over a thousand operations, and all threads wait for each other after each. If one has no processor, the
+others wait, and a step takes many times as long as fewer threads would have taken. That shows: threads that compute, or
+turn in a loop while they wait, use all processors that they have. So the processor time of a step, divided by its time,
+is how many there were. If there were clearly fewer than threads, only so many compute the next steps. After a while all
+of them try it again. Not here: how the threads wait (`openmp`), and who measures (`model`).
 """
 
 from __future__ import annotations
