@@ -16,7 +16,7 @@ def shorten_spinning() -> None:
 
     libgomp's threads spin while they wait, by default ten times as long. When the machine has other work, they take the
     processor from the threads that they wait for, thousands of times in each step. If they sleep at once, each of them
-    wakes too late on a machine that is idle: a step takes a fifth longer. This is about a millisecond: more than threads
-    wait for one that has a processor. If one has none, that is noticed (`thread_count`).
+    wakes too late on a machine that is idle: a step takes a fifth longer. This is about a millisecond: more than
+    threads wait for one that has a processor. If one has none, that is noticed (`thread_count`).
     """
     os.putenv("GOMP_SPINCOUNT", str(_SPIN_COUNT))  # libgomp reads it when it is loaded
