@@ -158,6 +158,16 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
                 (Query(total("segue_event_log_bytes", "instance"), "{{instance}}"),),
             ),
             Panel(
+                "Compactions", "Histories that gateways made shorter; refused: summaries that they could not read.",
+                "reqps",
+                (Query(rate("segue_compactions_total", "outcome"), "{{outcome}}"),
+                 Query(rate("segue_compaction_items_refused_total"), "refused")),
+            ),
+            Panel(
+                "Nodes", "Gateways that share a Redis: those whose lease holds, and those that reach it.", "none",
+                (Query(total("segue_node_lease"), "lease"), Query(total("segue_node_live_available"), "reach it")),
+            ),
+            Panel(
                 "Repeated creates", "Answered with the response that there was: nothing was paid twice.", "reqps",
                 (Query(rate("segue_repeated_creates_total"), "repeated"),),
             ),

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
-from itertools import accumulate
-from typing import Literal
+from itertools import accumulate, product
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -160,7 +160,10 @@ class TunnelMeter:
 
 
 class CompactionMeter:
-    """The counters of compactions. They are few, so that each is looked up when it is counted."""
+    """The counters of compactions. They are few, so that each is looked up when it is counted.
+
+    Each is there from the start: of one that comes into being with its first count, Prometheus sees no increase.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._compactions = Counter(
@@ -181,6 +184,10 @@ class CompactionMeter:
             "Requests that were refused because a sealed summary in their history cannot be read here.",
             registry=registry,
         )
+        for transport, kind in product(_TRANSPORTS, get_args(CompactionKind)):
+            self._saved.labels(transport, kind)
+            for outcome in get_args(CompactionOutcome):
+                self._compactions.labels(transport, kind, outcome)
 
     def count(self, transport: Transport, kind: CompactionKind, outcome: CompactionOutcome, saved_tokens: int) -> None:
         """Count a compaction that is over."""
