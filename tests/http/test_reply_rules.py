@@ -26,7 +26,10 @@ from tests.strategies import examples
 
 
 def by_h11(data: bytes, method: bytes) -> tuple[ReplyHead, bool] | None:
-    """Return the head, and whether the connection goes on when nothing but the content follows; None: it is none."""
+    """Return the head, and whether the connection goes on when nothing but the content follows; None: it is none.
+
+    h11 writes the value of Transfer-Encoding in lower case.
+    """
     http = h11.Connection(h11.CLIENT)
     http.send(h11.Request(method=method, target="/", headers=[("Host", "a")]))
     http.send(h11.EndOfMessage())
@@ -67,6 +70,10 @@ def content_by_us(framing: Framing, behind: bytes) -> bytes:
     except ValueError:
         pass
     return read
+
+
+def _as_h11_has(line: Line) -> Line:
+    return Line(line.name, line.value.lower()) if line.name.lower() == b"transfer-encoding" else line
 
 
 STATUS_LINES = st.sampled_from(
@@ -142,7 +149,7 @@ def test_a_head_is_read_as_h11_reads_it(data: bytes, method: bytes, behind: byte
         assert theirs is None
         return
     head, persistent = theirs
-    ours_to_pass_on = [line for line in ours.head.lines if line.name.lower() != b"content-length"]
+    ours_to_pass_on = [_as_h11_has(line) for line in ours.head.lines if line.name.lower() != b"content-length"]
     assert (ours.head.status, ours.head.reason) == (head.status, head.reason)
     assert ours_to_pass_on == [line for line in head.lines if line.name.lower() != b"content-length"]
     assert persistent or not ours.persistent
