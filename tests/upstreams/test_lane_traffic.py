@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from segue.upstreams.lane_traffic import LaneTraffic, Received, without_lane
-from tests.strategies import examples
+from tests.strategies import examples, hostile_bytes
 from tests.upstreams.opened_sockets import event
 
 ENDS = ("response.completed", "response.failed", "response.incomplete", "error", "response.error")
@@ -159,3 +159,18 @@ def test_whatever_is_asked_given_up_and_said_each_lane_is_as_a_list_of_it_says(d
 )
 def test_a_client_does_not_see_the_lane(message: bytes) -> None:
     assert without_lane(message, 3) == b'{"type":"x","delta":"a"}'
+
+
+@given(hostile_bytes)
+@example(b'{"\xff":1,"stream_id":"0","type":"response.created"}')
+@example(b'{"\\ud800":1,"stream_id":"0","type":"response.created"}')
+@example(b'{"a":"\\ud800","stream_id":"0","type":"response.created","x":1}')
+@example(b'{"stream_id":"0","type":"response.created","x":' + b"[" * 100_000)
+@settings(max_examples=examples(200))
+def test_nothing_that_a_server_says_raises(data: bytes) -> None:
+    traffic = LaneTraffic(1)
+    traffic.ask(0)
+    received = traffic.receive(data)
+    if received.what == "event":
+        event_alone = without_lane(data, 0)
+        assert event_alone is None or b'"stream_id"' not in event_alone[:20]

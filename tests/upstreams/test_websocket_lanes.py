@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from segue.protocol.items import user_message
@@ -251,6 +252,13 @@ async def test_lanes_are_not_guessed(lanes: int | None) -> None:
         gate.set()
         await asyncio.gather(*running)
     assert places(server) == [(0, None), (1, None)]
+
+
+async def test_turns_at_once_ask_a_server_without_websockets_once() -> None:
+    async with responding(msgspec.structs.replace(OPENAI, upgrades=False)) as server, connected(server) as one:
+        await asyncio.gather(*(Conversation(one).run() for _ in range(3)))
+    assert len(server.upgrades) == 1
+    assert one.fallbacks == {"no_websocket": 3}
 
 
 async def test_turns_whose_socket_cannot_be_opened_do_not_wait_for_each_other() -> None:

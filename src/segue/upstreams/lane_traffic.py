@@ -66,13 +66,19 @@ class Received(NamedTuple):
 _STRAY, _VIOLATION = Received("stray"), Received("violation")
 
 
-def without_lane(event: bytes, lane: int) -> bytes:
-    """Return an event as it would have come without its lane, which is nothing to the client of the turn."""
+def without_lane(event: bytes, lane: int) -> bytes | None:
+    """Return an event as it would have come without its lane, which is nothing to the client of the turn.
+
+    Return None if it cannot be read as an object.
+    """
     if event.endswith(_TAGS[lane]):
         return event[: -len(_TAGS[lane])] + b"}"
-    members = _objects.decode(event)
-    members.pop("stream_id", None)
-    return encode(members)
+    try:
+        members = _objects.decode(event)
+        members.pop("stream_id", None)
+        return encode(members)
+    except UNREADABLE:
+        return None
 
 
 class LaneTraffic:

@@ -289,7 +289,10 @@ class ProviderSocket:
             self._events.on_retired(self.number)
         match received.what:
             case "event":
-                self._put(received.lanes[0], without_lane(data, received.lanes[0]))
+                event = without_lane(data, received.lanes[0])
+                if event is None:
+                    return False
+                self._put(received.lanes[0], event)
             case "unread" if received.at_rest:
                 self._rest(received.lanes[0], failed=received.failed)
             case "connection":

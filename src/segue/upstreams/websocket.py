@@ -379,6 +379,9 @@ class WebSocketUpstream(HttpUpstream):
         """Open a socket, unless another turn of this owner opens one just now, which may have a lane for this one."""
         while self._runs_lanes and (opening := self._opening.get(owner)) is not None:
             if not await asyncio.shield(opening):
+                reason = self._trust.why_http(_now())
+                if reason is not None:
+                    return reason
                 break  # each finds out for itself what is wrong, and not one after the other
             lane = self.sockets.take_free(owner)
             if lane is not None:
