@@ -44,7 +44,7 @@ def test_the_header_is_a_dictionary_of_the_same() -> None:
     limits = "lanes=32, in_flight=16, queued=64, message_bytes=1024"
     times = "connection_age_s=3600.000, connection_idle_s=0.500, retention_s=60.000"
     kept = "events_s=600.000, resume_s=60.000, grace_s=0.000"
-    offered = "extensions=(lanes warm_up cancel background resume idempotency epoch lean compact)"
+    offered = "extensions=(lanes warm_up cancel background resume idempotency epoch lean compact lists)"
     assert capabilities_header(CAPABILITIES) == f'epoch="0f1e", profile=openai, {limits}, {times}, {kept}, {offered}'
 
 
@@ -56,7 +56,7 @@ def test_only_what_is_configured_is_offered() -> None:
 
 
 def test_the_extensions_by_name() -> None:
-    always = ("warm_up", "cancel", "background", "resume", "idempotency", "epoch", "lean", "compact")
+    always = ("warm_up", "cancel", "background", "resume", "idempotency", "epoch", "lean", "compact", "lists")
     assert extensions(BOUNDS["serial"], 0.0) == always
     assert extensions(BOUNDS["openai"], 0.0) == ("lanes", *always)
     assert extensions(BOUNDS["openai"], 0.5) == ("lanes", *always, "grace")

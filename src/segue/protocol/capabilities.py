@@ -16,10 +16,10 @@ from segue.protocol.lanes import LaneBounds, Profile
 HEADER = "Segue-Capabilities"
 
 Extension = Literal[
-    "lanes", "warm_up", "cancel", "background", "resume", "idempotency", "epoch", "lean", "compact", "grace"
+    "lanes", "warm_up", "cancel", "background", "resume", "idempotency", "epoch", "lean", "compact", "lists", "grace"
 ]
 _ALWAYS: tuple[Extension, ...] = (
-    "warm_up", "cancel", "background", "resume", "idempotency", "epoch", "lean", "compact",
+    "warm_up", "cancel", "background", "resume", "idempotency", "epoch", "lean", "compact", "lists",
 )  # fmt: skip
 
 
