@@ -68,6 +68,8 @@ class Gateway:
             meter=self.services.metrics.tunnel,
             drain=self.services.drain,
         )
+        if live is not None:
+            self.tunnel.resources.owners = live.exchanges
         services, drop_bases = self.services, self.tunnel.resources.bases.drop_tenant
         self.erasure = Erasure(services.executor, services.background, services.grace, drop_bases)
         self.diagnostics = RouteDiagnostics(routes, provider_targets(config), egress)

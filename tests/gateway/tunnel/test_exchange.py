@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from segue.config import KeyConfig, LimitsConfig, ServerConfig
 from segue.egress.errors import EgressError
 from segue.http.heads import Line, ReplyHead, RequestHead, values
+from segue.stores.live.interface import LiveUnavailable
 from segue.testing.provider import (
     Answer,
     ReceivedRequest,
@@ -51,6 +52,42 @@ async def test_a_request_without_a_body_has_none_at_the_provider() -> None:
             await peer.request(socket, TunnelRequest(GET, None))
         assert provider.requests[0].body is None
         assert b"ontent-" not in provider.requests[0].raw_head
+
+
+class _Owners:
+    """Who has forwarded which exchange: this gateway, another one, or nobody can tell."""
+
+    def __init__(self, mine: bool | None) -> None:
+        self.mine = mine
+        self.asked: list[tuple[str, int]] = []
+
+    async def claim(self, tenant: str, session: str, number: int) -> bool:
+        self.asked.append((tenant, number))
+        if self.mine is None:
+            raise LiveUnavailable
+        return self.mine
+
+
+@pytest.mark.parametrize("mine", [True, None])
+async def test_an_exchange_that_no_other_gateway_is_known_to_have_is_forwarded(mine: bool | None) -> None:
+    async with running(ok) as (gateway, url, _):
+        owners = gateway.tunnel.resources.owners = _Owners(mine)
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            _, replied = await peer.request(socket, post(encode_document(b"{}")))
+    assert replied == b"hello world"
+    assert len(owners.asked) == 1
+
+
+async def test_an_exchange_that_another_gateway_has_had_is_not_forwarded_again() -> None:
+    async with running(ok) as (gateway, url, provider):
+        gateway.tunnel.resources.owners = _Owners(mine=False)
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            answer, _ = await peer.request(socket, post(encode_document(b"{}")))
+        assert error_of(answer) == (424, "segue_outcome_unknown")
+        assert advice_of(answer) == [b"false"]
+        assert provider.requests == []
 
 
 async def test_an_empty_body_is_not_the_same_as_none() -> None:

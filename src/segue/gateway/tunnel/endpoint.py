@@ -113,7 +113,7 @@ class SidecarSessions:
                 raise Refused(
                     Problem("server_overloaded", "Too many sidecars of this tenant at the moment. Try again.")
                 )
-            session = self._sessions[tenant, name] = SidecarSession(self.resources, principal)
+            session = self._sessions[tenant, name] = SidecarSession(self.resources, principal, name)
         return session
 
     # --- time --------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from segue.http.heads import ReplyHead, has_content, reply_lines, values
 from segue.http.routes import Resolved, RouteRefusal
 from segue.http.websocket import ABNORMAL_CLOSURE, WebSocketClose, WebSocketMessage
 from segue.protocol.problems import Refused
+from segue.stores.live.interface import Exchanges, LiveUnavailable
 from segue.tunnel.documents import (
     Base,
     BaseMiss,
@@ -57,6 +58,8 @@ _log = logging.getLogger("segue.gateway")
 _THREAD_BYTES = 1024 * 1024
 #: A provider thinks for longer than this, and the request has been written by then.
 _PREPARE_AFTER_S = 0.002
+#: How long is waited for a claim of an exchange.
+_CLAIM_S = 0.5
 #: After so many messages of a WebSocket others have their turn: a socket that takes them all makes nobody wait.
 _MESSAGES_AT_ONCE = 16
 
@@ -67,6 +70,10 @@ class ExchangeHost(Protocol):
     @property
     def principal(self) -> Principal:
         """Whose sidecar it is."""
+
+    @property
+    def name(self) -> str:
+        """By which the sidecar names it, at every gateway."""
 
     @property
     def has_link(self) -> bool:
@@ -197,10 +204,25 @@ class ForwardedExchange:
             self._fail(code, problem.message, retry_after_s=problem.retry_after_s)
 
     async def _carry(self, resolved: Resolved) -> None:
-        if self._for_websocket:
+        if not self._for_websocket and self._opened.has_body and not await self._rebuild():
+            return
+        if self._resources.owners is not None and not await self._is_own(self._resources.owners):
+            self._fail("segue_outcome_unknown", "Another gateway has had this request: it may have been forwarded.")
+        elif self._for_websocket:
             await self._connect(resolved)
-        elif not self._opened.has_body or await self._rebuild():
+        else:
             await self._forward(resolved)
+
+    async def _is_own(self, owners: Exchanges) -> bool:
+        """Claim the exchange, and say whether no other gateway has. If that cannot be found out, the sidecar knows.
+
+        It opens an exchange at another gateway only if its request never left as a whole (`segue.tunnel.client`).
+        """
+        try:
+            async with asyncio.timeout(_CLAIM_S):
+                return await owners.claim(self.tenant, self._session.name, self.number)
+        except (LiveUnavailable, TimeoutError):
+            return True
 
     async def _rebuild(self) -> bool:
         """Collect the document, and rebuild and check the body; False if that was refused."""

@@ -16,6 +16,7 @@ from segue.gateway.tunnel.base_cache import Bases
 from segue.gateway.tunnel.exchange_log import ExchangeLog
 from segue.gateway.tunnel.uploads import Uploads
 from segue.http.routes import SELF, Resolved, RouteRefusal, RouteTable
+from segue.stores.live.interface import Exchanges
 from segue.tunnel.server import Node
 
 
@@ -34,6 +35,8 @@ class TunnelResources(msgspec.Struct, kw_only=True):
     bases: Bases
     uploads: Uploads
     log: ExchangeLog
+    owners: Exchanges | None = None
+    """Which gateway has forwarded which exchange, where there are several."""
 
     def resolve(self, target: bytes, principal: Principal) -> Resolved | RouteRefusal:
         """Return where a request of this principal's sidecar goes.

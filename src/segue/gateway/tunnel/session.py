@@ -33,7 +33,9 @@ PRINCIPAL = "segue_principal"
 class SidecarSession:
     """One sidecar: its end of the tunnel, its exchanges, and its socket while there is one."""
 
-    def __init__(self, resources: TunnelResources, principal: Principal) -> None:
+    def __init__(self, resources: TunnelResources, principal: Principal, name: str) -> None:
+        self.name = name
+        """By which the sidecar names it, at every gateway."""
         self.principal = principal
         """Whose sidecar it is, by the key of its latest socket."""
         self.end = TunnelServer(resources.node)

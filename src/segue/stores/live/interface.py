@@ -108,6 +108,13 @@ class Windows(Protocol):
         """Take units out of windows; return for each after how many seconds it is full. Raises `LiveUnavailable`."""
 
 
+class Exchanges(Protocol):
+    """Which node has forwarded an exchange of a sidecar."""
+
+    async def claim(self, tenant: str, session: str, number: int) -> bool:
+        """Claim an exchange; False if another node has it. Raises `LiveUnavailable`."""
+
+
 class Live(Protocol):
     """Everything that several gateways share, as one of them holds it."""
 
@@ -122,6 +129,10 @@ class Live(Protocol):
     @property
     def windows(self) -> Windows:
         """The windows of quotas of all nodes."""
+
+    @property
+    def exchanges(self) -> Exchanges:
+        """The exchanges of sidecars that nodes have forwarded."""
 
     def share_logs(
         self, local: MemoryEventLogs, *, log_bytes: int, tenant_bytes: int, clock: Callable[[], float]

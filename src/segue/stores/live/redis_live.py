@@ -7,6 +7,7 @@ from collections.abc import Callable
 from segue.stores.event_logs import MemoryEventLogs
 from segue.stores.live.live_url import LiveUrl
 from segue.stores.live.redis_claims import RedisClaims
+from segue.stores.live.redis_exchanges import RedisExchanges
 from segue.stores.live.redis_link import CALL_S, RedisLink
 from segue.stores.live.redis_logs import RedisEventLogs
 from segue.stores.live.redis_nodes import LEASE_S, RedisNodes
@@ -30,6 +31,7 @@ class RedisLive:
         self.nodes = RedisNodes(self.link, where, node=node, address=address, started_at=started_at, lease_s=lease_s)
 
         self.logs: RedisEventLogs | None = None
+        self.exchanges = RedisExchanges(self.link, self.nodes)
         self.windows = RedisWindows(self.link)
         self.claims = RedisClaims(self.link, self.nodes)
 
