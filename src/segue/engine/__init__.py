@@ -5,8 +5,8 @@
 
 `why_unavailable` tells beforehand if this can work here. Importing this package does not import llama.cpp. One thread
 runs many turns at once (`engine`, `worker`), and the prefix cache keeps the tokens and the KV cache of each
-conversation, so a continuation prefills only what is new. The same request gets the same answer, unless it asks for
-random sampling with temperature or top_p.
+conversation, so a continuation prefills only what is new. The same request computes the same tokens; with
+`batch_invariant`, its answer is the same to the last bit, unless it asks for random sampling.
 
 Modules import each other in one direction: `upstream`, `engine`, `worker`, `sequence_pool`, then `job`, `model` and
 `scheduler`, then `output`, then `prompt`, `kv` and `grammar`. Not here: which models the gateway offers.
