@@ -25,12 +25,45 @@ blocks.clear()
 print(resident() - before)
 """
 
+#: Pieces of large requests, and what stays between them.
+BETWEEN = """
+import asyncio
+from segue.gateway import memory_allocator as memory
+memory.LOOK_S = 0.01
+async def main():
+    idle = False
+    returning = asyncio.create_task(memory.return_free_memory(lambda: idle))
+    await asyncio.sleep(0.05)
+    before = memory._resident_bytes()
+    pieces = [b"x" * 100_000 for _ in range(1500)]
+    kept = pieces[::50]
+    await asyncio.sleep(0.05)
+    pieces.clear()
+    await asyncio.sleep(0.05)
+    print(memory._resident_bytes() - before)
+    idle = True
+    while memory._resident_bytes() - before > 32 << 20:
+        await asyncio.sleep(0.01)
+    returning.cancel()
+asyncio.run(asyncio.wait_for(main(), 20))
+"""
+
 
 def held(how: str) -> int:
     """How much more memory a process has after it had 40 MiB in large blocks."""
-    return int(subprocess.run([sys.executable, "-c", HELD, how], capture_output=True, check=True, text=True).stdout)
+    return int(run(HELD, how))
+
+
+def run(program: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the setting")
 def test_large_blocks_go_back_to_the_system() -> None:
     assert held("set") < 2 << 20
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives it back when it is asked")
+def test_what_is_free_between_other_blocks_goes_back_when_no_large_request_is_there() -> None:
+    assert int(run(BETWEEN)) > 64 << 20

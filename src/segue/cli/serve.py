@@ -26,7 +26,7 @@ from segue.engine import Unavailable
 from segue.gateway.app import Gateway
 from segue.gateway.bootstrap import build_routes
 from segue.gateway.descriptors import raise_descriptor_limit
-from segue.gateway.memory_allocator import return_large_blocks
+from segue.gateway.memory_allocator import return_free_memory, return_large_blocks
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.stores.interface import StoreError
 from segue.stores.live.interface import LiveUnavailable
@@ -40,6 +40,8 @@ SWITCH_S = 0.00005
 #: After how many collections of younger objects all are looked through for cycles, which takes a millisecond for each
 #: thousand. Python's own ten would be every few seconds for a busy gateway, and hardly anything of ours is in a cycle.
 YOUNG_COLLECTIONS = 50
+#: What requests under way may have in memory if none of them is a large one.
+IDLE_BYTES = 4 * 1024 * 1024
 #: How often a watched configuration file is looked at.
 WATCH_S = 1.0
 
@@ -144,7 +146,7 @@ async def run_until_signal(
         gc.set_threshold(*gc.get_threshold()[:2], YOUNG_COLLECTIONS)
         gc.freeze()  # what is there from the start stays: to look through it again and again would hold up turns
         print(f"segue: listening on {url}", flush=True)
-        async with _reloading(gateway, read, asked=asked, watched=watched):
+        async with _tended(gateway, read, asked=asked, watched=watched):
             await stop.wait()
         if retired.is_set():
             await gateway.stop_listening()  # another worker accepts what comes to these ports
@@ -165,11 +167,18 @@ def _tell_start(config: Config, gateway: Gateway) -> None:
 
 
 @asynccontextmanager
-async def _reloading(
+async def _tended(
     gateway: Gateway, read: Callable[[], Config], *, asked: asyncio.Event, watched: FileWatch | None
 ) -> AsyncIterator[None]:
-    """Around a block, reload the gateway whenever that is asked for, or the watched file has changed."""
-    tasks = [asyncio.create_task(_reload_when(asked, gateway, read))]
+    """Around a block, reload the gateway whenever that is asked for, or the watched file has changed.
+
+    Between large requests, what is free of their memory goes back to the system.
+    """
+    requests = gateway.services.memory
+    tasks = [
+        asyncio.create_task(_reload_when(asked, gateway, read)),
+        asyncio.create_task(return_free_memory(lambda: requests.size_bytes < IDLE_BYTES)),
+    ]
     if watched is not None:
         tasks.append(asyncio.create_task(_ask_when_changed(watched, asked)))
     try:

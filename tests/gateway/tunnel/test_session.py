@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import aiohttp
 import pytest
 
+from segue.gateway.tunnel import session
+from segue.gateway.tunnel.exchange import ExchangeHost, ForwardedExchange
+from segue.gateway.tunnel.resources import TunnelResources
 from segue.testing.provider import Answer
 from segue.tunnel.client import TunnelRequest
 from segue.tunnel.documents import encode_document
+from segue.tunnel.events import Opened
 from segue.tunnel.frames import MAX_PACKET_BYTES, SUBPROTOCOL, encode_packet
+from tests.faults.gateways import until
 from tests.gateway.peer import SESSION, Peer
 from tests.gateway.tunnel.forwarding import GET, ok, post, running
 
@@ -155,3 +162,36 @@ async def test_an_exchange_that_is_cancelled_as_it_is_opened_leaves_nothing() ->
             assert (gateway.tunnel.exchanges, gateway.tunnel.resources.uploads.size_bytes) == (0, 0)
         sample = gateway.services.metrics.registry.get_sample_value
         assert sample("segue_tunnel_exchanges_total", {"outcome": "cancelled"}) == 1
+
+
+async def test_an_upload_that_is_cancelled_is_freed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its body may have megabytes, and no one looks for cycles soon."""
+    made: list[weakref.ref[ForwardedExchange]] = []
+
+    class Noted(ForwardedExchange):
+        def __init__(self, session: ExchangeHost, resources: TunnelResources, opened: Opened) -> None:
+            super().__init__(session, resources, opened)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(session, "ForwardedExchange", Noted)
+    gc.disable()
+    try:
+        async with running(ok) as (gateway, url, _provider):
+            peer = Peer(url)
+            async with peer.connected() as socket:
+                now = asyncio.get_running_loop().time()
+                peer.open(post(bytes(100_000)))
+                for _ in range(2):
+                    packet = peer.end.next_packet(now)
+                    assert packet is not None
+                    peer.checker.sent("up", packet)
+                    await socket.send_bytes(packet)
+                await until(lambda: gateway.tunnel.exchanges == 1)
+                await until(lambda: gateway.tunnel.resources.uploads.size_bytes > 0)
+                peer.end.cancel(1)
+                await peer.pump(socket)
+                await until(lambda: gateway.tunnel.exchanges == 0)
+                await asyncio.sleep(0)  # its callbacks are over
+                assert [ref() for ref in made] == [None]
+    finally:
+        gc.enable()

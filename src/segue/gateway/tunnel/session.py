@@ -233,6 +233,7 @@ class SidecarSession:
         self._tasks.discard(task)
         self._exchanges.pop(exchange.number, None)
         self._resources.uploads.release(exchange)
+        exchange.cancel = _is_over
         record, now = exchange.record, self._loop.time()
         self._resources.meter.count(record.outcome)
         _log.info(
@@ -302,3 +303,11 @@ def _abort(socket: web.WebSocketResponse) -> None:
     transport = _transport_of(socket)
     if transport is not None:
         transport.abort()
+
+
+def _is_over() -> None:
+    """Stand in for what would cancel a task that has ended.
+
+    A cancelled task keeps what its frames held, its exchange and so a body of megabytes. If that held the task as well,
+    they would be there until all objects are looked through for cycles.
+    """
