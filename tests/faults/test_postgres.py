@@ -14,10 +14,15 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+from aiohttp import ClientSession
 
+from segue.config import Config, ServerConfig
+from segue.gateway.app import serving
 from segue.stores.postgres.postgres_url import parse_postgres_url
 from segue.stores.postgres.store import PostgresStore
 from segue.testing.store_samples import ALICE, NOW, link_of, sample_id, sample_record
+from segue.upstreams.router import ModelRule, Router
+from segue.upstreams.scripted import ScriptedUpstream
 from tests.postgres_server import QUICK, PostgresServer, server_folder
 
 pytestmark = pytest.mark.postgres
@@ -77,6 +82,39 @@ def folder() -> Iterator[Path]:
 async def in_thread(function: object) -> None:
     assert callable(function)
     await asyncio.to_thread(function)
+
+
+async def test_gateways_share_a_database_that_stops_and_comes_back(folder: Path) -> None:
+    """One continues what another has stored. Without the server turns fail as such, and no gateway says it is ready."""
+    with PostgresServer(folder) as server:
+        config = Config(server=ServerConfig(port=0, store=server.url("postgres", wait_s="1")))
+        async with (
+            serving(config, Router([ModelRule(ScriptedUpstream(), ("*",))])) as (_, first),
+            serving(config, Router([ModelRule(ScriptedUpstream(), ("*",))])) as (_, second),
+            ClientSession() as client,
+        ):
+
+            async def ask(url: str, **fields: object) -> tuple[int, dict[str, object]]:
+                body = {"model": "m", "input": "hello", **fields}
+                async with client.post(f"{url}/v1/responses", json=body) as reply:
+                    return reply.status, await reply.json()
+
+            async def is_ready(url: str) -> int:
+                async with client.get(f"{url}/readyz") as reply:
+                    return reply.status
+
+            _, root = await ask(first)
+            status, turn = await ask(second, previous_response_id=root["id"])
+            assert (status, turn["status"]) == (200, "completed")
+            assert [await is_ready(url) for url in (first, second)] == [200, 200]
+            server.stop(signal.SIGKILL)
+            status, refused = await ask(first)
+            assert isinstance(error := refused["error"], dict)
+            assert (status, error["code"]) == (400, "store_error"), "what is not stored is not completed"
+            assert await is_ready(second) == 503
+            server.start()
+            status, turn = await ask(second, previous_response_id=turn["id"])
+            assert (status, turn["status"], await is_ready(first)) == (200, "completed", 200)
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.deep)])

@@ -124,7 +124,7 @@ class StoresAgree(RuleBasedStateMachine):
         self.folder.cleanup()
 
     @property
-    def stores(self) -> tuple[Store, Store]:
+    def stores(self) -> tuple[Store, ...]:
         return self.memory, self.sqlite
 
     def name(self, pick: int) -> str:

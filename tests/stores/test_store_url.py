@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from segue.stores.interface import StoreError
 from segue.stores.memory import MemoryStore
 from segue.stores.sqlite import SqliteStore
-from segue.stores.store_url import check_url, file_of, open_store
+from segue.stores.store_url import check_url, file_of, open_copy_end, open_store
 from segue.testing.store_conformance import sample_record
 
 
@@ -76,7 +77,15 @@ async def test_other_urls_are_refused_with_what_is_possible(
     assert names_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("url", ["memory:", "sqlite:///segue.db", "sqlite:////nowhere/segue.db?synchronous=normal"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "memory:",
+        "sqlite:///segue.db",
+        "sqlite:////nowhere/segue.db?synchronous=normal",
+        "postgresql://host/db?wait_s=2",
+    ],
+)
 def test_checking_a_url_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """The file need not exist, nor its directory."""
     monkeypatch.chdir(tmp_path)
@@ -102,3 +111,33 @@ def test_the_file_of_a_store_is_known() -> None:
     assert file_of("sqlite:///a%20b.db?synchronous=NORMAL") == Path("a b.db")
     with pytest.raises(ValueError, match="is not a store"):
         file_of("x")
+    assert file_of("postgresql://host/db") is None
+
+
+async def test_a_database_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the message says what to install, and names no password."""
+    for module in ("store", "postgres_copying"):
+        monkeypatch.setitem(sys.modules, f"segue.stores.postgres.{module}", None)
+    url = "postgresql://me:hunter2@host/db"
+    for opening in (open_store(url), open_copy_end(url, new=False)):
+        with pytest.raises(StoreError, match=r"psycopg is not installed .*: pip install 'segue\[cluster\]'") as caught:
+            await opening
+        assert "hunter2" not in str(caught.value)
+
+
+async def test_a_database_that_is_away_is_a_store_error(tmp_path: Path) -> None:
+    url = f"postgresql:///db?host={tmp_path}"
+    for opening in (open_store(url), open_copy_end(url, new=True)):
+        with pytest.raises(StoreError, match="No such file or directory"):
+            await opening
+
+
+async def test_an_end_of_a_copy_outlives_its_process(tmp_path: Path) -> None:
+    """A source is there; a target may be new."""
+    url = f"sqlite:///{tmp_path}/new.db"
+    for wrong, told in (("memory:", "is in a gateway alone"), (url, "there is no file")):
+        with pytest.raises(ValueError, match=told):
+            await open_copy_end(wrong, new=False)
+    end = await open_copy_end(url, new=True)
+    assert [page async for page in end.turns()] == []
+    await end.aclose()

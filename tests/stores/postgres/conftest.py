@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Iterator
 import psycopg
 import pytest
 import pytest_asyncio
+from psycopg import sql
 
 from segue.stores.postgres.postgres_url import PostgresUrl, parse_postgres_url
 from segue.stores.postgres.store import PostgresStore
 from tests.cutting_proxy import CuttingProxy
 from tests.postgres_server import PostgresServer, shared_server
 
-_TABLES = "segue_records, segue_echoes, segue_items, segue_labels, segue_conversations, segue_checks"
+TABLES = ("records", "echoes", "items", "labels", "conversations")
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +35,26 @@ def database_name(server: PostgresServer, worker_id: str) -> str:
 @pytest.fixture
 def database(server: PostgresServer, database_name: str) -> PostgresUrl:
     """An empty database; its tables may be there."""
-    with psycopg.connect(server.url(database_name), autocommit=True) as connection:
+    url = parse_postgres_url(server.url(database_name))
+    truncate(url)
+    return url
+
+
+def truncate(url: PostgresUrl) -> None:
+    """Empty the tables, if they are there."""
+    with psycopg.connect(url.conninfo, autocommit=True) as connection:
         if connection.execute("SELECT to_regclass('segue_records')").fetchone() != (None,):
-            connection.execute(f"TRUNCATE {_TABLES}".encode())
-    return parse_postgres_url(server.url(database_name))
+            connection.execute(f"TRUNCATE {', '.join(f'segue_{table}' for table in TABLES)}".encode())
+
+
+def row_counts(url: PostgresUrl) -> dict[str, int]:
+    """How many rows each table has."""
+    counts = {}
+    with psycopg.connect(url.conninfo) as connection:
+        for table in TABLES:
+            query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(f"segue_{table}"))
+            ((counts[table],),) = connection.execute(query).fetchall()
+    return counts
 
 
 @pytest_asyncio.fixture

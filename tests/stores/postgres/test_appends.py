@@ -11,12 +11,14 @@ import psycopg
 import pytest
 
 from segue.history.records import Record
-from segue.stores.interface import ParentGone, StoreError
+from segue.stores.interface import ConversationMoved, IdTaken, ParentGone, StoreError
 from segue.stores.postgres.connections import StoreConnection
 from segue.stores.postgres.postgres_url import PostgresUrl
 from segue.stores.postgres.store import PostgresStore
 from segue.testing.store_conformance import ALICE, BOB, NOW, link_of, sample_id, sample_record
+from segue.testing.store_samples import sample_conversation
 from tests.postgres_server import PostgresServer
+from tests.stores.postgres.conftest import row_counts
 
 pytestmark = pytest.mark.postgres
 
@@ -225,4 +227,22 @@ async def test_an_error_that_nobody_expects_reaches_the_caller(
     assert [type(result) for result in results] == [TypeError] * 3
     monkeypatch.undo()
     await store.append(sample_record("0"))
+    await store.aclose()
+
+
+async def test_a_refused_record_leaves_no_settings(database: PostgresUrl) -> None:
+    """Whatever it was refused for: they may hold what nobody is to keep."""
+    store = await PostgresStore.open(database)
+    await store.append(sample_record("root"))
+    own = b'{"model":"m","metadata":{"only":"here"}}'
+    talk = sample_conversation("talk")
+    await store.create_conversation(talk)
+    for refused in (sample_record("root", echo=own), sample_record("child", "unknown", echo=own)):
+        with pytest.raises((IdTaken, ParentGone)):
+            await store.append(refused)
+        assert row_counts(database)["echoes"] == 1
+    for refused in (sample_record("root", echo=own), sample_record("child", "root", echo=own)):
+        with pytest.raises((IdTaken, ConversationMoved)):
+            await store.append_to_conversation(talk.id, refused)
+        assert row_counts(database)["echoes"] == 1
     await store.aclose()

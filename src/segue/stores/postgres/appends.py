@@ -22,6 +22,7 @@ from psycopg.pq import TransactionStatus
 from segue.stores.interface import ConversationMoved, IdTaken, ParentGone, StoreError
 from segue.stores.postgres.arrays import PackedArray
 from segue.stores.postgres.connections import PostgresConnections, StoreConnection
+from segue.stores.postgres.freeing import free_settings
 from segue.stores.postgres.new_rows import WRITE, WRITE_TO_CONVERSATION, ConversationPointer, NewRow, parameters
 from segue.stores.queue_admission import QueueAdmission
 
@@ -202,8 +203,15 @@ async def write_one(
     """Write one row; raise what keeps it from being written. `again`: an earlier attempt may have been committed."""
     values = parameters([row], os.urandom(16), pointer)
     for _ in range(_ATTEMPTS):
-        if await _try(connection, values, pointer) or await _explain(connection, row, pointer, again=again):
+        if await _try(connection, values, pointer):
             return
+        try:
+            if await _explain(connection, row, pointer, again=again):
+                return
+        except StoreError:
+            if row.digest is not None:
+                await free_settings(connection, row.tenant, row.digest)
+            raise
     raise StoreError(f"the response {row.id!r} was not stored: too many others continue the same one at once")
 
 

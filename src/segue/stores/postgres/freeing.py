@@ -47,6 +47,7 @@ _ENTOMB = b"""
       FROM unnest(%b::text[], %b::text[]) AS dead (tenant, id)
      WHERE records.tenant = dead.tenant AND records.id = dead.id
 """
+_FIND_ECHO = b"SELECT number FROM segue_echoes WHERE tenant = %b::text AND digest = %b::bytea"
 _UNUSED_ECHOES = b"""
     SELECT number FROM segue_echoes
      WHERE number = ANY(%b::bigint[])
@@ -132,6 +133,14 @@ async def free(connection: StoreConnection, segments: set[bytes]) -> bool:
         freed = freed or bool(rows)
         segments = {base.bytes for base, base_depth, depth in rows if base is not None and depth == base_depth + 1}
     return freed
+
+
+async def free_settings(connection: StoreConnection, tenant: str, digest: bytes | None) -> None:
+    """Free the settings of a row that was refused, unless a response has them."""
+    found = await (await connection.execute(_FIND_ECHO, (tenant, digest))).fetchall()
+    if found:
+        async with connection.transaction():
+            await _free_echoes(connection, [number for (number,) in found])
 
 
 async def _free_echoes(connection: StoreConnection, numbers: list[int]) -> None:

@@ -63,8 +63,11 @@ _WRITE = """
     ), kept AS (
         INSERT INTO segue_echoes (tenant, digest, echo, labels)
         SELECT DISTINCT ON (given.tenant, given.digest) given.tenant, given.digest, given.settings, given.labels
-          FROM given LEFT JOIN held ON held.tenant = given.tenant AND held.digest = given.digest
+          FROM given
+     LEFT JOIN held ON held.tenant = given.tenant AND held.digest = given.digest
+     LEFT JOIN parents ON parents.n = given.n
          WHERE given.settings IS NOT NULL AND held.number IS NULL
+           AND (given.parent IS NULL OR parents.n IS NOT NULL)
             ON CONFLICT DO NOTHING
         RETURNING tenant, digest, number, labels
     ), echoes AS (
