@@ -133,6 +133,7 @@ CALLS = {
 
 
 @pytest.mark.deep
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("agent", ALL_AGENTS)
 async def test_a_real_agent_leads_a_session(agent: str, tmp_path: Path) -> None:
     """Its tool has run, and what the model says last is what the agent prints."""
