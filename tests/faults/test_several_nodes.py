@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from segue.gateway.services import Services
 from segue.gateway.turns.erasure import Erasure
@@ -21,6 +23,8 @@ from segue.stores.live.redis_nodes import RedisNodes
 from segue.stores.memory import MemoryStore
 from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait, say
 from tests.gateway.parts import TENANT, caller, collect, create, ident, parts, respond, response
+from tests.stores.live.redis_servers import RedisServer
+from tests.strategies import examples
 
 pytestmark = pytest.mark.redis
 
@@ -234,3 +238,56 @@ async def test_an_erasure_is_felt_at_every_node(live_url: str) -> None:
         again = [await stored(two), await stored(two)]
         assert (await erasure.erase(TENANT, one.clock() + 1)).responses == 2
         assert [await is_found(one, made) for made in again] == [False, False]
+
+
+# --- whatever happens ------------------------------------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["create", "repeat", "delete", "find", "lose"]), st.integers(0, 2), st.integers(0, 2)),
+    min_size=4,
+    max_size=14,
+)
+
+
+@settings(max_examples=examples(12))
+@given(STEPS)
+def test_whatever_happens_no_key_runs_twice_and_nothing_deleted_is_shown(
+    redis_server: RedisServer, steps: list[tuple[str, int, int]]
+) -> None:
+    asyncio.run(_go_through(redis_server, steps))
+
+
+async def _go_through(server: RedisServer, steps: list[tuple[str, int, int]]) -> None:
+    """Take steps at three gateways: keyed creates, deletions, look-ups, and leases that are lost for good."""
+    url = server.url(server.take_database())
+    upstreams = [ScriptedUpstream() for _ in range(3)]
+    keys: dict[int, ResponseId] = {}
+    made: list[ResponseId] = []
+    deleted: set[str] = set()
+    async with gateways(url, *upstreams) as nodes:
+        for what, where, which in steps:
+            node = nodes[where]
+            match what:
+                case "create":
+                    made.append(await stored(node))
+                case "repeat" if node.nodes.held:
+                    asked = keyed(f"text {which}", key=f"k{which}", background=True)
+                    try:
+                        response_id = await begin(node, asked)
+                    except Refused as refused:  # its node is gone
+                        told = refused.problem.code
+                        assert (told, which in keys) == ("segue_outcome_unknown", True)
+                    else:
+                        assert keys.setdefault(which, response_id) == response_id
+                case "delete" if made and node.nodes.held:
+                    response_id = made[which % len(made)]
+                    assert await node.executor.delete(TENANT, response_id) == (response_id not in deleted)
+                    deleted.add(response_id)
+                case "lose":
+                    await node.nodes.aclose()
+                case _:
+                    pass
+            for response_id in made:
+                assert await is_found(node, response_id) == (response_id not in deleted)
+        started = sum(upstream.started for upstream in upstreams)
+        assert len(made) <= started <= len(made) + len(keys), "a turn in the background may be about to begin"

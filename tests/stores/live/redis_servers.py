@@ -17,7 +17,8 @@ PROGRAM = shutil.which("redis-server") or shutil.which("valkey-server")
 class RedisServer:
     """One server in a folder of its own; `start` after `kill` begins with nothing."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+        self._port = str(port)
         self.socket = folder / "s"
         self._folder = folder
         self._options = options
@@ -43,7 +44,7 @@ class RedisServer:
         self.socket.unlink(missing_ok=True)
         options = (
             "--port",
-            "0",
+            self._port,
             "--unixsocket",
             str(self.socket),
             "--save",

@@ -350,9 +350,12 @@ class BackgroundResponses:
                 kept.stop()
         await asyncio.gather(*(kept.task for kept in running if kept.task is not None), return_exceptions=True)
         self._spent = {name: spent for name, spent in self._spent.items() if name[0] != tenant}
-        if everywhere:
-            await self._claims.drop_tenant(tenant)
-        return await self._logs.drop_tenant(tenant, everywhere=everywhere)
+        try:
+            if everywhere:
+                await self._claims.drop_tenant(tenant)
+            return await self._logs.drop_tenant(tenant, everywhere=everywhere)
+        except LiveUnavailable:
+            raise Refused(live_away()) from None
 
     async def aclose(self) -> None:
         """Stop everything."""

@@ -18,6 +18,7 @@ import msgspec
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
@@ -97,7 +98,7 @@ class RedisLink:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
         self._fail(self._queue, LiveUnavailable("the gateway stops"))
-        await self._client.aclose()
+        await disconnect(self._client)
 
     async def _run_queue(self) -> None:
         calls: Sequence[_ScriptCall] = ()
@@ -165,6 +166,15 @@ class RedisLink:
         for call in calls:
             if not call.done.done():
                 call.done.set_exception(error)
+
+
+async def disconnect(client: Client) -> None:
+    """Close a client, with its connections to Sentinels."""
+    await client.aclose()
+    pool = client.connection_pool if isinstance(client, Redis) else None
+    if isinstance(pool, SentinelConnectionPool):
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 def connect(where: LiveUrl, *, timeout_s: float) -> Client:

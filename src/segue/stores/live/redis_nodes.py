@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from segue.stores.live.interface import Act, LiveUnavailable, NodeLease, Notice
 from segue.stores.live.live_url import LiveUrl
-from segue.stores.live.redis_link import CALL_S, Client, RedisLink, connect, load_script
+from segue.stores.live.redis_link import CALL_S, Client, RedisLink, connect, disconnect, load_script
 
 _log = logging.getLogger("segue.live")
 
@@ -156,7 +156,7 @@ class RedisNodes:
         if keeper is not None:
             keeper.cancel()
         if reader is not None:
-            await reader.aclose()  # its client may lose a cancellation: then the loop ends with its connection
+            await disconnect(reader)  # its client may lose a cancellation: then the loop ends with its connection
         if keeper is None:
             return
         await asyncio.gather(keeper, return_exceptions=True)
