@@ -132,6 +132,19 @@ async def test_a_server_that_is_away_is_waited_for_and_not_forever(proxy: Cuttin
     await store.aclose()
 
 
+async def test_many_that_wait_for_a_server_are_all_told_in_time(proxy: CuttingProxy, database_name: str) -> None:
+    """Those that wait for a connection of others, too: none waits longer than it may."""
+    url = f"postgresql://segue@127.0.0.1:{proxy.port}/{database_name}?sslmode=disable&wait_s=1&pool_size=1"
+    store = await PostgresStore.open(parse_postgres_url(url))
+    proxy.refusing = True
+    async with asyncio.timeout(10):  # one after the other would take a second each
+        calls = await asyncio.gather(*(store.size() for _ in range(40)), return_exceptions=True)
+    assert all(isinstance(call, StoreError) and "no connection within 1 s" in str(call) for call in calls)
+    proxy.refusing = False
+    assert (await store.size()).records == 0
+    await store.aclose()
+
+
 async def test_who_is_cancelled_leaves_the_call_to_its_end(cut_store: PostgresStore, database: PostgresUrl) -> None:
     """A commit that waits for a replica must not be cancelled. Closing waits for it."""
     append = asyncio.create_task(cut_store.append(sample_record("left")))

@@ -9,8 +9,9 @@ a call does, and the schema (`schema`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import psycopg
@@ -144,7 +145,7 @@ class PostgresConnections:
     async def _run(self, operation: Operation[T]) -> T:
         deadline = asyncio.get_running_loop().time() + self.url.wait_s
         attempt = 0
-        async with self._places:
+        async with self._place(deadline):
             while True:
                 try:
                     return await self._attempt(operation, attempt > 0, deadline)
@@ -153,6 +154,19 @@ class PostgresConnections:
                         raise explain(error, self.url.place) from error
                 await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
                 attempt += 1
+
+    @contextlib.asynccontextmanager
+    async def _place(self, deadline: float) -> AsyncGenerator[None, None]:
+        """Wait until fewer calls are under way than there are connections; the order is that of their coming."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._places.acquire()
+        except TimeoutError:
+            raise self._away() from None
+        try:
+            yield
+        finally:
+            self._places.release()
 
     async def _attempt(self, operation: Operation[T], again: bool, deadline: float) -> T:  # noqa: FBT001 - as `Operation`
         connection = await self._connect(deadline)
@@ -179,8 +193,11 @@ class PostgresConnections:
                 return await self._pool.getconn(_SLICE_S)
             except PoolTimeout:
                 if asyncio.get_running_loop().time() + _SLICE_S > deadline:
-                    message = f"{self.url.place}: no connection within {self.url.wait_s:g} s"
-                    raise StoreError(f"{message}: check that the server runs and can be reached") from None
+                    raise self._away() from None
+
+    def _away(self) -> StoreError:
+        message = f"{self.url.place}: no connection within {self.url.wait_s:g} s"
+        return StoreError(f"{message}: check that the server runs and can be reached")
 
 
 class _Context:
