@@ -273,6 +273,11 @@ def test_a_bad_file_is_refused_whatever_is_laid_over_it(tmp_path: Path, text: st
         ({"SEGUE_SERVER": "1"}, "SEGUE_SERVER: no such setting; variables are SEGUE_SERVER_…"),
         ({"SEGUE_SERVER_": "1"}, "SEGUE_SERVER_: no such setting; variables are SEGUE_SERVER_…"),
         ({"SEGUE_SERVER_PROT": "1"}, "SEGUE_SERVER_PROT: no such setting; server has host, port, "),
+        (
+            {"SEGUE_COMPACTION_SECRETS_ENV": "SEGUE_COMPACTION_SECRET", "SEGUE_COMPACTION_SECRET": "s"},
+            "lead; call a variable of another use, such as a secret, by a name without SEGUE_",
+        ),
+        ({"SEGUE_SEAL": "s"}, "SEGUE_TENANT_0_…; call a variable of another use, such as a secret, by a name without"),
         ({"SEGUE_SERVER_PORT": "high"}, "SEGUE_SERVER_PORT: must be a whole number"),
         ({"SEGUE_SERVER_PORT": ""}, "SEGUE_SERVER_PORT: must be a whole number"),
         ({"SEGUE_SERVER_PORT": "70000"}, "SEGUE_SERVER_PORT: must be at most 65535"),

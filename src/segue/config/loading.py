@@ -186,6 +186,10 @@ def _convert(tree: dict[str, Any], kind: type[T], environ: Mapping[str, str], pa
 # --- the environment -------------------------------------------------------------------------------------------------
 
 
+#: A setting that nobody reads is refused, so a secret that `secrets_env` or `key_env` names needs another name.
+_OF_ANOTHER_USE = "call a variable of another use, such as a secret, by a name without SEGUE_"
+
+
 def _natural_order(name: str) -> list[str | int]:
     """Sort the variables of row 2 before those of row 10, since rows are appended in this order."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
@@ -195,7 +199,7 @@ def _set_from_environment(tree: dict[str, Any], name: str, value: str) -> None:
     table, _, rest = name.removeprefix("SEGUE_").lower().partition("_")
     if table not in _TABLES or not rest:
         variables = (f"SEGUE_{one.upper()}_{'' if one in _SINGLE else '0_'}…" for one in _TABLES)
-        raise ConfigError(f"{name}: no such setting; variables are {', '.join(variables)}")
+        raise ConfigError(f"{name}: no such setting; variables are {', '.join(variables)}; {_OF_ANOTHER_USE}")
     target: dict[str, Any]
     if table in _SINGLE:
         target = tree.setdefault(table, {})
@@ -204,7 +208,7 @@ def _set_from_environment(tree: dict[str, Any], name: str, value: str) -> None:
         target = _row(tree.setdefault(table, []), index, name)
     fields = get_type_hints(_TABLES[table])
     if rest not in fields:
-        raise ConfigError(f"{name}: no such setting; {table} has {', '.join(fields)}")
+        raise ConfigError(f"{name}: no such setting; {table} has {', '.join(fields)}; {_OF_ANOTHER_USE}")
     target[rest] = _parse(value, fields[rest], name)
 
 

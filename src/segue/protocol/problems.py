@@ -280,7 +280,10 @@ def references_too_many(limit: int) -> Problem:
 def events_gone(response_id: str, held_at: str = "") -> Problem:
     """A stream cannot be resumed: its events are not kept, no longer, or not from there, or at another gateway."""
     if held_at:
-        message = f"The events of response {quoted(response_id)} are in the memory of another gateway: ask {held_at}."
+        message = (
+            f"The events of response {quoted(response_id)} are in the memory of another gateway. "
+            f"Ask {held_at}; if several share that address, ask again until you meet it."
+        )
         return Problem("response_events_gone", message, "starting_after")
     message = (
         f"The events of response {quoted(response_id)} after that number are not kept, or no longer. "

@@ -22,7 +22,7 @@ from segue.protocol.problems import Problem, Refused
 from segue.stores.interface import StoreError
 from segue.stores.memory import MemoryStore
 from segue.testing.store_samples import sample_step
-from segue.upstreams.scripted import Fail, Refuse, ScriptedTurn, ScriptedUpstream, Wait, call, say
+from segue.upstreams.scripted import Fail, Refuse, Say, ScriptedTurn, ScriptedUpstream, Wait, call, say
 from tests.faults.gateways import until
 from tests.gateway.parts import TENANT, Clock, caller, collect, create, ident, parts, respond, response
 
@@ -141,6 +141,20 @@ async def test_a_turn_that_is_stopped_lets_others_in() -> None:
         await batches.aclose()
         await respond(services, create("b", conversation=talk))
         assert await texts_of(services, talk) == ["b", "one"]
+
+
+async def test_a_turn_whose_conversation_another_gateway_has_changed_meanwhile_says_so() -> None:
+    event, store = asyncio.Event(), MemoryStore()
+    slow, quick = ScriptedUpstream([ScriptedTurn((Wait(event), Say(("one",))))]), ScriptedUpstream([say("two")])
+    async with parts(slow, store=store) as one, parts(quick, store=store) as two:
+        talk = await begin(one)
+        running = asyncio.create_task(respond(one, create("a", conversation=talk)))
+        await until(lambda: slow.started == 1)
+        await respond(two, create("b", conversation=talk))
+        event.set()
+        failed = await running
+        assert (failed["status"], failed["error"]["code"]) == ("failed", "conversation_locked")
+        assert await texts_of(two, talk) == ["b", "two"]
 
 
 async def test_unknown_and_foreign_conversations_look_the_same() -> None:
@@ -314,7 +328,7 @@ async def test_a_store_that_fails_is_told() -> None:
         )
         store.stale = True
         assert (await refusal(conversations.add(TENANT, talk, items("b")))).code == "conversation_locked"
-        assert (await respond(services, create("a", conversation=talk)))["error"]["code"] == "store_error"
+        assert (await respond(services, create("a", conversation=talk)))["error"]["code"] == "conversation_locked"
         store.failing = True
         for attempt in (conversations.add(TENANT, talk, items("b")), begin(services)):
             assert (await refusal(attempt)).code == "store_error"

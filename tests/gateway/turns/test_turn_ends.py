@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from segue.gateway.turns.turn_ends import end_of
+from segue.gateway.turns.turn_ends import end_of, not_stored
 from segue.history.chains import History
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.requests import Settings
+from segue.stores.interface import ConversationMoved, ParentGone, StoreError
 from segue.testing.store_samples import sample_id
 from segue.upstreams.interface import UpstreamRequest
 
@@ -48,3 +49,12 @@ async def test_its_own_cancellation_is_passed_on_and_another_one_is_a_failure() 
     await asyncio.sleep(0)
     task.cancel()
     assert await task is None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(ParentGone(), "store_error"), (ConversationMoved(), "conversation_locked")]
+)
+def test_a_turn_that_was_not_stored_says_why(error: StoreError, expected: str) -> None:
+    ended = not_stored(None, error)
+    assert ended.error is not None
+    assert (ended.status, ended.error.code) == ("failed", expected)

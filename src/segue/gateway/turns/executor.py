@@ -499,7 +499,7 @@ class TurnRun:
                 return stream.close(erased(finished.head.usage), executor.clock())
         except StoreError as error:
             _log.error("action=commit response_id=%s error=%r", turn.id, str(error))
-            return stream.close(not_stored(finished.head.usage), executor.clock())
+            return stream.close(not_stored(finished.head.usage, error), executor.clock())
         executor.storage_quota.note_stored(record.tenant, record.size_bytes)
         return finished
 

@@ -13,6 +13,7 @@ from segue.protocol.events import Ended
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.responses import Failure, Usage
 from segue.protocol.turns import Finished
+from segue.stores.interface import ConversationMoved, StoreError
 from segue.upstreams.interface import UpstreamRequest
 
 _log = logging.getLogger("segue.gateway")
@@ -30,8 +31,11 @@ def erased(used: Usage | None) -> Ended:
     return Ended("failed", used, Failure("store_error", message))
 
 
-def not_stored(used: Usage | None) -> Ended:
+def not_stored(used: Usage | None, error: StoreError) -> Ended:
     """Say how a turn ends that came to its end, and could not be stored as promised."""
+    if isinstance(error, ConversationMoved):  # by another gateway: this one lets no two change a conversation
+        message = "The turn has run, but its conversation was changed or deleted meanwhile. Nothing was stored."
+        return Ended("failed", used, Failure("conversation_locked", message))
     return Ended("failed", used, Failure("store_error", "The turn has run, but its response could not be stored."))
 
 
