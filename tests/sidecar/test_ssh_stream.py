@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from pathlib import Path
@@ -100,6 +101,20 @@ async def test_whoever_gives_up_leaves_no_ssh(box: SshDouble) -> None:
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
         await opening
+    assert box.running() == []
+
+
+@pytest.mark.parametrize("rounds", range(6))
+async def test_whoever_gives_up_at_once_leaves_nothing(box: SshDouble, rounds: int) -> None:
+    """At each step of the loop: no process, no socket (pytest fails a test for an open one)."""
+    box.answer("exec sleep 1000")
+    opening = asyncio.get_running_loop().create_task(open_stream(BOX, SETTINGS))
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    gc.collect()
     assert box.running() == []
 
 

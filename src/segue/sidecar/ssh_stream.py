@@ -170,20 +170,23 @@ async def why_unreachable(address: SshAddress, settings: SshSettings) -> SshFail
 async def _start(arguments: list[str]) -> SshStream:
     ours, theirs = socket.socketpair()
     read, write = os.pipe()
+    told = _ErrorOutput()
     try:
+        ours.settimeout(0)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT_BYTES)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: told, os.fdopen(read, "rb", buffering=0))
+        # Nothing is waited for once it runs: who gave up in between would leave it behind.
         process = _run(arguments, theirs.fileno(), write)
-    except OSError as error:
+    except BaseException as error:
         ours.close()
-        os.close(read)
+        told.close()
+        if not isinstance(error, OSError):
+            raise
         reason = "there is no program ssh here" if isinstance(error, FileNotFoundError) else str(error)
         raise SshFailedError(SshFailure(f"ssh cannot be run: {reason}", persistent=True)) from None
     finally:
         theirs.close()
         os.close(write)
-    ours.settimeout(0)
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNSENT_BYTES)
-    told = _ErrorOutput()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: told, os.fdopen(read, "rb", buffering=0))
     return SshStream(process, ours, told)
 
 
