@@ -96,6 +96,8 @@ def test_tables_of_commands_fit(
     line: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # A path breaks anywhere, and where this one has a figure depends on the machine.
+    monkeypatch.setattr(model, "find_model", lambda *_: Path("/a/long/path/of/many/folders/to/where/a/model/is.gguf"))
     names = ("a-laptop-with-a-long-name", "ci")
     keys = [f'[[key]]\nname = "{one}"\ntenant = "{one}"\nsha256 = "{len(one):064}"\n' for one in names]
     Path("segue.toml").write_text('[server]\nhosts = ["gateway.example"]\n' + "".join(keys))
