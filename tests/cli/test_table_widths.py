@@ -24,7 +24,7 @@ from segue.bench import (
 )
 from segue.bench.arms.conversation import MeasuredTurn, resending
 from segue.bench.reports.report import BenchReport
-from segue.cli import demo, demo_slow_link
+from segue.cli import demo, demo_slow_link, model
 from segue.cli.main import app
 from segue.cli.usage import show_usage
 from segue.config import LimitsConfig
