@@ -320,9 +320,13 @@ class _MaskedFrames:
 
 
 def large_texts(request: web.BaseRequest, most_bytes: int) -> LargeTexts:
-    """Keep the large texts of the WebSocket that a request asks for apart, and return where they will be."""
-    assert isinstance(request.protocol, Connection), "the gateway serves no other connections"
-    return request.protocol.take_large_texts(most_bytes)
+    """Keep the large texts of the WebSocket that a request asks for apart, and return where they will be.
+
+    Of a connection within this process, which a sidecar's request to our own API takes, nothing is kept apart.
+    """
+    if isinstance(request.protocol, Connection):
+        return request.protocol.take_large_texts(most_bytes)
+    return LargeTexts(most_bytes, secrets.token_bytes(16), websocket_mask)
 
 
 def certificate_of(request: web.BaseRequest) -> ClientCertificate | None:
