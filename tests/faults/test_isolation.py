@@ -6,8 +6,10 @@ attack and beside it, in phases that alternate. The attacks are in `tests.faults
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from segue.testing.tiny_model import write_tiny_model
@@ -24,14 +26,13 @@ MOST = 2.0
 NOISE_S = 0.02
 MIB = 1 << 20
 #: What the budgets of the trial hold afterwards, and what the allocator keeps.
-HELD_MIB = 500
+HELD_MIB = 250
 #: The same with a model, which keeps the state of idle conversations in memory.
-HELD_WITH_MODEL_MIB = 700
+HELD_WITH_MODEL_MIB = 400
 #: Whatever is done, no turn takes longer.
 LONGEST_S = 2.0
-#: So long a call takes at most that nothing interrupts: to join a WebSocket message of 16 MB, to read a value of
-#: millions of escapes, to look through all objects for cycles. One turn in a hundred meets one of them.
-UNINTERRUPTED_S = 0.05
+#: So long the model may compute a step of another turn, or read a schema, before it begins with one that comes.
+MODEL_STEP_S = 0.05
 #: What the hostile tenant uses of a core: with less, it was not there.
 BUSY = 0.05
 QUICK = ("half heads", "fields and items", "upgrades that are given up", "kept turns")
@@ -45,6 +46,12 @@ def neighbours(*ways: Way, interval_s: float) -> list[Neighbour]:
 
 def neighbour(key: str, way: Way, interval_s: float) -> Neighbour:
     return Neighbour(key, way, 3 * interval_s, "tiny", 4) if way == "model" else Neighbour(key, way, interval_s)
+
+
+def of_ways(outcome: Outcome, ways: Collection[Way]) -> Outcome:
+    """Return what a trial has shown of some ways."""
+    alone, attacked = ({way: times[way] for way in times if way in ways} for times in (outcome.alone, outcome.attacked))
+    return msgspec.structs.replace(outcome, alone=alone, attacked=attacked)
 
 
 def judge(
@@ -91,14 +98,18 @@ async def test_neighbours_at_the_model_feel_no_attack_on_it(attack: str, tmp_pat
 async def test_neighbours_feel_nothing_of_all_attacks_at_once_for_three_minutes(tmp_path: Path) -> None:
     """Nine neighbours, and one tenant that is hostile in every way that there is, each at a twentieth of its pace.
 
-    One client has one network. Of 99 turns in 100, none takes twice as long as without it, but for one call that
-    nothing interrupts, and for what the machine adds: a clock in the neighbours' own process tells that.
+    One client has one network. Of 99 turns in 100, none takes twice as long as without it, but for what the machine
+    adds: a clock in the neighbours' own process tells that. At the model, one step of another turn may come before.
     """
     model = tmp_path / "tiny.gguf"
     write_tiny_model(model)
     others = neighbours(*SOAK_WAYS, interval_s=0.1)
     async with trial(tmp_path, others, model=model) as run:
         outcome = await run.run(list(BY_NAME), rounds=9, alone_s=10.0, attacked_s=20.0, pace=0.05)
-    judge(outcome, most_mib=1500, noise_s=quantile(outcome.late, 0.99) + UNINTERRUPTED_S, held_mib=HELD_WITH_MODEL_MIB)
+    noise_s = max(NOISE_S, quantile(outcome.late, 0.99))
+    judge(of_ways(outcome, set(SOAK_WAYS) - {"model"}), most_mib=1200, noise_s=noise_s, held_mib=HELD_WITH_MODEL_MIB)
+    at_model = of_ways(outcome, {"model"})
+    print(at_model.table())  # noqa: T201 - pytest shows it if the test fails
+    assert at_model.slowdown(0.99, noise_s + MODEL_STEP_S) <= MOST
     assert max(map(max, outcome.attacked.values())) < LONGEST_S
     assert outcome.hostile_cpu > BUSY
