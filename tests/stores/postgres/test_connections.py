@@ -206,6 +206,18 @@ async def test_a_commit_waits_for_the_disk_whatever_the_database_says(
         await connections.aclose()
 
 
+async def test_statements_are_planned_once(database: PostgresUrl) -> None:
+    connections = PostgresConnections(database)
+    await connections.open(nothing)
+
+    async def ask(connection: StoreConnection, _: bool) -> str:
+        ((mode,),) = await (await connection.execute("SHOW plan_cache_mode")).fetchall()
+        return str(mode)
+
+    assert await connections.run(ask) == "force_generic_plan"
+    await connections.aclose()
+
+
 async def test_a_commit_that_gave_its_replica_up_is_not_acknowledged(database: PostgresUrl) -> None:
     """The server only warns of it."""
     connections = PostgresConnections(database)

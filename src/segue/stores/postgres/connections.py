@@ -33,7 +33,12 @@ _SLICE_S = 0.5
 #: Pauses between attempts, in seconds; the last one is repeated.
 _PAUSES_S = (0.0, 0.05, 0.2, 0.5)
 
-_SESSION = "SELECT current_setting('synchronous_commit'), current_setting('server_encoding')"
+# Every statement finds its rows by keys, so one plan fits all values: to plan each append anew would double its cost on
+# the server. A database without this setting has no row of it.
+_SESSION = """
+    SELECT current_setting('synchronous_commit'), current_setting('server_encoding'),
+           (SELECT set_config(name, 'force_generic_plan', false) FROM pg_settings WHERE name = 'plan_cache_mode')
+"""
 _WAIT_FOR_DISK = "SET synchronous_commit = on"
 #: What a commit says that was cancelled while it waited for its replica: it is not as durable as was asked for.
 _WARNING = "01000"
@@ -212,7 +217,7 @@ class _Context:
 async def _configure(connection: StoreConnection) -> None:
     """Prepare a new connection."""
     connection.add_notice_handler(connection.note)
-    (durable, encoding), *_ = await (await connection.execute(_SESSION)).fetchall()
+    ((durable, encoding, _),) = await (await connection.execute(_SESSION)).fetchall()
     if encoding != "UTF8":
         raise psycopg.NotSupportedError(f"the encoding of the database is {encoding}: create one with ENCODING 'UTF8'")
     if durable == "off":
