@@ -223,6 +223,29 @@ async def test_any_node_cancels_and_forgets_a_turn_that_runs_at_another(live_url
         assert one.background.running == 0
 
 
+async def test_the_events_of_a_response_that_another_node_deletes_go_too(live_url: str) -> None:
+    async with gateways(live_url, ScriptedUpstream(), ScriptedUpstream()) as (one, two):
+        response_id = await begin(one, background())
+        events = await follow(one, response_id)
+        assert await follow(two, response_id) == events
+        await two.background.forget(TENANT, response_id)
+        assert await two.executor.delete(TENANT, response_id)
+        for node in (one, two):
+            assert await node.background.latest(TENANT, response_id) is None
+            with pytest.raises(Refused):
+                await follow(node, response_id)
+
+
+async def test_a_node_that_may_have_missed_a_deletion_reads_events_from_redis(live_url: str) -> None:
+    async with gateways(live_url, ScriptedUpstream()) as (one,):
+        response_id = await begin(one, background())
+        events = await follow(one, response_id)
+        await one.background.settled(TENANT, response_id)
+        await one.background.distrust()
+        assert one.event_logs.size_bytes == 0
+        assert await follow(one, response_id) == events
+
+
 async def test_an_erasure_is_felt_at_every_node(live_url: str) -> None:
     running = ScriptedUpstream([say("one"), ScriptedTurn((Say(("one",)), Wait(asyncio.Event())))])
     async with gateways(live_url, running, ScriptedUpstream()) as (one, two):

@@ -557,3 +557,15 @@ class CacheMachine(RuleBasedStateMachine):
 
 TestCacheMachine = CacheMachine.TestCase
 TestCacheMachine.settings = settings(max_examples=examples(200), stateful_step_count=40)
+
+
+def test_stored_turns_of_a_tenant_or_of_all_can_be_dropped_together() -> None:
+    cache = TurnCache(1_000_000)
+    turns = {name: turn(name) for name in ("a", "b")}
+    for name, made in turns.items():
+        cache.put_shared(name, made)
+    cache.drop_stored("a")
+    cache.drop_stored("nobody")
+    assert [cache.has_turn(name, made.id) for name, made in turns.items()] == [False, True]
+    cache.drop_stored()
+    assert cache.size_bytes == 0

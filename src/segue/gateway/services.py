@@ -101,10 +101,11 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         await self.nodes.start(NodeNotices(self.executor, self.background, erasure).act)
         self.profiles.name_epoch(self.nodes.epoch)
 
-    def distrust_memory(self) -> None:
+    async def distrust_memory(self) -> None:
         """Drop what is in memory of stored turns: others may have deleted some, and this gateway was not told."""
         self.parents.note_deletion()
         self.cache.drop_stored()
+        await self.background.distrust()
         self.profiles.name_epoch(self.nodes.epoch)
 
     def check_epoch(self, create: Create) -> None:

@@ -135,12 +135,16 @@ class TurnCache:
             self._drop(tenant, entry)
         return turns
 
-    def drop_stored(self) -> None:
-        """Drop every entry of a stored turn, of all tenants: each is looked up in the store again."""
-        for tenant, entries in list(self._tenants.items()):
+    def drop_stored(self, tenant: str | None = None) -> None:
+        """Drop every entry of a stored turn, of one tenant or of all: each is looked up in the store again."""
+        names = list(self._tenants) if tenant is None else [tenant]
+        for name in names:
+            entries = self._tenants.get(name)
+            if entries is None:
+                continue
             found = [entry for same_id in entries.by_id.values() for entry in same_id if entry.turn.stored]
             for entry in found:
-                self._drop(tenant, entry)
+                self._drop(name, entry)
 
     # --- private: entries --------------------------------------------------------------------------------------------
 

@@ -76,6 +76,12 @@ class EventLogs(Protocol):
     async def latest(self, tenant: str, response_id: ResponseId) -> Event | None:
         """Return the latest event that carries the response object; None if there is none. Raises `OwnerGone`."""
 
+    def holds(self, tenant: str, response_id: ResponseId) -> bool:
+        """Tell whether a log is in the memory of this process."""
+
+    async def distrust(self) -> None:
+        """Drop from memory what has ended and others have too: this process may not know that it was deleted."""
+
     async def begun(self, tenant: str, response_id: ResponseId) -> bool:
         """Wait until a log of another gateway has an event; False if it is dropped before, or there is none."""
 
@@ -212,6 +218,9 @@ class MemoryEventLogs:
         """Return the number of the oldest event of a log; 0 if there is no such log."""
         log = self._logs.get((tenant, response_id))
         return 0 if log is None else log.events.first
+
+    async def distrust(self) -> None:
+        """Nobody else has anything."""
 
     async def begun(self, tenant: str, response_id: ResponseId) -> bool:  # noqa: ARG002 - whoever runs it is here
         """No other gateway has a log."""

@@ -42,7 +42,7 @@ async def test_a_node_that_may_have_missed_something_reads_the_store_again() -> 
     async with parts() as services:
         first, second = [ident(await respond(services, create(text))) for text in ("a", "b")]
         await services.store.delete(TENANT, first, services.clock())
-        services.distrust_memory()
+        await services.distrust_memory()
         with pytest.raises(Refused):
             await services.parents.find(TENANT, first, ())
         assert (await services.parents.find(TENANT, second, ())).id == second

@@ -44,7 +44,7 @@ class TestNode:
         """Act on nothing until the gate is open."""
         self._gate = gate
 
-    def _lose(self) -> None:
+    async def _lose(self) -> None:
         self.lost += 1
 
 

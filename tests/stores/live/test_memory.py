@@ -14,5 +14,5 @@ from segue.testing.live_conformance import LIVE_CHECKS, LiveCheck, LiveParts
 async def test_memory_conforms(check: LiveCheck) -> None:
     nodes = SingleNode(b"epoch", address="http://here", started_at=1.0)
     await check(LiveParts(nodes=nodes, claims=MemoryClaims(), logs=MemoryEventLogs(2**20, 2**20)))
-    nodes.watch(lambda: None)
+    nodes.watch(nodes.drain)
     await nodes.aclose()

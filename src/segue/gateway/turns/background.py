@@ -333,6 +333,17 @@ class BackgroundResponses:
         if kept is not None:
             kept.unwanted = True
 
+    async def drop_events(self, tenant: str, response_ids: Sequence[ResponseId]) -> None:
+        """Drop the events in memory of responses that another gateway has deleted."""
+        for response_id in response_ids:
+            if self._logs.holds(tenant, response_id) and (tenant, response_id) not in self._running:
+                await self._logs.drop(tenant, response_id)
+                self._grace.drop(tenant, response_id)
+
+    async def distrust(self) -> None:
+        """Drop the events in memory that another gateway may have deleted."""
+        await self._logs.distrust()
+
     async def settled(self, tenant: str, response_id: ResponseId) -> None:
         """Wait until every gateway can see the end of a turn that has ended."""
         await self._logs.settled(tenant, response_id)

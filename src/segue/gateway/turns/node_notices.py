@@ -34,6 +34,7 @@ class NodeNotices:
             case "deleted":
                 executor.parents.note_deletion()
                 executor.eviction.forget(tenant, ids)
+                await self._background.drop_events(tenant, ids)
             case "erased":
                 await self._erasure.forget_here(tenant)
             case "forgotten":

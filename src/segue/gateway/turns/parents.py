@@ -58,7 +58,7 @@ class Parents:
         """
         metrics, response_id = self._metrics, parse_response_id(response_of_message(wanted))
         if not self.nodes.held:  # another gateway may have deleted some, and does not wait for this one any more
-            self._cache.drop_stored()
+            self._cache.drop_stored(tenant)
         if response_id is not None:
             now = self._clock()
             turn = self._first_in(places, response_id, now)
@@ -84,7 +84,7 @@ class Parents:
         """
         now = self._clock()
         if not self.nodes.held:
-            self._cache.drop_stored()
+            self._cache.drop_stored(tenant)
         return self._cache.find_shared(tenant, response_id, now) or await self._load(tenant, response_id, now)
 
     def unstored(self, places: Iterable[Slot]) -> Iterator[Turn]:
@@ -103,7 +103,7 @@ class Parents:
         """Return a turn from these places or the cache of stored turns; None if only the store may have it."""
         now, ident = self._clock(), parse_response_id(response_id)
         if not self.nodes.held:
-            self._cache.drop_stored()
+            self._cache.drop_stored(tenant)
         turn = self._first_in(places, response_id, now)
         return self._cache.find_shared(tenant, ident, now) if turn is None and ident is not None else turn
 

@@ -70,7 +70,7 @@ class Nodes(Protocol):
     def epoch(self) -> bytes:
         """What names the data that all nodes share; it changes when that data was lost."""
 
-    def watch(self, on_lost: Callable[[], None]) -> None:
+    def watch(self, on_lost: Callable[[], Awaitable[None]]) -> None:
         """Call this when the node may have missed what others did: what it holds may be out of date."""
 
     async def start(self, act: Act) -> None:

@@ -5,7 +5,7 @@ Not here: event logs and idempotency keys in memory (`segue.stores`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -24,7 +24,7 @@ class SingleNode:
         self.address = address
         self._lease = NodeLease(self.id, self.token, address, started_at)
 
-    def watch(self, on_lost: Callable[[], None]) -> None:
+    def watch(self, on_lost: Callable[[], Awaitable[None]]) -> None:
         """Nothing is ever missed."""
 
     async def start(self, act: Act) -> None:

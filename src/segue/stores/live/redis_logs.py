@@ -160,9 +160,21 @@ class RedisEventLogs:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
+    def holds(self, tenant: str, response_id: ResponseId) -> bool:
+        """Tell whether a log is in the memory of this node."""
+        return self._local.holds(tenant, response_id)
+
+    async def distrust(self) -> None:
+        """Drop from memory the logs that are whole in Redis: those that were deleted are not there."""
+        for (tenant, response_id), copy in list(self._copies.items()):
+            if copy.shared and copy.task is not None and copy.task.done():
+                del self._copies[tenant, response_id]
+                await self._stop(copy)
+                await self._local.drop(tenant, response_id)
+
     async def latest(self, tenant: str, response_id: ResponseId) -> Event | None:
         """Return the latest event that carries the response object."""
-        if self._local.holds(tenant, response_id):
+        if self._is_trusted(tenant, response_id):
             return await self._local.latest(tenant, response_id)
         seen = await self._read(tenant, response_id, -1, entries=0, echo=True)
         if seen is None:
@@ -191,11 +203,17 @@ class RedisEventLogs:
 
     async def follow(self, tenant: str, response_id: ResponseId, after: int) -> AsyncGenerator[Sequence[Event], None]:
         """Yield what follows `after`, from memory if the log is of this node."""
-        local = self._local.holds(tenant, response_id)
+        local = self._is_trusted(tenant, response_id)
         follow = self._local.follow if local else self._follow_elsewhere
         async with aclosing(follow(tenant, response_id, after)) as pages:
             async for page in pages:
                 yield page
+
+    def _is_trusted(self, tenant: str, response_id: ResponseId) -> bool:
+        """Say whether a log is here, and nobody can have deleted it without this node knowing."""
+        copy = self._copies.get((tenant, response_id))
+        ended = copy is not None and copy.shared and copy.expires_at is not None
+        return self._local.holds(tenant, response_id) and (self._nodes.held or not ended)
 
     async def _follow_elsewhere(
         self, tenant: str, response_id: ResponseId, after: int

@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -68,7 +68,7 @@ class RedisNodes:
         self.id = node
         self.token = 0
         self.epoch = b""
-        self._on_lost: Callable[[], None] = lambda: None
+        self._on_lost: Callable[[], Awaitable[None]] = _nothing
         self._link = link
         self._where = where
         self.address = address
@@ -96,7 +96,7 @@ class RedisNodes:
         """Whether the lease holds, by this process's own clock."""
         return self._monotonic() < self._held_until
 
-    def watch(self, on_lost: Callable[[], None]) -> None:
+    def watch(self, on_lost: Callable[[], Awaitable[None]]) -> None:
         """Call this when the node may have missed what others did."""
         self._on_lost = on_lost
 
@@ -212,7 +212,7 @@ class RedisNodes:
         missed = self._number is not None and taken.number != self._number + 1
         self._number, self._read_up_to = taken.number, taken.id
         if missed:
-            self._lose("notices were missed")
+            await self._lose("notices were missed")
         if taken.sender == self.id:
             self._own.add(taken.id)
             return
@@ -220,7 +220,7 @@ class RedisNodes:
             await act(taken.notice)
         except Exception as error:  # noqa: BLE001 - the loop must go on, or the node is lost to all others
             _log.error("action=notice kind=%s error=%s", taken.notice.kind, type(error).__name__)
-            self._lose("a notice could not be acted on")
+            await self._lose("a notice could not be acted on")
 
     async def _renew_lease(self) -> None:
         """Renew the lease; it counts from before it was asked for."""
@@ -232,15 +232,19 @@ class RedisNodes:
         token, epoch = await self._link.run(self._renew, keys, *about, lease_ms, fresh, _KEPT_MS, self.epoch)
         if self.epoch not in (b"", epoch):
             self._read_up_to, self._number = _NOTHING, None
-            self._lose("the data in Redis was lost")
+            await self._lose("the data in Redis was lost")
         elif self.token not in (0, int(token)):
-            self._lose("the lease was over")
+            await self._lose("the lease was over")
         self.token, self.epoch = int(token), epoch
         self._held_until = asked_at + self._lease_s * _TRUSTED_SHARE
 
-    def _lose(self, why: str) -> None:
+    async def _lose(self, why: str) -> None:
         _log.warning("action=live node=%s %s: what is in memory is read again", self.id, why)
-        self._on_lost()
+        await self._on_lost()
+
+
+async def _nothing() -> None:
+    """Nobody watches."""
 
 
 def _boot_time() -> float:
