@@ -103,10 +103,10 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     async def distrust_memory(self) -> None:
         """Drop what is in memory of stored turns: others may have deleted some, and this gateway was not told."""
+        self.profiles.name_epoch(self.nodes.epoch)
         self.parents.note_deletion()
         self.cache.drop_stored()
         await self.background.distrust()
-        self.profiles.name_epoch(self.nodes.epoch)
 
     def check_epoch(self, create: Create) -> None:
         """Refuse a request that is for another run of the gateway: this one may not know that it has been run."""

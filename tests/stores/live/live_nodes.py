@@ -21,6 +21,7 @@ class TestNode:
         self.anything = Notice("deleted", "nobody")
         self.heard: list[Notice] = []
         self.lost = 0
+        self.epoch_when_lost = b""
         self.began = 0
         self.fail = False
         self._gate: asyncio.Event | None = None
@@ -46,6 +47,7 @@ class TestNode:
 
     async def _lose(self) -> None:
         self.lost += 1
+        self.epoch_when_lost = self.nodes.epoch
 
 
 @asynccontextmanager

@@ -105,6 +105,7 @@ async def test_lost_data_is_noticed_and_has_another_epoch(redis_server: RedisSer
         await redis_server.command("FLUSHDB", db=db)
         await until(lambda: one.nodes.epoch == two.nodes.epoch != epoch)
         assert (one.lost, two.lost) == (1, 1)
+        assert one.epoch_when_lost == two.epoch_when_lost == one.nodes.epoch, "who is told tells clients the new one"
         two.heard.clear()
         await one.nodes.tell(DELETED)
         assert two.heard == [DELETED]

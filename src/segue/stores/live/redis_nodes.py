@@ -230,12 +230,13 @@ class RedisNodes:
         lease_ms = int(self._lease_s * 1000)
         fresh = os.urandom(_EPOCH_BYTES)
         token, epoch = await self._link.run(self._renew, keys, *about, lease_ms, fresh, _KEPT_MS, self.epoch)
-        if self.epoch not in (b"", epoch):
+        had, knew = self.token, self.epoch
+        self.token, self.epoch = int(token), epoch  # first: who hears of a loss tells clients the new epoch
+        if knew not in (b"", epoch):
             self._read_up_to, self._number = _NOTHING, None
             await self._lose("the data in Redis was lost")
-        elif self.token not in (0, int(token)):
+        elif had not in (0, self.token):
             await self._lose("the lease was over")
-        self.token, self.epoch = int(token), epoch
         self._held_until = asked_at + self._lease_s * _TRUSTED_SHARE
 
     async def _lose(self, why: str) -> None:
