@@ -105,6 +105,41 @@ async def test_a_deletion_whose_connection_is_cut_is_told_once(
     assert not await cut_store.delete(ALICE, ids["deleted"], NOW)
 
 
+async def test_a_sweep_waits_for_what_became_of_its_first_attempt(
+    database: PostgresUrl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose connection was lost while its transaction ended: what it deleted is named, and nothing twice."""
+    store = await PostgresStore.open(database)
+    record = sample_record("swept", expires_at=NOW + 1)
+    await store.append(record)
+    execute, ending = StoreConnection.execute, list[asyncio.Task[object]]()
+    other = await StoreConnection.connect(database.conninfo, autocommit=True)
+
+    async def lost(connection: StoreConnection, query: bytes, *args: object, **options: object) -> object:
+        if "DELETE FROM segue_items" in str(query) and not ending:
+            # As if the server had not noticed yet: another session deletes the row, and commits when it is waited for.
+            await execute(connection, "ROLLBACK")
+            await other.execute("BEGIN")
+            await other.execute("DELETE FROM segue_records WHERE id = %s", (record.id,))
+            ending.append(asyncio.create_task(commit_when_waited_for()))
+            raise psycopg.OperationalError("the connection is lost")
+        return await execute(connection, query, *args, **options)  # type: ignore[call-overload] # as it came
+
+    async def commit_when_waited_for() -> None:
+        async with await StoreConnection.connect(database.conninfo, autocommit=True) as watching:
+            query = "SELECT 1 FROM pg_locks WHERE NOT granted"
+            while not await (await execute(watching, query)).fetchall():
+                pass
+        await other.execute("COMMIT")
+
+    monkeypatch.setattr(StoreConnection, "execute", lost)
+    assert await store.sweep(NOW + 1) == [(ALICE, record.id)]
+    await asyncio.gather(*ending)
+    assert await store.sweep(NOW + 1) == []
+    await other.close()
+    await store.aclose()
+
+
 async def test_all_connections_may_be_lost_at_once(cut_store: PostgresStore, proxy: CuttingProxy) -> None:
     """As when a server restarts: no call fails."""
     records = [sample_record(str(n)) for n in range(40)]

@@ -113,10 +113,12 @@ _LOCK_EXPIRED = b"""
     SELECT tenant, id, segment, echo FROM segue_records
      WHERE head IS NOT NULL AND expires_at <= %b::double precision LIMIT %b FOR UPDATE SKIP LOCKED
 """
-_STILL_LIVING = b"""
-    SELECT records.tenant, records.id FROM unnest(%b::text[], %b::text[]) AS wanted (tenant, id)
-      JOIN segue_records AS records ON records.tenant = wanted.tenant AND records.id = wanted.id
-     WHERE records.head IS NOT NULL
+_LOCK_AGAIN = b"""
+    SELECT records.tenant, records.id, records.segment, records.echo
+      FROM unnest(%b::text[], %b::text[]) AS wanted (tenant, id) CROSS JOIN LATERAL (
+           SELECT tenant, id, segment, echo FROM segue_records AS records
+            WHERE records.tenant = wanted.tenant AND records.id = wanted.id AND records.head IS NOT NULL
+              FOR UPDATE) AS records
 """
 _OF_TENANT = b"""
     SELECT id, segment, head IS NOT NULL AND created_at < %b::double precision FROM segue_records
@@ -271,16 +273,14 @@ class PostgresStore:
         Those that another node is deleting at this moment count as deleted. To delete them late has no visible effect:
         their ids resolve to nothing from the moment they expire.
         """
-        before: set[tuple[str, str]] = set()
+        swept: set[tuple[str, str]] = set()
 
-        async def sweep(connection: StoreConnection, again: bool) -> list[tuple[str, ResponseId]]:  # noqa: FBT001 - as `Operation`
+        async def sweep(connection: StoreConnection, _: bool) -> list[tuple[str, ResponseId]]:  # noqa: FBT001 - as `Operation`
             async with connection.transaction():
-                expired = _living(await _fetch(connection, _LOCK_EXPIRED, now, _DELETE_AT_ONCE))
-                gone = await _without_living(connection, before) if again else set()
-                before.update((row.tenant, row.id) for row in expired)
+                expired = await _lock_expired(connection, now, swept)
+                swept.update((row.tenant, row.id) for row in expired)
                 await hold(connection, {row.segment for row in expired})
                 await _bury(connection, expired)
-            swept = gone.union((row.tenant, row.id) for row in expired)
             return [(tenant, ResponseId(ident)) for tenant, ident in sorted(swept)]
 
         return await self._run(sweep)
@@ -372,10 +372,16 @@ async def _fetch(connection: StoreConnection, query: bytes, *values: object) -> 
     return await (await connection.execute(query, values, binary=True)).fetchall()
 
 
-async def _without_living(connection: StoreConnection, keys: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Return those of the responses that are gone by now."""
+async def _lock_expired(connection: StoreConnection, now: float, before: set[tuple[str, str]]) -> list[Living]:
+    """Lock some expired responses; or those that an earlier attempt had, as far as it has not deleted them.
+
+    Its transaction may still be ending: then this waits for it, and knows what came of it.
+    """
+    if not before:
+        return _living(await _fetch(connection, _LOCK_EXPIRED, now, _DELETE_AT_ONCE))
+    keys = sorted(before)
     values = (texts(tenant for tenant, _ in keys), texts(ident for _, ident in keys))
-    return keys - set(await _fetch(connection, _STILL_LIVING, *values))
+    return _living(await _fetch(connection, _LOCK_AGAIN, *values))
 
 
 def _living(rows: list[tuple[Any, ...]]) -> list[Living]:
