@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import msgspec
@@ -47,6 +49,29 @@ def test_it_ends_when_its_pipe_is_closed_or_by_a_signal(how: str, tmp_path: Path
         with socket.create_connection(("127.0.0.1", port)):
             accepted, _ = listening.accept()
             accepted.close()
+
+
+def test_who_has_connected_before_it_is_replaced_is_served(tmp_path: Path) -> None:
+    """A connection that it has accepted gets its answer, though the request comes when the port is another's."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        process = started(tmp_path, listening)
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        with closing(HTTPConnection("127.0.0.1", listening.getsockname()[1], timeout=20)) as client:
+            client.request("GET", "/v1/models")
+            assert client.getresponse().read()
+            process.stdin.close()
+            process.stdin = None  # `communicate` would write to it
+            while b"action=retire" not in (line := process.stderr.readline()):
+                assert line, "it has ended"
+            process.send_signal(signal.SIGTERM)  # the service ends meanwhile: it drains already, and goes on
+            client.auto_open = 0
+            client.request("GET", "/v1/models")
+            assert client.getresponse().read()
+        process.communicate(timeout=20)
+        assert process.returncode == 0
 
 
 def test_what_is_wrong_with_the_configuration_is_told(

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -44,6 +44,8 @@ YOUNG_COLLECTIONS = 50
 IDLE_BYTES = 4 * 1024 * 1024
 #: How often a watched configuration file is looked at.
 WATCH_S = 1.0
+#: How long a worker that was replaced serves as before: a client that it has accepted sends its request by then.
+RETIRE_S = 1.0
 
 
 def find_config(path: Path | None) -> Path | None:
@@ -107,11 +109,13 @@ async def run_until_signal(
     terminal is gone is a signal like the others. A worker whose pipe has ended closes its ports before it drains.
     """
     stop = asyncio.Event()
+    signalled = asyncio.Event()  # a worker may have been told to retire before: then this lets it drain on
     hurry = asyncio.Event()
     retired = asyncio.Event()
 
     def on_signal() -> None:
-        (hurry if stop.is_set() else stop).set()
+        (hurry if signalled.is_set() else signalled).set()
+        stop.set()
 
     asked, terminal_is_gone = asyncio.Event(), terminal_watch()
 
@@ -149,7 +153,7 @@ async def run_until_signal(
         async with _tended(gateway, read, asked=asked, watched=watched):
             await stop.wait()
         if retired.is_set():
-            await gateway.stop_listening()  # another worker accepts what comes to these ports
+            await _retire(gateway, hurry)
         draining = asyncio.create_task(gateway.drain())
         hurried = asyncio.create_task(hurry.wait())
         await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
@@ -157,6 +161,14 @@ async def run_until_signal(
     finally:
         await gateway.aclose()
     return 0
+
+
+async def _retire(gateway: Gateway, hurry: asyncio.Event) -> None:
+    """Close the ports, at which another worker accepts what comes; who has just connected is served before a drain."""
+    await gateway.stop_listening()
+    _log.info("action=retire")
+    with suppress(TimeoutError):
+        await asyncio.wait_for(hurry.wait(), RETIRE_S)
 
 
 def _tell_start(config: Config, gateway: Gateway) -> None:
