@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -63,6 +64,16 @@ def test_keys_are_listed_and_revoked(folder: Path, capsys: pytest.CaptureFixture
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
     run("key", "list", "-c", str(file))
     assert "has no keys" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_the_file_stays_with_its_owner(folder: Path) -> None:
+    """root adds a key to the file of the service's user, which must still be able to read it."""
+    file = folder / "segue.toml"
+    file.write_text("")
+    owner = (65534, 65534) if os.geteuid() == 0 else (os.geteuid(), os.getgroups()[-1])
+    os.chown(file, *owner)
+    run("key", "new", "alice")
+    assert (file.stat().st_uid, file.stat().st_gid) == owner
 
 
 def test_an_expired_key_is_shown_as_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,15 +124,17 @@ def _text(file: Path) -> str:
 
 
 def _replace(file: Path, text: str) -> None:
-    """Replace the file by a text at once, if the result can be used; its mode stays."""
-    mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
+    """Replace the file by a text at once, if the result can be used; its owner and its mode stay."""
+    before = file.stat() if file.exists() else None
     folder = file.resolve().parent
     with writing(file):
         made, path = tempfile.mkstemp(prefix=f".{file.name}.", dir=folder)
         part = Path(path)
         try:
             with os.fdopen(made, "w", encoding="utf-8") as opened:
-                os.fchmod(made, mode)
+                if before:  # root adds a key to the file of the service's user, who must still be able to read it
+                    os.fchown(made, before.st_uid, before.st_gid)
+                    os.fchmod(made, before.st_mode & 0o777)
                 opened.write(text)
                 opened.flush()
                 os.fsync(made)
