@@ -187,6 +187,25 @@ def test_a_text_that_is_too_large_in_sum_is_a_fault_before_it_is_kept() -> None:
     assert frames.fault == "size"
 
 
+@pytest.mark.parametrize(
+    "tiny", [sent(PING, b""), sent(PING, b"x" * 125), sent(GO_ON, b"x", final=False), sent(TEXT, b"") + sent(PING, b"")]
+)
+def test_a_flood_of_tiny_frames_is_a_fault(tiny: bytes) -> None:
+    """No message is so small; tens of thousands of them in one piece would hold up all others."""
+    frames, _ = taking()
+    frames.passed(sent(TEXT, b"{", final=False) if tiny[0] == GO_ON else b"")
+    frames.passed(tiny * 2048)
+    assert frames.fault is None
+    frames.passed(tiny * 4097)
+    assert frames.fault == "protocol"
+
+
+def test_many_small_messages_are_none() -> None:
+    frames, _ = taking()
+    stream = sent(TEXT, b'{"type":"segue.cancel"}') * 9000
+    assert frames.passed(stream) is stream
+
+
 def test_many_small_pieces_are_kept_as_few() -> None:
     """An object for each byte would be a hundred times the size of a text."""
     text = TextPieces(unmask)

@@ -56,6 +56,8 @@ def test_a_page_before_a_response_is_looked_for_the_other_way(order: str, opposi
         ([("limit", "many")], "invalid_value", "limit"),
         ([("order", "up")], "invalid_value", "order"),
         ([("created_after", "monday")], "invalid_value", "created_after"),
+        ([("created_after", "nan")], "invalid_value", "created_after"),
+        ([("created_before", "-nan")], "invalid_value", "created_before"),
         ([("metadata", "x")], "invalid_value", None),
         ([("status", "completed")], "invalid_value", None),
         ([(f"metadata[{n}]", "x") for n in range(18)], "invalid_value", "metadata"),

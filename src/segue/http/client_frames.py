@@ -24,6 +24,11 @@ _SHORT_HEAD, _MEDIUM_HEAD = 6, 8
 #: A smaller piece is copied behind the one before: an object for each byte of a text would be a hundred times its size.
 _SMALL_BYTES = 4096
 
+#: In one piece of the stream there are not more frames than this which are control frames, or smaller than any message.
+#: Each costs microseconds, and all of a piece are read before others have their turn.
+_MOST_TINY = 4096
+_TINY_BYTES = 16
+
 #: Undoes the masking of data in place, by four bytes that come again and again (RFC 6455, 5.3).
 Unmask = Callable[[bytes, bytearray], object]
 
@@ -88,7 +93,7 @@ class ClientFrames:
     Texts that come in several frames, or that are large and come in several pieces, go to `texts`, if there are such.
     """
 
-    __slots__ = ("_final", "_head", "_left", "_mask", "_others", "_text", "_texts", "_within", "fault")
+    __slots__ = ("_final", "_head", "_left", "_mask", "_others", "_text", "_texts", "_tiny", "_within", "fault")
 
     def __init__(self, texts: LargeTexts | None = None) -> None:
         self.fault: Literal["protocol", "size"] | None = None
@@ -99,6 +104,7 @@ class ClientFrames:
         self._text: TextPieces | None = None  # what is taken, until the end of its last frame
         self._final = False  # this frame is its last one
         self._others = False  # more frames of a message that is passed on follow
+        self._tiny = 0  # frames in this piece of the stream
         self._within = False  # a head that is cut, or a message
 
     def passed(self, data: bytes) -> bytes:
@@ -117,6 +123,7 @@ class ClientFrames:
             length = len(data)
         passed: list[bytes] = []
         begin = 0 if self._mask is None else self._take(data[:at], self._mask, left=at - length, passed=passed)
+        self._tiny = 0
         while at + 1 < length:
             payload_at, size = self._find_payload(data, at)
             if self.fault is not None or payload_at > length:
@@ -143,6 +150,10 @@ class ClientFrames:
         if size >= _TWO_BYTES:
             extra = 2 if size == _TWO_BYTES else 8
             size = int.from_bytes(data[at + 2 : at + 2 + extra], "big")
+        if size < _TINY_BYTES or data[at] & _CONTROL:
+            self._tiny += 1
+        if self._tiny > _MOST_TINY:
+            self.fault = "protocol"
         payload_at = at + 2 + extra
         if second & _MASKED:
             payload_at += _MASK_BYTES

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from math import inf
+from math import inf, isnan
 from typing import Literal
 
 import msgspec
@@ -82,6 +82,9 @@ def parse_list_request(query: Iterable[tuple[str, str]]) -> ListRequest | Proble
 def _checked(wanted: _Parameters, labels: tuple[Label, ...], *, encrypted: bool) -> ListRequest | Problem:
     if not 1 <= wanted.limit <= MAX_LIMIT:
         return Problem("invalid_value", f"'limit' must be between 1 and {MAX_LIMIT}.", "limit")
+    for name in ("created_after", "created_before"):
+        if isnan(getattr(wanted, name)):  # nothing is before it or after it
+            return Problem("invalid_value", f"'{name}' must be a time, in seconds.", name)
     if len(labels) > _MAX_LABELS:
         return Problem("invalid_value", "A response has at most 16 pairs of metadata.", "metadata")
     backwards = wanted.before is not None

@@ -190,5 +190,23 @@ def test_only_the_answer_behind_thoughts_has_log_probabilities() -> None:
     assert reader.reasoning_tokens == 5
 
 
+@pytest.mark.parametrize(
+    ("tokens", "numbers"),
+    [
+        ([b"<think>", b"a</think>", b" b", b" c"], [3, 4]),
+        ([b"<think>", b"a</think>b", b" c", b"d"], [3, 4]),
+        ([b"<think>", b"a</th", b"ink>\n\xc3", b"\xa9", b"d"], [4, 5]),
+    ],
+)
+def test_a_token_that_ends_a_thought_or_a_blank_line_moves_no_others(tokens: list[bytes], numbers: list[int]) -> None:
+    """Of a token that was sampled in a thought, the text that it begins has no score."""
+    texts = [part for part in read(thinking(SamplingParams(top_logprobs=0)), tokens) if isinstance(part, ScoredText)]
+    entries = [one for text in texts for one in text.logprobs]
+    assert [round(-one.logprob) for one in entries] == numbers
+    shown = "".join(text.text for text in texts).encode()
+    assert shown.endswith(b"".join(bytes(one.bytes) for one in entries))
+    assert all(tokens[number - 1].endswith(bytes(one.bytes)) for number, one in zip(numbers, entries, strict=True))
+
+
 def test_thoughts_that_do_not_end_are_told_to_the_end() -> None:
     assert read(thinking(SamplingParams()), [b"<think>", b"a </thi"]) == [ReasoningPiece("a"), ReasoningPiece(" </thi")]

@@ -18,7 +18,7 @@ from segue.protocol.items import Item, user_message
 from segue.protocol.object_text import ObjectText
 from segue.protocol.problems import Problem, Refused
 from segue.protocol.requests import NativeBody, Settings
-from segue.protocol.responses import Failure
+from segue.protocol.responses import Failure, usage
 from segue.testing.store_samples import sample_id
 from segue.upstreams.interface import Batch, UpstreamRequest
 from segue.upstreams.scripted import Fail, Refuse, ScriptedTurn, ScriptedUpstream, say
@@ -103,6 +103,20 @@ async def test_what_has_nothing_to_spare_is_asked_once() -> None:
             TruncatingTurn(model), msgspec.structs.replace(asked_of(2), history=History(None, (user_message("x"),)))
         )
     assert len(model.asked) == 1
+
+
+async def test_what_has_used_tokens_is_not_tried_again() -> None:
+    """They would be paid twice, and told once."""
+    ended, asked = Ended("failed", usage=usage(9, 1), error=Failure(TOO_LONG.code, TOO_LONG.message)), []
+
+    class Dear:
+        async def stream(self, request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+            asked.append(request)
+            yield ()
+            yield (ended,)
+
+    assert await run(TruncatingTurn(Dear()), asked_of(50)) == ended
+    assert len(asked) == 1
 
 
 async def test_another_refusal_is_passed_on() -> None:

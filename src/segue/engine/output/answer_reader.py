@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from segue.engine.output.detokenizer import Detokenizer
-from segue.engine.output.logprobs import LogprobAlignment, Score, ScoredText
+from segue.engine.output.logprobs import UNSCORED, LogprobAlignment, Score, ScoredText
 from segue.engine.output.reasoning_parser import ReasonedPart, ReasoningParser, ReasoningPiece
 from segue.engine.output.stop_sequences import StopSequences
 from segue.engine.output.tool_call_parser import AnswerPart, ToolCallParser
@@ -65,15 +65,17 @@ class AnswerReader:
         self, reasoning: ReasoningParser, piece: bytes, score: Score | None
     ) -> list[AnswerPart | ScoredText | ReasoningPiece]:
         """Add a token before the text of the answer begins; only tokens of that text are scored."""
-        if self._alignment is not None and score is not None:
-            self._alignment.add_token(piece, score)
+        if self._alignment is not None:
+            self._alignment.add_token(piece, score or UNSCORED)
         parts = reasoning.feed(self._decoder.feed(piece))
-        if not reasoning.undecided and not reasoning.answering:
+        if reasoning.undecided:
+            self._undecided_tokens += 1
+            return self._answer(parts)
+        if not reasoning.answering:
             self.reasoning_tokens += 1 + self._undecided_tokens
             self._undecided_tokens = 0
-            self._alignment = None if self._alignment is None else LogprobAlignment()
-        elif reasoning.undecided:
-            self._undecided_tokens += 1
+        if self._alignment is not None:  # a token may end a thought, or a blank line, and begin the text
+            self._alignment.keep_last(sum(len(part.encode()) for part in parts if isinstance(part, str)))
         return self._answer(parts)
 
     def _answer(self, parts: Iterable[ReasonedPart]) -> list[AnswerPart | ScoredText | ReasoningPiece]:

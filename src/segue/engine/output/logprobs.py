@@ -48,6 +48,10 @@ class Score(msgspec.Struct, frozen=True):
     top: Sequence[TopLogprob]
 
 
+#: That of a token that was sampled in a thought: it may begin the text of the answer, where it is left out.
+UNSCORED = Score(LEAST, ())
+
+
 class ScoredText(msgspec.Struct, frozen=True):
     """A piece of text for the user, with its tokens."""
 
@@ -106,6 +110,18 @@ class LogprobAlignment:
             at += length
         self._raw, self._owners = raw[at:], owners[at:]
 
+    def keep_last(self, size_bytes: int) -> None:
+        """Forget what the tokens show, up to so many bytes at its end: that before them is no text of the answer."""
+        surplus = sum([len(token.shown) for token in self._tokens]) - size_bytes
+        while self._tokens:
+            token = self._tokens[0]
+            cut = min(surplus, len(token.shown))
+            del token.shown[:cut]
+            surplus -= cut
+            if token.shown or token in self._owners:
+                return
+            self._tokens.popleft()
+
     def release(self, text: str) -> list[ScoredText]:
         """Add text that goes to the client; return as much of it as ends with a token."""
         self._text += text.encode()
@@ -134,7 +150,7 @@ def _scored(text: bytes, tokens: Sequence[_TokenText]) -> list[ScoredText]:
     at = 0
     for token in tokens:
         shown = text[at : at + len(token.shown)]
-        if shown:
+        if shown and token.score is not UNSCORED:
             entries.append(token.entry(shown))
         at += len(shown)
     return [ScoredText(text.decode(), entries)] if text else []

@@ -81,9 +81,11 @@ async def _next_try(request: UpstreamRequest, shares: Iterator[float], left_out:
 
 
 def _says_too_long(batch: Batch) -> bool:
-    """Tell whether a turn ends with that before it has put anything out."""
+    """Tell whether a turn ends with that before it has put anything out, or used tokens: those would be paid twice."""
     ended = batch[0] if batch else None
-    return isinstance(ended, Ended) and ended.error is not None and ended.error.code == _TOO_LONG
+    if not isinstance(ended, Ended) or ended.error is None or ended.error.code != _TOO_LONG:
+        return False
+    return ended.usage is None or not ended.usage.total_tokens
 
 
 def _warned(batch: Batch, left_out: int) -> Batch:
