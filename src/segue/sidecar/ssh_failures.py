@@ -16,7 +16,7 @@ from segue.tunnel.ssh_greeting import RELAY_PROTOCOL, Progress, RelayReady, prin
 _SSH_FAILED = 255
 _MAX_WORDS = 300
 
-_INSTALL = "pipx install segue, or uv tool install segue"
+_INSTALL = "pipx install or uv tool install, with a wheel of your checkout"
 
 #: What `ssh` says when only a person can mend it, and what that person is told.
 _CURES: tuple[tuple[str, str], ...] = (
@@ -54,7 +54,7 @@ def explain_end(status: int | None, told: str, progress: Progress, address: SshA
         case "MISSING":
             return SshFailure(
                 f"segue is not installed on {host}, or not where its shell looks for programs. Install it there "
-                f"({_INSTALL}), or let --install fetch it, which needs uvx or pipx there",
+                f"({_INSTALL}). Where a package index has it, --install fetches it, with uvx or pipx there",
                 persistent=True,
             )
         case "INSTALLING":
