@@ -160,7 +160,8 @@ async def test_a_connection_through_a_sidecar_is_one_too() -> None:
     async with serving(config, router) as (gateway, url), running(url.replace("http", "ws", 1)) as sidecar:
         async with opened(f"{sidecar.sidecar.url}/own") as socket:
             first = await socket.turn("1", **UNSTORED)
-            second = await socket.turn("2", previous_response_id=first["id"], **UNSTORED)
+            # one that comes in many pieces, which are kept apart here too
+            second = await socket.turn("2" * 200_000, previous_response_id=first["id"], **UNSTORED)
             assert model.gone == []
         await until(lambda: not gateway.services.drain.connections)
         assert sorted(model.gone) == sorted([first["id"], second["id"]])

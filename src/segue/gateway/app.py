@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -22,7 +23,7 @@ from segue.egress.client import Egress
 from segue.egress.limits import EgressLimits
 from segue.gateway.api.application import build_application
 from segue.gateway.bootstrap import build_router, build_routes, provider_targets
-from segue.gateway.connections import AcceptLimits, Connections, HeldConnection
+from segue.gateway.connections import AcceptLimits, Connections, FramedConnection, HeldConnection
 from segue.gateway.descriptors import descriptor_limit
 from segue.gateway.reload import restart_needed
 from segue.gateway.server_tls import server_tls
@@ -78,6 +79,7 @@ class Gateway:
         """The addresses that it listens on; that of `[server]` comes first."""
         self.connections = Connections(self._limit_connections(), time.monotonic)
         self._runner: web.AppRunner | None = None
+        self._make_own: Callable[[], FramedConnection] | None = None
         self._servers: list[asyncio.AbstractServer] = []
         self._tls_ports: list[TlsPort] = []
         self._sweepers: list[asyncio.Task[None]] = []
@@ -198,6 +200,7 @@ class Gateway:
         if self.services.shared_windows is not None:
             sweeps.append(self.services.shared_windows.run())
         self._sweepers = [asyncio.create_task(sweep) for sweep in sweeps]
+        self._make_own = partial(FramedConnection, runner.server, loop=asyncio.get_running_loop(), **options)
         return self.connections.serve(runner.server, options)
 
     def _limit_connections(self) -> AcceptLimits:
@@ -320,9 +323,8 @@ class Gateway:
 
     def _accept_in_process(self) -> asyncio.Protocol:
         """Make the server's end of a connection that a tunnelled request to the gateway's own API takes."""
-        assert self._runner is not None, "requests come once the gateway listens"
-        assert self._runner.server is not None, "the runner was set up before it listened"
-        return self._runner.server()
+        assert self._make_own is not None, "requests come once the gateway listens"
+        return self._make_own()
 
     async def _sweep(self) -> None:
         """Remove expired responses, at an interval."""

@@ -208,10 +208,30 @@ class Connections:
         connection.force_close()
 
 
-class Connection(RequestHandler):
-    """One connection of a client, as aiohttp serves it."""
+class FramedConnection(RequestHandler):
+    """A connection as aiohttp serves it, but for the frames of a WebSocket; it may be one within this process."""
 
-    __slots__ = ("_before", "_certificate", "_connections", "_own", "_texts")
+    __slots__ = ("_texts",)
+
+    def __init__(self, server: web.Server, **options: Any) -> None:  # noqa: ANN401 - aiohttp's
+        super().__init__(server, **options)
+        self._texts: LargeTexts | None = None
+
+    def take_large_texts(self, most_bytes: int) -> LargeTexts:
+        """Keep the large texts of the WebSocket that this will be apart: aiohttp joins a text within one call."""
+        self._texts = LargeTexts(most_bytes, secrets.token_bytes(16), websocket_mask)
+        return self._texts
+
+    def set_parser(self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None) -> None:
+        """Read frames from now on, masked ones."""
+        reader = _MaskedFrames(parser, self._texts, self.pause_reading)
+        super().set_parser(cast("WebSocketReader", reader), data_received_cb)
+
+
+class Connection(FramedConnection):
+    """One connection of a client."""
+
+    __slots__ = ("_before", "_certificate", "_connections", "_own")
 
     def __init__(
         self,
@@ -225,7 +245,6 @@ class Connection(RequestHandler):
         self._before = before
         self._own: bool | None = None
         self._certificate: ClientCertificate | Literal["unread"] | None = "unread"
-        self._texts: LargeTexts | None = None
 
     @property
     def certificate(self) -> ClientCertificate | None:
@@ -283,16 +302,6 @@ class Connection(RequestHandler):
         self._connections.idle(self)
         return finished
 
-    def take_large_texts(self, most_bytes: int) -> LargeTexts:
-        """Keep the large texts of the WebSocket that this will be apart: aiohttp joins a text within one call."""
-        self._texts = LargeTexts(most_bytes, secrets.token_bytes(16), websocket_mask)
-        return self._texts
-
-    def set_parser(self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None) -> None:
-        """Read frames from now on, masked ones."""
-        reader = _MaskedFrames(parser, self._texts, self.pause_reading)
-        super().set_parser(cast("WebSocketReader", reader), data_received_cb)
-
 
 class _MaskedFrames:
     """Reads the frames of a WebSocket until one breaks the protocol. `pause` stops reading from the client.
@@ -320,13 +329,9 @@ class _MaskedFrames:
 
 
 def large_texts(request: web.BaseRequest, most_bytes: int) -> LargeTexts:
-    """Keep the large texts of the WebSocket that a request asks for apart, and return where they will be.
-
-    Of a connection within this process, which a sidecar's request to our own API takes, nothing is kept apart.
-    """
-    if isinstance(request.protocol, Connection):
-        return request.protocol.take_large_texts(most_bytes)
-    return LargeTexts(most_bytes, secrets.token_bytes(16), websocket_mask)
+    """Keep the large texts of the WebSocket that a request asks for apart, and return where they will be."""
+    assert isinstance(request.protocol, FramedConnection), "the gateway makes all of them"
+    return request.protocol.take_large_texts(most_bytes)
 
 
 def certificate_of(request: web.BaseRequest) -> ClientCertificate | None:
