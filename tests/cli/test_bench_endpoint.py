@@ -41,7 +41,7 @@ def test_a_gateway_is_measured(gateway: str, command: Command, tmp_path: Path, m
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("http://127.0.0.1:9", "--turns", "2"), "Expected `int` >= 3 - at `$.turns`"),
+        (("http://127.0.0.1:9", "--turns", "2"), "--turns must be at least 3"),
         (("http://127.0.0.1:9", "--timeout", "0"), "--timeout must be more than 0 and at most 3600 seconds"),
         (("http://127.0.0.1:9", "--key-env", "NO_SUCH"), "the variable NO_SUCH (--key-env) is not set"),
         (("http://127.0.0.1:9", "--budget", "100"), "that is more than --budget 100"),

@@ -31,9 +31,9 @@ def test_a_peer_that_is_there_is_measured(command: Command, tmp_path: Path, monk
     ("arguments", "reason"),
     [
         (("nobody",), "there is no peer 'nobody': there are 'segue', "),
-        (("--depths", "0"), "Expected `int` >= 1"),
-        (("--depths", "1,deep"), "Expected `int`, got `str`"),
-        (("--rounds", "0"), "Expected `int` >= 1"),
+        (("--depths", "0"), "--depths[0] must be at least 1"),
+        (("--depths", "1,deep"), "--depths[1] must be a whole number"),
+        (("--rounds", "0"), "--rounds must be at least 1"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments: tuple[str, ...], reason: str, command: Command) -> None:

@@ -13,7 +13,7 @@ from yarl import URL
 from segue.bench.endpoint.measure import EndpointError, EndpointTarget, list_models, measure_endpoint
 from segue.bench.endpoint.plan import EndpointPlan, planned_cost
 from segue.bench.endpoint.view import render_endpoint
-from segue.cli.bench_output import refuse, show, told_steps
+from segue.cli.bench_output import option_fault, refuse, show, told_steps
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 from segue.config import ConfigError, named_key
@@ -47,7 +47,7 @@ def run_bench_endpoint(command: EndpointCommand, settings: dict[str, Any]) -> in
         plan = msgspec.convert({"model": command.model or "", **settings}, EndpointPlan)
         key = None if command.key_env is None else named_key(command.key_env, "--key-env")
     except (msgspec.ValidationError, ConfigError) as error:
-        return refuse(str(error))
+        return refuse(option_fault(error))
     console = terminal()
     if problem := _announce(command, plan, base_url, console):
         return refuse(problem)

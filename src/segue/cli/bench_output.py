@@ -17,6 +17,7 @@ from segue.bench.reports.html_report import to_html
 from segue.bench.reports.markdown_report import to_markdown
 from segue.bench.reports.report import BenchReport, write
 from segue.cli.output_file import ReportFiles, writing
+from segue.config.explanations import explain_value
 from segue.terminal import terminal
 
 
@@ -68,3 +69,9 @@ def refuse(reason: str) -> int:
     """Say in one line why nothing is measured; returns the exit status for wrong options and files."""
     print(f"segue: {reason}", file=sys.stderr)
     return 2
+
+
+def option_fault(error: Exception) -> str:
+    """Say what is wrong with an option, whose value msgspec has checked under its name; all else is said as it is."""
+    what, _, path = str(error).partition(" - at `$.")
+    return f"--{path.rstrip('`').replace('_', '-')} {explain_value(what, None)}" if path else what

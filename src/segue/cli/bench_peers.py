@@ -11,7 +11,7 @@ import msgspec
 from segue.bench.peers.catalogue import PEERS, Peer
 from segue.bench.peers.measure import PeersPlan, measure_peers
 from segue.bench.peers.view import render_peers
-from segue.cli.bench_output import refuse, show, told_steps
+from segue.cli.bench_output import option_fault, refuse, show, told_steps
 from segue.cli.loop import run
 from segue.cli.output_file import ReportFiles
 from segue.terminal import terminal
@@ -24,7 +24,7 @@ def run_bench_peers(
     try:
         plan = msgspec.convert(settings, PeersPlan)
     except msgspec.ValidationError as error:
-        return refuse(str(error))
+        return refuse(option_fault(error))
     unknown = [name for name in only if name not in {peer.name for peer in PEERS}]
     if unknown:
         known = ", ".join(f"{peer.name!r}" for peer in PEERS)

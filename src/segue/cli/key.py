@@ -106,7 +106,7 @@ def _expiry(key: KeyConfig) -> Text:
 
 
 def _advise(done: str) -> None:
-    print(f"segue: {done}; a gateway that runs takes that at SIGHUP", file=sys.stderr)
+    print(f"segue: {done}; a running gateway uses it once you reload it (kill -HUP)", file=sys.stderr)
 
 
 def _existing(config: Path | None) -> Path:
