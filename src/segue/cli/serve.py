@@ -138,18 +138,13 @@ async def run_until_signal(
         loop.add_signal_handler(number, on_signal)
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     before, now = raise_descriptor_limit()
+    if now != before:
+        _log.info("action=start descriptors=%d before=%d", now, before)
     sys.setswitchinterval(SWITCH_S)
     return_large_blocks()
     gateway = await Gateway.open(config)
     try:
-        if now != before:
-            _log.info("action=start descriptors=%d before=%d", now, before)
-        url = await gateway.listen(None if inherited is None else inherited.sockets)
-        _tell_start(config, gateway)
-        gc.collect()
-        gc.set_threshold(*gc.get_threshold()[:2], YOUNG_COLLECTIONS)
-        gc.freeze()  # what is there from the start stays: to look through it again and again would hold up turns
-        print(f"segue: listening on {url}", flush=True)
+        await _listen(gateway, inherited)
         async with _tended(gateway, read, asked=asked, watched=watched):
             await stop.wait()
         if retired.is_set():
@@ -169,6 +164,16 @@ async def _retire(gateway: Gateway, hurry: asyncio.Event) -> None:
     _log.info("action=retire")
     with suppress(TimeoutError):
         await asyncio.wait_for(hurry.wait(), RETIRE_S)
+
+
+async def _listen(gateway: Gateway, inherited: Inherited | None) -> None:
+    """Open the ports, or take those of the supervisor, and say that the gateway is ready."""
+    url = await gateway.listen(None if inherited is None else inherited.sockets)
+    _tell_start(gateway.config, gateway)
+    gc.collect()
+    gc.set_threshold(*gc.get_threshold()[:2], YOUNG_COLLECTIONS)
+    gc.freeze()  # what is there from the start stays: to look through it again and again would hold up turns
+    print(f"segue: listening on {url}", flush=True)
 
 
 def _tell_start(config: Config, gateway: Gateway) -> None:
