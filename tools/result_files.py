@@ -90,7 +90,8 @@ RESULT_FILES = (
         "is measured; the delay is that of an event which comes a moment later, beside the same straight from the "
         "provider. Two relays are processes that only copy bytes. After the request: with its way up, which takes "
         "longer than straight over a link as fast as this one. Budgets hold on the machine that they were set on: the "
-        "fixed piece of work compares machines.",
+        "fixed piece of work compares machines. A first event comes after a rest, and on a machine that shares its "
+        "processors with others the caches are cold then: the last figure tells how much slower any code is.",
         tables=("Figures",),
         without_turns=True,
         about_s=59,

@@ -28,6 +28,7 @@ async def test_each_end_has_its_cpu_time_and_the_first_event_its_delay() -> None
     for added in ("first event, delay added by two relays", "first event after the request, delay added"):
         assert figures[f"{added}: pi, bodies of 8 KB"].value is not None
     assert (figures["CPU of a fixed piece of work on this machine"].value or 0) > 0
+    assert (figures["the same mixed code after 20 ms of rest, beside at once"].value or 0) > 0
     [arm] = report.arms
     assert len(arm.turns) == TINY.rounds * TINY.turns
     assert all((turn.bytes_up_payload or 0) > 8000 for turn in arm.turns)

@@ -5,15 +5,20 @@ through a sidecar and a gateway in processes of their own, and asks each for its
 for CPU time it answers at once; for the delay it answers a moment after the request, one event per millisecond, and
 the same turns go straight to it for comparison. The delay of a first event is that of the reply alone, from when the
 provider has it; beside it stands that of the whole turn, with the request's way up. For comparison, the turns also go
-through two processes that only copy bytes: no two processes can add less. Another figure is the CPU time of a fixed
-piece of work, since budgets were set on a faster or slower machine than this one. Not here: bytes on the wire
-(`table`), the codec alone (`documents`).
+through two processes that only copy bytes: no two processes can add less. Two figures are of the machine: the CPU time
+of a fixed piece of work, since budgets were set on a faster or slower one, and how much longer mixed code takes after a
+rest as long as the one before a first event, since its memory has left the processor's caches by then. Not here: bytes
+on the wire (`table`), the codec alone (`documents`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import email.parser
 import hashlib
+import json
+import statistics
+import textwrap
 import time
 import zlib
 from collections.abc import Mapping
@@ -45,6 +50,7 @@ _THINKING_S = 0.02
 _PACE_S = 0.001
 _YARDSTICK = bytes(range(256)) * 1024
 _YARDSTICK_LOOPS = 40_000
+_RESTED_TIMES = 5
 
 
 class BodyDepth(msgspec.Struct, frozen=True):
@@ -129,6 +135,7 @@ async def measure(
     cases = [_TunnelCase(agent, depth) for depth in chosen.depths for agent in chosen.agents]
     measured = {case: _TunnelSamples() for case in cases}
     yardstick: list[float] = []
+    rested: list[float] = []
     shown = terminal(quiet=True) if console is None else console
     with Progress(console=shown, transient=True, disable=console is None) as progress:
         task = progress.add_task("requests through the tunnel", total=chosen.rounds * len(cases))
@@ -143,13 +150,15 @@ async def measure(
             for number in range(chosen.rounds):
                 for case in cases:
                     yardstick.append(_yardstick_ms())
+                    rested.append(await _rested_ratio())
                     session = await _measure_round(chosen, case, number, provider, ends, measured[case])
                     await _measure_delays(session, provider, ends[SIDECAR], near_relay, measured[case])
                     progress.advance(task)
     figures = [_figures(case, samples) for case, samples in measured.items()]
     fixed = figure("CPU of a fixed piece of work on this machine", yardstick, "ms")
+    slower = figure(f"the same mixed code after {1e3 * _THINKING_S:g} ms of rest, beside at once", rested, "x")
     arms = [_arm(case, samples) for case, samples in measured.items()]
-    return make_report(arms, msgspec.to_builtins(chosen), [*(one for some in figures for one in some), fixed])
+    return make_report(arms, msgspec.to_builtins(chosen), [*(one for some in figures for one in some), fixed, slower])
 
 
 def render(report: BenchReport, console: Console) -> None:
@@ -265,3 +274,22 @@ def _yardstick_ms() -> float:
     hashlib.sha256(_YARDSTICK).digest()
     zlib.compress(_YARDSTICK, 6)
     return 1e3 * (time.thread_time() - begun_at)
+
+
+async def _rested_ratio() -> float:
+    """Return how many times as long mixed code takes after a rest as at once: the median of some rests."""
+    at_once_s = min(_mixed_code_s() for _ in range(_RESTED_TIMES))
+    rested_s: list[float] = []
+    for _ in range(_RESTED_TIMES):
+        await asyncio.sleep(_THINKING_S)
+        rested_s.append(_mixed_code_s())
+    return statistics.median(rested_s) / at_once_s
+
+
+def _mixed_code_s() -> float:
+    """Return how long a little of much different code takes; a loop would stay in the caches."""
+    begun_at = time.perf_counter()
+    email.parser.HeaderParser().parsestr("Content-Type: text/event-stream; charset=utf-8\nX-Request-Id: 1\n\n")
+    json.dumps({"object": "response", "output": [1, 2.5, {"text": "…"}]}, indent=1)
+    textwrap.fill("what a model wrote " * 30, 40)
+    return time.perf_counter() - begun_at
