@@ -42,6 +42,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "tunnel": ("deltas, frames, both ends", "of the tunnel (pure)"),
     "http": ("heads, routes, origins,", "codings, events (pure)"),
     "byte_lru": ("a cache with", "a byte budget (pure)"),
+    "extras": ("how to add", "what is missing"),
     "connection_failures": ("why there is", "no connection"),
     "terminal": ("what is printed,", "as it was written"),
 }

@@ -21,7 +21,7 @@ from segue.sidecar.dialer import Dialer
 from segue.testing.provider import Answer, provided
 from tests.cli.conftest import Command, own_file
 from tests.sidecar.gateways import fake_gateway
-from tests.sidecar.ssh_machines import SshDouble
+from tests.sidecar.ssh_machines import ECHO, SshDouble
 
 #: Sends its input to the address that an SDK would, says what came back, and ends with the status it is given.
 AGENT = """
@@ -234,6 +234,31 @@ def test_what_ssh_fails_with_is_told_before_the_program_runs(
     ended, _, told = command("run", "--gateway", "ssh://box", *options, "--", "true")
     assert ended == status
     assert told.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--install", "segue"), "[sidecar] install (--install): 'segue' does not say exactly what to fetch"),
+        (("--install", "true"), "[sidecar] install (--install): 'true' does not say exactly what to fetch"),
+        (("--install",), "--install requires an argument"),
+        (("--install-index", "https://pypi.example.com/simple/"), "install_index: it says where from"),
+    ],
+)
+def test_nothing_is_fetched_that_the_user_has_not_named(
+    box: SshDouble, command: Command, options: tuple[str, ...], said: str
+) -> None:
+    """`segue` is a name on a package index that somebody else may own."""
+    box.install("exit 1", name="uvx")
+    status, _, told = command("run", "--gateway", "ssh://box", *options, "--", "true")
+    assert (status, said in told, box.processes) == (2, True, [])
+
+
+def test_what_is_fetched_is_what_was_named(box: SshDouble, command: Command) -> None:
+    box.install(f'echo "$*" >"{box.folder}/fetched"; {ECHO}', name="uvx")
+    wheel = f"https://wheels.example.com/segue-1.0-py3-none-any.whl#sha256={'0a' * 32}"
+    command("run", "--gateway", "ssh://box", "--no-check", "--install", wheel, "--", "true")
+    assert (box.folder / "fetched").read_text() == f"--from {wheel} segue ssh-relay\n"
 
 
 def test_codex_is_given_its_setting(tmp_path: Path) -> None:

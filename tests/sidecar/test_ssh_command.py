@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from segue.sidecar.install_source import InstallSource
 from segue.sidecar.ssh_address import SshAddress
 from segue.sidecar.ssh_command import relay_script, ssh_arguments
+
+PINNED = InstallSource("segue==1.0")
 
 
 def test_the_address_is_given_as_arguments_behind_which_no_option_is_read() -> None:
@@ -76,7 +79,7 @@ def programs(tmp_path: Path) -> Path:
 def test_the_segue_that_is_there_is_run(programs: Path) -> None:
     for name in ("segue", "uvx"):
         program(programs, name)
-    assert played(relay_script("1.0"), programs) == (0, "segue-ssh FOUND\nsegue ssh-relay\n")
+    assert played(relay_script(PINNED), programs) == (0, "segue-ssh FOUND\nsegue ssh-relay\n")
 
 
 def test_a_segue_that_only_a_login_shell_would_find_is_found(programs: Path) -> None:
@@ -88,7 +91,7 @@ def test_a_segue_that_only_a_login_shell_would_find_is_found(programs: Path) -> 
 def test_nothing_is_fetched_unless_it_is_allowed(programs: Path) -> None:
     program(programs, "uvx")
     assert played(relay_script(None), programs) == (127, "segue-ssh MISSING\n")
-    assert played(relay_script("1.0"), programs) == (
+    assert played(relay_script(PINNED), programs) == (
         0,
         "segue-ssh INSTALLING\nuvx --from segue==1.0 segue ssh-relay\n",
     )
@@ -96,11 +99,11 @@ def test_nothing_is_fetched_unless_it_is_allowed(programs: Path) -> None:
 
 def test_pipx_fetches_where_there_is_no_uvx(programs: Path) -> None:
     program(programs, "pipx")
-    assert played(relay_script("1.0"), programs)[1].endswith("pipx run --spec segue==1.0 segue ssh-relay\n")
+    assert played(relay_script(PINNED), programs)[1].endswith("pipx run --spec segue==1.0 segue ssh-relay\n")
 
 
 def test_the_script_is_one_argument_in_single_quotes_for_every_shell() -> None:
-    script = relay_script("1.0+local")
+    script = relay_script(InstallSource("segue==1.0+local", "https://pypi.example.com/simple/"))
     assert [*shlex.split(script)[:3], script.count("'"), script.count("\n"), script.count("!")] == [
         "exec",
         "sh",
@@ -111,7 +114,21 @@ def test_the_script_is_one_argument_in_single_quotes_for_every_shell() -> None:
     ]
 
 
-@pytest.mark.parametrize("version", ["", "1.0; id", "1'0", "1 0"])
-def test_what_is_no_version_is_not_put_into_the_script(version: str) -> None:
-    with pytest.raises(ValueError, match="number of a version"):
-        relay_script(version)
+@pytest.mark.parametrize(
+    ("tool", "line"),
+    [
+        ("uvx", "uvx --default-index https://pypi.example.com/simple/ --from segue==1.0 segue ssh-relay"),
+        ("pipx", "pipx run --index-url https://pypi.example.com/simple/ --spec segue==1.0 segue ssh-relay"),
+    ],
+)
+def test_an_index_of_ones_own_replaces_the_public_one(programs: Path, tool: str, line: str) -> None:
+    """Beside it, a package of the same name could come from the public one."""
+    program(programs, tool)
+    source = InstallSource("segue==1.0", "https://pypi.example.com/simple/")
+    assert played(relay_script(source), programs)[1] == f"segue-ssh INSTALLING\n{line}\n"
+
+
+def test_a_wheel_of_that_machine_is_found_in_its_home(programs: Path) -> None:
+    program(programs, "uvx")
+    told = played(relay_script(InstallSource("~/segue-1.0-py3-none-any.whl")), programs)[1]
+    assert f"uvx --from {programs}/segue-1.0-py3-none-any.whl segue ssh-relay" in told

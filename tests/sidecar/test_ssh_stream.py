@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from segue.sidecar import ssh_stream
+from segue.sidecar.install_source import InstallSource
 from segue.sidecar.ssh_address import SshAddress
 from segue.sidecar.ssh_stream import SshFailedError, SshSettings, open_stream, why_unreachable
 from tests.sidecar.ssh_machines import ECHO, SshDouble
@@ -82,7 +83,7 @@ async def test_once_logged_in_the_far_side_has_time_to_start(box: SshDouble) -> 
 
 async def test_segue_is_fetched_where_it_may_be(box: SshDouble) -> None:
     box.install(f'echo "$*" >"{box.folder}/fetched"; {ECHO}', name="uvx")
-    await (await open_stream(BOX, SshSettings(install="1.2.3"))).aclose()
+    await (await open_stream(BOX, SshSettings(install=InstallSource("segue==1.2.3")))).aclose()
     assert (box.folder / "fetched").read_text() == "--from segue==1.2.3 segue ssh-relay\n"
 
 

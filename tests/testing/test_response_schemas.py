@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # the package ships no types
 
+from segue.extras import how_to_add
 from segue.testing.protocol_checker import check_event
 from segue.testing.response_schemas import (
     EXTRA_EVENTS,
@@ -127,8 +128,7 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(package: str, use
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert done.stderr.endswith(
-        f"MissingPackageError: the protocol checker needs {package}, which is not installed: "
-        "pip install 'segue[testing]'\n"
+        f"MissingPackageError: the protocol checker needs {package}, which is not installed: {how_to_add('testing')}\n"
     )
 
 

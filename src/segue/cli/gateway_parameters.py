@@ -28,8 +28,15 @@ Direct: TypeAlias = Annotated[
     bool | None, Parameter(help="Go straight to the provider when no gateway can be reached.", negative="")
 ]
 Install: TypeAlias = Annotated[
-    bool | None,
-    Parameter(help="Fetch segue with uvx or pipx on a machine of ssh:// that has none.", negative=""),
+    str | None,
+    Parameter(
+        help="What uvx or pipx may fetch on a machine of ssh:// that has no segue: NAME==VERSION, or a wheel (its path "
+        "there, or an https:// URL). Nothing is fetched that you have not named.",
+    ),
+]
+InstallIndex: TypeAlias = Annotated[
+    str | None,
+    Parameter(help="The package index that NAME==VERSION comes from, instead of the public one."),
 ]
 Access: TypeAlias = Annotated[
     Literal["user", "token", "anyone"] | None,

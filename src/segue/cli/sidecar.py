@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from segue import __version__
 from segue.cli.loop import run
 from segue.cli.start_errors import start_error
 from segue.config import (
@@ -33,6 +32,7 @@ from segue.sidecar.base_cache import BaseCacheLimits
 from segue.sidecar.connector import ConnectorSettings, GatewayRefusedError, GatewayUnreachableError, tunnel_url
 from segue.sidecar.dialer import Dialer
 from segue.sidecar.foreground import has_terminal
+from segue.sidecar.install_source import InstallSource, parse_install_source
 from segue.sidecar.link_status import LinkTimeouts
 from segue.sidecar.listener import ListenerLimits
 from segue.sidecar.orphaned_exchanges import OrphanLimits
@@ -106,7 +106,7 @@ def settings_of(config: SidecarConfig) -> SidecarSettings:
         identity=identity,
         proxy=proxy_of(config),
         connect_s=config.connect_timeout_s,
-        install=__version__ if config.install else None,
+        install=install_of(config),
     )
     return SidecarSettings(
         gateways=tuple(config.gateways),
@@ -129,6 +129,22 @@ def settings_of(config: SidecarConfig) -> SidecarSettings:
         handler=HandlerLimits(max_message_bytes=config.max_body_bytes, orphans=OrphanLimits(keep_s=config.park_s)),
         cache=BaseCacheLimits(memory_bytes=config.memory_bytes, disk_bytes=config.disk_bytes),
     )
+
+
+def install_of(config: SidecarConfig) -> InstallSource | None:
+    """Return what may be fetched on a machine that has no segue.
+
+    Raises:
+        ConfigError: it is not said exactly, or only an index is named.
+    """
+    if config.install is None:
+        if config.install_index is not None:
+            raise ConfigError("install_index: it says where from, and [sidecar] install (--install) must say what")
+        return None
+    try:
+        return parse_install_source(config.install, config.install_index)
+    except ValueError as error:
+        raise ConfigError(f"[sidecar] install (--install): {error}") from None
 
 
 def _identity_of(config: SidecarConfig) -> ClientIdentity | None:

@@ -65,9 +65,19 @@ class SidecarConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         ),
     ] = None
-    install: Annotated[bool, Meta(description="Fetch segue with uvx or pipx on a machine of ssh:// that has none.")] = (
-        False
-    )
+    install: Annotated[
+        str | None,
+        Meta(
+            description=(
+                "What uvx or pipx may fetch on a machine of ssh:// that has no segue: NAME==VERSION, or a wheel as its "
+                "path there or https:// URL."
+            )
+        ),
+    ] = None
+    install_index: Annotated[
+        str | None,
+        Meta(description="The package index that NAME==VERSION comes from, https://HOST/…, instead of the public one."),
+    ] = None
     direct: Annotated[bool, Meta(description="Go straight to the provider when no gateway can be reached.")] = False
     cache: Annotated[
         bool,

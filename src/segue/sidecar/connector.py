@@ -24,6 +24,7 @@ from aiohttp.tracing import Trace
 
 from segue.http.error_replies import FailureCode
 from segue.packet_writer import PacketSocket
+from segue.sidecar.install_source import InstallSource
 from segue.sidecar.packet_protocol import PacketProtocol
 from segue.sidecar.proxy import Proxy
 from segue.sidecar.tls_sessions import ClientIdentity
@@ -89,8 +90,8 @@ class ConnectorSettings(msgspec.Struct, frozen=True):
     identity: ClientIdentity | None = None
     proxy: Proxy | None = None
     connect_s: float = 10.0
-    install: str | None = None
-    """The version of segue to fetch on a machine that is reached by ssh and has none; None: nothing is fetched."""
+    install: InstallSource | None = None
+    """What to fetch on a machine that is reached by ssh and has no segue; None: nothing is fetched."""
 
 
 class _Acceptance(NamedTuple):

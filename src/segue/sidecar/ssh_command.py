@@ -7,8 +7,7 @@ running it (`segue.sidecar.ssh_stream`).
 
 from __future__ import annotations
 
-import re
-
+from segue.sidecar.install_source import InstallSource
 from segue.sidecar.ssh_address import SshAddress
 from segue.tunnel.ssh_greeting import MARK, Progress
 
@@ -35,7 +34,6 @@ _UNATTENDED = ("-oBatchMode=yes",)
 
 #: Where `pipx`, `uv tool` and package managers put programs, which a shell without login may not know.
 _PLACES = "$HOME/.local/bin:/usr/local/bin:/opt/homebrew/bin"
-_VERSION = re.compile(r"[0-9A-Za-z.+-]{1,64}")
 
 
 def ssh_arguments(address: SshAddress, script: str, *, attended: bool, connect_s: float) -> list[str]:
@@ -47,18 +45,17 @@ def ssh_arguments(address: SshAddress, script: str, *, attended: bool, connect_s
     return ["ssh", *options, "--", address.host, script]
 
 
-def relay_script(version: str | None) -> str:
+def relay_script(install: InstallSource | None) -> str:
     """Return what the far side's shell runs: the relay of the segue that is there.
 
-    `version`: the segue to fetch with `uvx` or `pipx` if there is none; None: nothing is fetched. The text is one line,
-    and in single quotes, so that every login shell (sh, bash, zsh, fish, csh) gives it to `sh` as it is.
+    `install`: what `uvx` or `pipx` fetches if there is none; None: nothing is fetched. The text is one line, and in
+    single quotes, so that every login shell (sh, bash, zsh, fish, csh) gives it to `sh` as it is.
     """
     steps = [f'PATH="$PATH:{_PLACES}"', "export PATH", _run_if_there("segue", "FOUND", f"segue {RELAY_COMMAND}")]
-    if version is not None:
-        if _VERSION.fullmatch(version) is None:
-            raise ValueError("this is not the number of a version")
-        for tool, fetch in (("uvx", "--from"), ("pipx", "run --spec")):
-            steps.append(_run_if_there(tool, "INSTALLING", f"{tool} {fetch} segue=={version} segue {RELAY_COMMAND}"))
+    if install is not None:
+        uvx = ("uvx", *install.options("--default-index"), "--from", install.requirement)
+        pipx = ("pipx", "run", *install.options("--index-url"), "--spec", install.requirement)
+        steps += [_run_if_there(one[0], "INSTALLING", " ".join((*one, "segue", RELAY_COMMAND))) for one in (uvx, pipx)]
     steps += [f"echo {MARK} MISSING", "exit 127"]
     return f"exec sh -c '{'; '.join(steps)}'"
 

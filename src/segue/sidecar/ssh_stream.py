@@ -18,6 +18,7 @@ from typing import assert_never
 import msgspec
 
 from segue.sidecar.foreground import has_stopped, terminal_lent
+from segue.sidecar.install_source import InstallSource
 from segue.sidecar.ssh_address import SshAddress
 from segue.sidecar.ssh_command import relay_script, ssh_arguments
 from segue.sidecar.ssh_failures import SshFailure, explain_end, wrong_protocol
@@ -40,9 +41,9 @@ _UNSENT_BYTES = 2 * MAX_PACKET_BYTES
 
 
 class SshSettings(msgspec.Struct, frozen=True):
-    """How to open streams. `install`: the version to fetch where segue is missing; None: nothing is fetched."""
+    """How to open streams. `install`: what to fetch where segue is missing; None: nothing is fetched."""
 
-    install: str | None = None
+    install: InstallSource | None = None
     connect_s: float = 10.0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from segue.extras import how_to_add
 from segue.stores.copying import CopyEnd
 from segue.stores.interface import Store, StoreError
 from segue.stores.memory import MemoryStore
@@ -78,7 +79,7 @@ def _asking_for_extra(url: PostgresUrl) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        message = f"{url.place}: psycopg is not installed ({error}): pip install 'segue[cluster]'"
+        message = f"{url.place}: psycopg is not installed ({error}): {how_to_add('cluster')}"
         raise StoreError(message) from error
 
 

@@ -14,6 +14,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from segue.extras import how_to_add
+
 Json: TypeAlias = dict[str, Any]
 
 _SHOWN_CHARACTERS: Final = 200
@@ -26,7 +28,7 @@ class MissingPackageError(ImportError):
 
     def __init__(self, package: str) -> None:
         super().__init__(
-            f"the protocol checker needs {package}, which is not installed: pip install 'segue[testing]'", name=package
+            f"the protocol checker needs {package}, which is not installed: {how_to_add('testing')}", name=package
         )
 
 

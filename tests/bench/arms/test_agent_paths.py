@@ -75,4 +75,4 @@ async def test_the_work_goes_over_the_wire(
 def test_says_what_is_missing_for_http2(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_no_http2() is None
     monkeypatch.setattr("segue.bench.arms.agent_paths.find_spec", lambda _: None)
-    assert "pip install" in (why_no_http2() or "")
+    assert "its extra bench" in (why_no_http2() or "")

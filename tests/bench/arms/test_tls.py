@@ -10,6 +10,7 @@ import pytest
 
 from segue.bench.arms import tls
 from segue.bench.arms.tls import Authority, terminated, why_no_tls
+from segue.extras import how_to_add
 from segue.testing.provider import Answer, provided
 
 ASKED = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -86,4 +87,4 @@ async def test_connections_that_are_open_are_dropped_at_the_end() -> None:
 def test_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_no_tls() is None
     monkeypatch.setattr(tls, "find_spec", lambda _: None)
-    assert "segue[bench]" in str(why_no_tls())
+    assert how_to_add("bench") in str(why_no_tls())

@@ -27,7 +27,7 @@ async def test_nothing_is_asked_before_the_node_is_started() -> None:
 
 def test_a_missing_client_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "segue.stores.live.redis_live", None)
-    with pytest.raises(LiveUnavailable, match=r"pip install 'segue\[cluster\]'"):
+    with pytest.raises(LiveUnavailable, match=r"live needs the package .*: install segue with its extra cluster"):
         open_live("redis://h", address="", started_at=0.0)
 
 

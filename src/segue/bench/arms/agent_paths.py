@@ -18,6 +18,7 @@ from segue.bench.arms.coded_wire import CarriedBytes, CodedWire, coded_wire
 from segue.bench.arms.ends import SidecarSpec
 from segue.bench.arms.tls_coding import TlsContexts
 from segue.bench.arms.tunnelled import QUIET_S, Start, silence, started
+from segue.extras import how_to_add
 from segue.testing.link import LinkProfile
 
 #: How long a wire without a tunnel must be silent, beyond a round trip, before its last byte has come.
@@ -90,7 +91,7 @@ def why_no_http2() -> str | None:
     """Return what to do so that HTTP/2 can be spoken here; None: nothing."""
     if find_spec("h2"):
         return None
-    return "HTTP/2 in benchmarks needs h2, which is not installed: pip install 'segue[bench]'"
+    return f"HTTP/2 in benchmarks needs h2, which is not installed: {how_to_add('bench')}"
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from segue.extras import how_to_add
 from segue.listening import stop_listening
 
 _HOST = "127.0.0.1"
@@ -22,11 +23,9 @@ _CHUNK_BYTES = 64 * 1024
 
 def why_no_tls() -> str | None:
     """Return what to do so that TLS can be spoken here; None: nothing."""
-    return (
-        None
-        if find_spec("trustme")
-        else "TLS in benchmarks needs trustme, which is not installed: pip install 'segue[bench]'"
-    )
+    if find_spec("trustme"):
+        return None
+    return f"TLS in benchmarks needs trustme, which is not installed: {how_to_add('bench')}"
 
 
 class Authority:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from segue.extras import how_to_add
 from segue.stores.live.interface import Live, LiveUnavailable
 from segue.stores.live.live_url import is_shared, parse_live_url
 
@@ -25,6 +26,6 @@ def open_live(url: str, *, address: str, started_at: float) -> Live | None:
     try:
         from segue.stores.live.redis_live import RedisLive  # noqa: PLC0415 - an extra, and slow to import
     except ModuleNotFoundError as error:
-        message = f"live needs the package {error.name}: install segue with its extra, pip install 'segue[cluster]'"
+        message = f"live needs the package {error.name}, which is not installed: {how_to_add('cluster')}"
         raise LiveUnavailable(message) from error
     return RedisLive(where, node=os.urandom(NODE_BYTES).hex(), address=address, started_at=started_at)
