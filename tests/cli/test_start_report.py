@@ -63,6 +63,11 @@ def test_no_line_has_the_password_of_a_store(tmp_path: Path) -> None:
         (f'{PROVIDER}"https://api.example/v1"\n', ()),
         (f'{PROVIDER}"http://api.example/v1"\n'.replace('key_env = "K"\n', ""), ()),
         ('[server]\nstore = "sqlite:///a.db?synchronous=NORMAL"\n', ("a turn that was acknowledged may be lost in",)),
+        (
+            '[server]\nstore = "postgresql://a/b"\nlive = "redis://a"\n',
+            ("a message thread goes on at one gateway alone",),
+        ),
+        ('[server]\nstore = "postgresql://a/b"\nlive = "redis://a"\nthreads = "durable"\n', ()),
     ],
 )
 def test_what_is_not_safe_is_told_and_nothing_else(tmp_path: Path, text: str, expected: tuple[str, ...]) -> None:

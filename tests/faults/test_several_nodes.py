@@ -6,22 +6,26 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.gateway.services import Services
 from segue.gateway.turns.erasure import Erasure
+from segue.protocol.conversations import NewConversation
 from segue.protocol.events import Event
-from segue.protocol.ids import ResponseId
+from segue.protocol.ids import ResponseId, message_id
+from segue.protocol.items import Input
 from segue.protocol.problems import Problem, Refused
-from segue.protocol.requests import Create
+from segue.protocol.requests import Create, ThreadContext
 from segue.stores.interface import Store
 from segue.stores.live.live_url import parse_live_url
 from segue.stores.live.redis_live import RedisLive
 from segue.stores.live.redis_nodes import RedisNodes
 from segue.stores.memory import MemoryStore
 from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait, say
+from tests.faults.gateways import until
 from tests.gateway.parts import TENANT, caller, collect, create, ident, parts, respond, response
 from tests.stores.live.redis_servers import RedisServer
 from tests.strategies import examples
@@ -115,6 +119,160 @@ async def test_a_turn_that_failed_gives_its_key_back_to_all(live_url: str) -> No
         await one.background.forget(TENANT, response_id)
         assert await begin(two, keyed()) != response_id
         assert second.started == 1
+
+
+# --- conversations ---------------------------------------------------------------------------------------------------
+
+
+async def talk_at(services: Services) -> str:
+    return (await services.executor.conversations.create(TENANT, NewConversation(Input()))).id
+
+
+async def run_turn(services: Services, text: str, talk: str) -> list[Event]:
+    return await collect(services.executor.run(create(text, conversation=talk), caller(services)).events())
+
+
+async def test_a_second_turn_in_a_conversation_is_refused_before_any_model_runs(live_url: str) -> None:
+    gate = asyncio.Event()
+    first, second = ScriptedUpstream([ScriptedTurn((Say(("a",)), Wait(gate)))]), ScriptedUpstream([say("b")])
+    async with gateways(live_url, first, second) as (one, two):
+        talk = await talk_at(one)
+        running = asyncio.create_task(run_turn(one, "1", talk))
+        await until(lambda: first.started == 1)
+        for change in (
+            lambda: run_turn(two, "2", talk),
+            lambda: two.executor.conversations.delete(TENANT, talk),
+            lambda: two.executor.conversations.add(TENANT, talk, Input()),
+            lambda: two.executor.conversations.remove(TENANT, talk, "msg_1"),
+        ):
+            with pytest.raises(Refused) as caught:
+                await change()
+            assert caught.value.problem.code == "conversation_locked"
+        assert second.started == 0
+        gate.set()
+        assert (await running)[-1].type == "response.completed"
+        assert (await run_turn(two, "2", talk))[-1].type == "response.completed"
+
+
+async def test_when_the_end_of_a_turn_is_seen_any_node_can_go_on(live_url: str) -> None:
+    """A client sends the next turn as soon as it has the terminal event."""
+    models = [ScriptedUpstream([say("x")] * 4) for _ in range(3)]
+    async with gateways(live_url, *models) as nodes:
+        talk = await talk_at(nodes[0])
+        for number in range(9):
+            batches = nodes[number % 3].executor.run(create("t", conversation=talk), caller(nodes[number % 3])).events()
+            async for batch in batches:
+                if batch[-1].type == "response.completed":
+                    break
+            assert await nodes[(number + 1) % 3].executor.conversations.add(TENANT, talk, Input()) is None
+            await batches.aclose()
+
+
+async def test_the_conversation_of_a_dead_node_is_free(live_url: str) -> None:
+    first = ScriptedUpstream([ScriptedTurn((Say(("a",)), Wait(asyncio.Event())))])
+    async with gateways(live_url, first, ScriptedUpstream([say("b")])) as (one, two):
+        talk = await talk_at(one)
+        running = asyncio.create_task(run_turn(one, "1", talk))
+        await until(lambda: first.started == 1)
+        assert one.live is not None
+        await one.live.nodes.aclose()
+        assert (await run_turn(two, "2", talk))[-1].type == "response.completed"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_node_that_was_taken_for_dead_adds_nothing_to_a_conversation(live_url: str) -> None:
+    """Though the turn that took its place is not stored yet."""
+    gates = [asyncio.Event(), asyncio.Event()]
+    models = [ScriptedUpstream([ScriptedTurn((Say(("a",)), Wait(gate)))]) for gate in gates]
+    async with gateways(live_url, *models, lease_s=0.3) as (one, two):
+        talk = await talk_at(one)
+        running = [asyncio.create_task(run_turn(one, "1", talk))]
+        await until(lambda: models[0].started == 1)
+        assert isinstance(one.nodes, RedisNodes)
+        one.nodes.stand_still()
+        while not await two.nodes.is_gone(one.nodes.id):  # noqa: ASYNC110 - a server elsewhere sets no event here
+            await asyncio.sleep(0.01)
+        running.append(asyncio.create_task(run_turn(two, "2", talk)))
+        await until(lambda: models[1].started == 1)
+        gates[0].set()
+        late = await running[0]
+        assert (late[-1].type, response(late[-1])["error"]["code"]) == ("response.failed", "conversation_locked")
+        gates[1].set()
+        assert (await running[1])[-1].type == "response.completed"
+
+
+async def test_without_redis_the_turns_of_a_conversation_go_on_and_the_store_has_the_last_word(live_url: str) -> None:
+    gate = asyncio.Event()
+    models = [ScriptedUpstream([ScriptedTurn((Say(("a",)), Wait(gate)))]), ScriptedUpstream([say("b")])]
+    async with gateways(live_url, *models, lease_s=60) as (one, two):
+        talk = await talk_at(one)
+        for node in (one, two):
+            assert node.live is not None
+            await node.live.aclose()
+        running = asyncio.create_task(run_turn(one, "1", talk))
+        await until(lambda: models[0].started == 1)
+        assert (await run_turn(two, "2", talk))[-1].type == "response.completed"
+        gate.set()
+        late = response((await running)[-1])
+        assert (late["status"], late["error"]["code"]) == ("failed", "conversation_locked")
+
+
+# --- message threads -------------------------------------------------------------------------------------------------
+
+
+async def test_one_request_at_a_time_continues_a_message_at_whatever_node(live_url: str) -> None:
+    async with gateways(live_url, ScriptedUpstream([say("a")]), ScriptedUpstream([say("b")])) as (one, two):
+        first = ident(await respond(one, create()))
+        anchors = [await node.threads.find(TENANT, first) for node in (one, two)]
+        async with one.threads.claim(TENANT, anchors[0]):
+            with pytest.raises(Refused) as caught:
+                async with two.threads.claim(TENANT, anchors[1]):
+                    raise AssertionError
+            assert caught.value.problem.code == "thread_continue_in_flight"
+        async with two.threads.claim(TENANT, anchors[1]):
+            pass
+
+
+async def test_a_durable_thread_goes_on_at_any_node_with_its_system_and_tools(live_url: str) -> None:
+    context = ThreadContext(msgspec.Raw(b'"Be brief."'))
+    async with gateways(live_url, ScriptedUpstream([say("a")]), ScriptedUpstream([say("b")])) as (one, two):
+        asked = msgspec.structs.replace(create("hello"), thread=context)
+        first = ident(await respond(one, asked))
+        anchor = await two.threads.find(TENANT, message_id(first))
+        assert (anchor.turn.stored, anchor.context) == (True, context)
+        asked = msgspec.structs.replace(create("more", previous_response_id=first), thread=context)
+        async with two.threads.claim(TENANT, anchor) as claim:
+            run = two.executor.run(asked, caller(two))
+            run.response_id = two.executor.new_id(asked)
+            await collect(two.threads.follow(run, TENANT, claim))
+        assert (await one.threads.find(TENANT, run.response_id)).turn.parent is not None
+
+
+async def test_a_thread_in_memory_is_unknown_at_other_nodes_so_that_clients_send_it_whole(live_url: str) -> None:
+    async with gateways(live_url, ScriptedUpstream([say("a")]), ScriptedUpstream()) as (one, two):
+        asked = msgspec.structs.replace(create("hello", store=False), thread=ThreadContext())
+        response_id = one.executor.new_id(asked)
+        run = one.executor.run(asked, caller(one, slot=one.threads.slot(TENANT, response_id)), response_id)
+        await collect(one.threads.follow(run, TENANT, None))
+        assert (await one.threads.find(TENANT, response_id)).turn.id == response_id
+        with pytest.raises(Refused) as caught:
+            await two.threads.find(TENANT, response_id)
+        assert caught.value.problem.code == "thread_not_found"
+
+
+async def test_a_message_that_another_node_has_continued_meanwhile_is_continued_once(live_url: str) -> None:
+    models = [ScriptedUpstream([say("a"), say("b")]), ScriptedUpstream([say("c")])]
+    async with gateways(live_url, *models) as (one, two):
+        for node in (one, two):
+            node.threads.rules = msgspec.structs.replace(node.threads.rules, forks=False)
+        first = ident(await respond(one, create()))
+        anchor = await two.threads.find(TENANT, first)
+        await respond(one, create(previous_response_id=first))
+        with pytest.raises(Refused) as caught:
+            async with two.threads.claim(TENANT, anchor):
+                raise AssertionError
+        assert caught.value.problem.code == "thread_already_continued"
 
 
 # --- event logs ------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from segue import __version__
 from segue.config import Config, UpstreamConfig
 from segue.http.origins import is_loopback
 from segue.http.routes import RouteTable
+from segue.stores.live.live_url import is_shared
 
 #: So many names stand in a line; the rest is counted.
 _SHOWN = 12
@@ -46,6 +47,11 @@ def risks(config: Config) -> Iterator[str]:
     for up in config.upstream:
         if _sends_key_in_clear(up):
             yield f"upstream {up.name!r}: its key is sent without encryption, since base_url begins with http://"
+    if is_shared(server.live) and server.threads == "memory":
+        yield (
+            "a message thread goes on at one gateway alone, and is sent whole to any other: live is shared, but "
+            'threads is memory; set threads = "durable"'
+        )
     if "synchronous=normal" in server.store.lower():
         yield "a turn that was acknowledged may be lost in a power cut: the store has synchronous=NORMAL"
 

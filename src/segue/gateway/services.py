@@ -45,6 +45,7 @@ from segue.protocol.requests import Create
 from segue.stores.event_logs import EventLogs, MemoryEventLogs
 from segue.stores.idempotency_keys import MemoryClaims
 from segue.stores.interface import Store
+from segue.stores.live.advisory_locks import AdvisoryLocks, MemoryLocks
 from segue.stores.live.interface import Live, Nodes
 from segue.stores.live.memory import SingleNode
 from segue.stores.postgres.postgres_url import is_postgres
@@ -107,6 +108,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         self.parents.note_deletion()
         self.cache.drop_stored()
         await self.background.distrust()
+        if self.live is not None:
+            await self.live.locks.renew()
 
     def check_epoch(self, create: Create) -> None:
         """Refuse a request that is for another run of the gateway: this one may not know that it has been run."""
@@ -130,7 +133,8 @@ def build_services(
     parents = Parents(
         cache, store, eviction=eviction, grace=grace, metrics=metrics, compactions=compactions, nodes=nodes, clock=clock
     )
-    executor = _build_executor(server, router, store, parents=parents, cache=cache, quotas=quotas, clock=clock)
+    locks = MemoryLocks() if live is None else live.locks
+    executor = _build_executor(server, router, store, parents=parents, quotas=quotas, locks=locks, clock=clock)
     event_logs = MemoryEventLogs(server.events_bytes, server.event_log_bytes)
     memory = RequestMemory(server.requests_bytes)
     background = BackgroundResponses(
@@ -165,7 +169,7 @@ def build_services(
         executor=executor,
         background=background,
         grace=grace,
-        threads=Threads(ThreadRules.of(config), parents=parents, store=store, cache=cache, grace=grace, clock=clock),
+        threads=_build_threads(config, executor, grace=grace, locks=locks),
         event_logs=event_logs,
         metrics=metrics,
         drain=drain,
@@ -189,19 +193,32 @@ def _build_executor(
     store: Store,
     *,
     parents: Parents,
-    cache: TurnCache,
     quotas: Quotas,
+    locks: AdvisoryLocks,
     clock: Callable[[], float],
 ) -> Executor:
     return Executor(
         router=router,
         store=store,
-        cache=cache,
         parents=parents,
         quotas=quotas,
+        locks=locks,
         settings=TurnSettings(retention_s=server.retention_s, max_referenced_bytes=server.max_message_bytes),
         sources=Sources(clock=clock, monotonic=time.monotonic, entropy=os.urandom),
         turn_log=TurnLog(server.turn_log),
+    )
+
+
+def _build_threads(config: Config, executor: Executor, *, grace: GracePeriod, locks: AdvisoryLocks) -> Threads:
+    return Threads(
+        ThreadRules.of(config),
+        parents=executor.parents,
+        store=executor.store,
+        cache=executor.cache,
+        grace=grace,
+        locks=locks,
+        clock=executor.clock,
+        entropy=executor.entropy,
     )
 
 

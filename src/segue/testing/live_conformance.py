@@ -17,6 +17,7 @@ from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId
 from segue.stores.event_logs import EventLogs, EventsGone
 from segue.stores.idempotency_keys import Claim, Claims
+from segue.stores.live.advisory_locks import AdvisoryLocks
 from segue.stores.live.interface import Nodes, Notice
 
 
@@ -25,6 +26,7 @@ class LiveParts(msgspec.Struct, frozen=True, kw_only=True):
 
     nodes: Nodes
     claims: Claims
+    locks: AdvisoryLocks
     logs: EventLogs
 
 
@@ -122,6 +124,51 @@ async def the_keys_of_a_tenant_are_dropped_together(parts: LiveParts) -> None:
     assert held == [YOURS, YOURS, MINE]
 
 
+async def _locks(parts: LiveParts) -> AdvisoryLocks:
+    await parts.nodes.start(_ignore)
+    return parts.locks
+
+
+async def a_lock_has_one_holder_until_it_is_released(parts: LiveParts) -> None:
+    """Others are refused, and no holder has to wait for them."""
+    locks = await _locks(parts)
+    assert await locks.take("a", "l", "one")
+    assert not await locks.take("a", "l", "two")
+    assert await locks.keeps("a", "l", "one")
+    assert not await locks.keeps("a", "l", "two")
+    await locks.release("a", "l", "one")
+    assert not await locks.keeps("a", "l", "one")
+    assert await locks.take("a", "l", "two")
+
+
+async def a_lock_is_its_tenants_own(parts: LiveParts) -> None:
+    """One of the same name of another tenant, or of another name, is another one."""
+    locks = await _locks(parts)
+    assert await locks.take("a", "l", "one")
+    assert await locks.take("b", "l", "two")
+    assert await locks.take("a", "m", "three")
+
+
+async def only_its_holder_releases_a_lock(parts: LiveParts) -> None:
+    """Who had it before releases nothing, and neither does who never had it."""
+    locks = await _locks(parts)
+    await locks.take("a", "l", "one")
+    await locks.release("a", "l", "one")
+    await locks.take("a", "l", "two")
+    await locks.release("a", "l", "one")
+    await locks.release("a", "m", "one")
+    await locks.renew()
+    assert await locks.keeps("a", "l", "two")
+    assert not await locks.take("a", "l", "three")
+
+
+async def of_many_who_take_a_lock_at_once_one_has_it(parts: LiveParts) -> None:
+    """Whoever it is."""
+    locks = await _locks(parts)
+    taken = await asyncio.gather(*(locks.take("a", "l", str(number)) for number in range(20)))
+    assert sum(taken) == 1
+
+
 ONE, TWO = ResponseId("resp_1"), ResponseId("resp_2")
 
 
@@ -205,6 +252,10 @@ LIVE_CHECKS: list[Callable[[LiveParts], Coroutine[Any, Any, None]]] = [
     only_who_has_a_claim_changes_it,
     a_claim_that_has_ended_holds_as_long_as_was_said,
     the_keys_of_a_tenant_are_dropped_together,
+    a_lock_has_one_holder_until_it_is_released,
+    a_lock_is_its_tenants_own,
+    only_its_holder_releases_a_lock,
+    of_many_who_take_a_lock_at_once_one_has_it,
     a_follower_gets_what_it_lacks_and_then_what_comes,
     what_is_not_there_is_gone,
     the_latest_event_that_shows_the_response_is_known,

@@ -54,7 +54,7 @@ async def test_a_message_is_held_for_a_while_after_each_use() -> None:
     async with parts(clock=clock, thread_s=60) as services:
         response_id = await begin(services)
         clock.now += 59
-        with services.threads.claim(TENANT, await services.threads.find(TENANT, response_id)):
+        async with services.threads.claim(TENANT, await services.threads.find(TENANT, response_id)):
             pass
         clock.now += 59
         await services.threads.find(TENANT, response_id)
@@ -67,9 +67,10 @@ async def test_a_claim_keeps_others_away_until_its_turn_has_ended() -> None:
     async with parts() as services:
         threads = services.threads
         anchor = await threads.find(TENANT, await begin(services))
-        with threads.claim(TENANT, anchor) as claim:
-            with pytest.raises(Refused) as caught, threads.claim(TENANT, anchor):
-                raise AssertionError
+        async with threads.claim(TENANT, anchor) as claim:
+            with pytest.raises(Refused) as caught:
+                async with threads.claim(TENANT, anchor):
+                    raise AssertionError
             assert caught.value.problem.code == "thread_continue_in_flight"
             asked = msgspec.structs.replace(create(store=False), thread=SYSTEM, previous_response_id=anchor.turn.id)
             response_id = services.executor.new_id(asked)
@@ -77,22 +78,24 @@ async def test_a_claim_keeps_others_away_until_its_turn_has_ended() -> None:
             run = services.executor.run(asked, by, response_id)
             await collect(threads.follow(run, TENANT, claim))
             other = threads.claim(TENANT, anchor)
-            other.__enter__()
-        with pytest.raises(Refused), threads.claim(TENANT, anchor):
-            raise AssertionError
-        other.__exit__(None, None, None)
-        with threads.claim(TENANT, anchor):
+            await other.__aenter__()
+        with pytest.raises(Refused):
+            async with threads.claim(TENANT, anchor):
+                raise AssertionError
+        await other.__aexit__(None, None, None)
+        async with threads.claim(TENANT, anchor):
             pass
 
 
 async def test_a_message_is_continued_once_where_threads_may_not_fork() -> None:
     async with parts(thread_forks=False) as services:
         anchor = await services.threads.find(TENANT, await begin(services))
-        with services.threads.claim(TENANT, anchor):
+        async with services.threads.claim(TENANT, anchor):
             pass  # it failed: nothing continues the message
         anchor.turn.continued = True
-        with pytest.raises(Refused) as caught, services.threads.claim(TENANT, anchor):
-            raise AssertionError
+        with pytest.raises(Refused) as caught:
+            async with services.threads.claim(TENANT, anchor):
+                raise AssertionError
         assert caught.value.problem.code == "thread_already_continued"
 
 
@@ -100,14 +103,13 @@ async def test_the_store_tells_that_a_stored_message_was_continued() -> None:
     """Whatever was forgotten meanwhile."""
     async with parts(ScriptedUpstream([say("a")] * 2), thread_forks=False) as services:
         first = ident(await respond(services, create()))
-        with services.threads.claim(TENANT, await services.threads.find(TENANT, first)):
+        async with services.threads.claim(TENANT, await services.threads.find(TENANT, first)):
             pass
         await respond(services, create(previous_response_id=first))
-        with (
-            pytest.raises(Refused) as caught,
-            services.threads.claim(TENANT, await services.threads.find(TENANT, first)),
-        ):
-            raise AssertionError
+        anchor = await services.threads.find(TENANT, first)
+        with pytest.raises(Refused) as caught:
+            async with services.threads.claim(TENANT, anchor):
+                raise AssertionError
         assert caught.value.problem.code == "thread_already_continued"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import tempfile
 from itertools import count
 from pathlib import Path
 
+from redis import Redis as SyncRedis
 from redis.asyncio import Redis
 
 PROGRAM = shutil.which("redis-server") or shutil.which("valkey-server")
@@ -35,8 +37,11 @@ class RedisServer:
         return self._process is not None
 
     def take_database(self) -> int:
-        """Return the number of a database that nobody has used."""
-        return next(self._databases)
+        """Return the number of a database that no test has used, and nodes have: nothing in it was lost just now."""
+        db = next(self._databases)
+        with SyncRedis(unix_socket_path=str(self.socket), db=db) as client:
+            client.set("segue:{nodes}:epoch", os.urandom(8), ex=3600)
+        return db
 
     def start(self) -> None:
         """Start it, and wait until it listens."""

@@ -54,10 +54,10 @@ async def test_a_cluster_conforms(cluster: tuple[RedisServer, int]) -> None:
     await until_whole(server)
     for number, check in enumerate(LIVE_CHECKS):
         where = parse_live_url(f"redis+cluster://127.0.0.1:{port}?prefix=check{number}")
-        live = RedisLive(where, node="a", address="", started_at=1.0)
+        live = RedisLive(where, node="a", address="", started_at=1.0, lease_s=1.5)
         logs = live.share_logs(MemoryEventLogs(2**22, 2**20), log_bytes=2**20, tenant_bytes=2**21, clock=lambda: 0.0)
         try:
-            await check(LiveParts(nodes=live.nodes, claims=live.claims, logs=logs))
+            await check(LiveParts(nodes=live.nodes, claims=live.claims, locks=live.locks, logs=logs))
         finally:
             await live.aclose()
 

@@ -28,7 +28,7 @@ def own_server() -> Iterator[RedisServer]:
 async def test_redis_conforms(check: LiveCheck, live_url: str) -> None:
     node = TestNode(live_url, "a", 9.0)
     try:
-        await check(LiveParts(nodes=node.nodes, claims=node.live.claims, logs=node.logs))
+        await check(LiveParts(nodes=node.nodes, claims=node.live.claims, locks=node.live.locks, logs=node.logs))
     finally:
         await node.live.aclose()
 
@@ -146,3 +146,28 @@ async def test_a_node_does_not_start_without_redis(own_server: RedisServer) -> N
     with pytest.raises(LiveUnavailable, match="Redis"):
         await node.nodes.start(node.act)
     await node.live.aclose()
+
+
+async def test_a_node_that_begins_right_after_a_loss_waits_for_those_it_does_not_see(redis_server: RedisServer) -> None:
+    """The others count on leases that were lost, and have not noticed it yet."""
+    db, gate = redis_server.take_database(), asyncio.Event()
+    async with live_nodes(redis_server.url(db), "a", lease_s=0.6) as (old,):
+        old.act_slowly(gate)
+        async with live_nodes(redis_server.url(db), "c", lease_s=0.6) as (other,):
+            telling = asyncio.create_task(other.nodes.tell(Notice("deleted", "bob")))
+            await until(lambda: old.began > 0)  # it stands still from now on
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+        await redis_server.command("FLUSHDB", db=db)
+        async with live_nodes(redis_server.url(db), "b", lease_s=0.6) as (new,):
+            assert [lease.node for lease in await new.nodes.living()] == ["b"]
+            assert not await new.nodes.is_gone("a")
+            held_when_confirmed = await confirm_and_look(new, old)
+            assert not held_when_confirmed
+            gate.set()
+
+
+async def confirm_and_look(teller: TestNode, other: TestNode) -> bool:
+    """Tell a notice, and say whether another node trusts its memory at the moment of the confirmation."""
+    await teller.nodes.tell(DELETED)
+    return other.nodes.held

@@ -31,7 +31,7 @@ class MessagesRoutes(DoorRoutes):
         anchor = await self._anchor(request, body)
         if anchor is None:
             return await self._run(request, body, None, claim=None)
-        with self._services.threads.claim(request[PRINCIPAL].tenant, anchor) as claim:
+        async with self._services.threads.claim(request[PRINCIPAL].tenant, anchor) as claim:
             return await self._run(request, body, anchor, claim=claim)
 
     async def count_input(self, request: web.Request) -> web.StreamResponse:

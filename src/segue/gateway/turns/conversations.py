@@ -1,9 +1,9 @@
 """Conversations: who may change one, and the turn that a request in one continues.
 
 One request at a time changes a conversation: a turn that runs in it, or a request that adds or takes out items. Another
-one is refused meanwhile, as OpenAI's API does it. The store makes sure of it once more, since a conversation moves only
-from where its reader saw it. Not here: what a conversation is (`segue.history.conversations`), and HTTP
-(`api.conversations`).
+one is refused meanwhile, as OpenAI's API does it, at whatever gateway. The store makes sure of it once more, since a
+conversation moves only from where its reader saw it. Not here: what a conversation is (`segue.history.conversations`),
+and HTTP (`api.conversations`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import msgspec
 from segue.gateway.quotas.storage_quota import StorageQuota
 from segue.gateway.turns.compaction import Compactions
 from segue.gateway.turns.reference_resolver import ReferenceResolver
+from segue.gateway.turns.turn_settings import Sources
 from segue.history.cache import Slot, TurnCache
 from segue.history.chains import History, Turn
 from segue.history.conversations import ConversationHead, ConversationMove, ConversationStep, take_out
@@ -42,29 +43,37 @@ from segue.protocol.problems import (
     tool_call_not_found,
 )
 from segue.stores.interface import CONVERSATION_BYTES, ConversationMoved, Store, StoreError
+from segue.stores.live.advisory_locks import AdvisoryLocks
 
 _log = logging.getLogger("segue.gateway")
+
+#: Length of the name of who holds a claim. No two draw the same.
+_HOLDER_BYTES = 12
 
 
 class ConversationClaim:
     """The right of one request to change a conversation, until it is released."""
 
-    __slots__ = ("_claims", "_key")
+    __slots__ = ("_about", "_locks", "_released")
 
-    def __init__(
-        self, claims: dict[tuple[str, ConversationId], ConversationClaim], key: tuple[str, ConversationId]
-    ) -> None:
-        self._claims = claims
-        self._key = key
+    def __init__(self, locks: AdvisoryLocks, about: tuple[str, str, str]) -> None:
+        self._locks = locks
+        self._about = about  # tenant, name of the lock, holder
+        self._released = False
 
-    def release(self) -> None:
+    async def holds(self) -> bool:
+        """Say whether it is the claim still: another gateway may have taken this one for dead."""
+        return await self._locks.keeps(*self._about)
+
+    async def release(self) -> None:
         """Let others change the conversation."""
-        if self._claims.get(self._key) is self:
-            del self._claims[self._key]
+        if not self._released:
+            self._released = True
+            await self._locks.release(*self._about)
 
 
 class Conversations:
-    """The conversations of all tenants. `clock` gives unix seconds, `entropy(n)` draws n bytes.
+    """The conversations of all tenants.
 
     The number that `erasures` gives changes when what a tenant has is erased.
     """
@@ -77,8 +86,8 @@ class Conversations:
         compactions: Compactions,
         resolver: ReferenceResolver,
         storage_quota: StorageQuota,
-        clock: Callable[[], float],
-        entropy: Callable[[int], bytes],
+        locks: AdvisoryLocks,
+        sources: Sources,
         erasures: Callable[[str], int],
     ) -> None:
         self._store = store
@@ -86,24 +95,23 @@ class Conversations:
         self._compactions = compactions
         self._resolver = resolver
         self._storage_quota = storage_quota
-        self._clock = clock
-        self._entropy = entropy
+        self._clock = sources.clock
+        self._entropy = sources.entropy
         self._erasures = erasures
-        self._claims: dict[tuple[str, ConversationId], ConversationClaim] = {}
+        self._locks = locks
 
     # --- for turns ---------------------------------------------------------------------------------------------------
 
-    def claim(self, tenant: str, conversation_id: ConversationId) -> ConversationClaim:
+    async def claim(self, tenant: str, conversation_id: ConversationId) -> ConversationClaim:
         """Let nobody else change a conversation until the claim is released.
 
         Raises:
             Refused: another request is changing it.
         """
-        key = (tenant, conversation_id)
-        if key in self._claims:
+        about = (tenant, f"conversation:{conversation_id}", self._entropy(_HOLDER_BYTES).hex())
+        if not await self._locks.take(*about):
             raise Refused(conversation_locked())
-        claim = self._claims[key] = ConversationClaim(self._claims, key)
-        return claim
+        return ConversationClaim(self._locks, about)
 
     async def newest(self, tenant: str, conversation_id: ConversationId) -> Turn | None:
         """Return the turn that a conversation points at; None if it has no items.
@@ -183,12 +191,12 @@ class Conversations:
     async def delete(self, tenant: str, text: str) -> ConversationId:
         """Delete a conversation; what its responses need stays. Raises `Refused`."""
         conversation_id = _conversation_id(text)
-        claim = self.claim(tenant, conversation_id)
+        claim = await self.claim(tenant, conversation_id)
         try:
             async with _reading():
                 deleted = await self._store.delete_conversation(tenant, conversation_id)
         finally:
-            claim.release()
+            await claim.release()
         if not deleted:
             raise Refused(conversation_not_found(text))
         self._cache.drop_slot(self._slot(tenant, conversation_id))
@@ -199,7 +207,7 @@ class Conversations:
         """Add items to a conversation; return them as they are in it, None if it had them all. Raises `Refused`."""
         conversation_id, erasures = _conversation_id(text), self._erasures(tenant)
         await self._storage_quota.check(tenant, self._clock())
-        claim = self.claim(tenant, conversation_id)
+        claim = await self.claim(tenant, conversation_id)
         try:
             parent = await self.newest(tenant, conversation_id)
             step = await self._step(tenant, conversation_id, parent, given)
@@ -212,14 +220,14 @@ class Conversations:
                 self._cache.put_slot(tenant, self._slot(tenant, conversation_id), turn)
                 self._storage_quota.note_added(tenant, step.size_bytes)
         finally:
-            claim.release()
+            await claim.release()
         return step
 
     async def remove(self, tenant: str, text: str, item_id: str) -> ConversationHead:
         """Take an item out of a conversation. What responses saw stays as it was. Raises `Refused`."""
         conversation_id, erasures = _conversation_id(text), self._erasures(tenant)
         await self._storage_quota.check(tenant, self._clock())
-        claim = self.claim(tenant, conversation_id)
+        claim = await self.claim(tenant, conversation_id)
         try:
             links = await self.links(tenant, text)
             step_id = self._new_id(conversation_id)
@@ -232,7 +240,7 @@ class Conversations:
             self._cache.drop_slot(self._slot(tenant, conversation_id))
             self._storage_quota.forget(tenant)
         finally:
-            claim.release()
+            await claim.release()
         return await self.find(tenant, text)
 
     # --- private -----------------------------------------------------------------------------------------------------

@@ -35,7 +35,6 @@ from segue.gateway.turns.turn_settings import Sources, TurnSettings
 from segue.gateway.turns.upstream_use import UpstreamUse
 from segue.gateway.turns.used_tokens import count_use
 from segue.gateway.turns.warm_up import warm_up
-from segue.history.cache import TurnCache
 from segue.history.chains import History, Turn
 from segue.history.records import Record, encode_head, flatten
 from segue.history.repeated_items import leave_out_repeats
@@ -63,7 +62,8 @@ from segue.protocol.problems import (
 from segue.protocol.requests import Create, Settings
 from segue.protocol.responses import Usage, encode_echo
 from segue.protocol.turns import Finished, TurnStream
-from segue.stores.interface import ParentGone, Store, StoreError
+from segue.stores.interface import ConversationMoved, ParentGone, Store, StoreError
+from segue.stores.live.advisory_locks import AdvisoryLocks
 from segue.upstreams.interface import (
     Batch,
     Counting,
@@ -103,16 +103,16 @@ class Executor:
         *,
         router: Router,
         store: Store,
-        cache: TurnCache,
         parents: Parents,
         quotas: Quotas,
+        locks: AdvisoryLocks,
         settings: TurnSettings,
         sources: Sources,
         turn_log: TurnLog,
     ) -> None:
         self.router = router
         self.store = store
-        self.cache = cache
+        self.cache = parents.cache
         self.parents = parents
         self.eviction = parents.eviction
         self.quotas = quotas
@@ -127,12 +127,12 @@ class Executor:
         self.resolver = ReferenceResolver(parents, store, max_bytes=settings.max_referenced_bytes, clock=sources.clock)
         self.conversations = Conversations(
             store,
-            cache,
+            self.cache,
             compactions=self.compactions,
             resolver=self.resolver,
             storage_quota=self.storage_quota,
-            clock=sources.clock,
-            entropy=sources.entropy,
+            locks=locks,
+            sources=sources,
             erasures=self.erasures,
         )
         self.upstream_use = UpstreamUse()
@@ -554,23 +554,23 @@ class _ConversationTurnRun(TurnRun):
             async with aclosing(super().events()) as batches:
                 async for batch in batches:
                     if self.finished is not None:
-                        self._release()
+                        await self._release()
                     yield batch
         finally:
-            self._release()
+            await self._release()
 
     async def _prepare(self) -> tuple[UpstreamRequest, Streaming]:
         executor, caller = self._executor, self._caller
         try:
-            self._claim = executor.conversations.claim(caller.tenant, self._conversation)
+            self._claim = await executor.conversations.claim(caller.tenant, self._conversation)
         except Refused:
             self._scopes = executor.quotas.begin(caller.principal, executor.clock())  # it counts as any other request
             raise
         return await super()._prepare()
 
-    def _release(self) -> None:
+    async def _release(self) -> None:
         if self._claim is not None:
-            self._claim.release()
+            await self._claim.release()
 
     @property
     def _conversation(self) -> ConversationId:
@@ -580,6 +580,9 @@ class _ConversationTurnRun(TurnRun):
     async def _append(self, record: Record, turn: Turn) -> None:  # noqa: ARG002 - what it continues cannot be deleted
         """Write the record, and let the conversation point at it."""
         executor = self._executor
+        assert self._claim is not None, "without it, the turn has not begun"
+        if not await self._claim.holds():
+            raise ConversationMoved(f"the conversation {self._conversation!r} was claimed by another gateway meanwhile")
         await executor.store.append_to_conversation(self._conversation, record)
         executor.conversations.note_response(record.tenant, self._conversation)
 

@@ -41,7 +41,7 @@ class Parents:
         clock: Callable[[], float],
     ) -> None:
         self.nodes = nodes
-        self._cache = cache
+        self.cache = cache
         self._store = store
         self.eviction = eviction
         self._grace = grace
@@ -58,14 +58,14 @@ class Parents:
         """
         metrics, response_id = self._metrics, parse_response_id(response_of_message(wanted))
         if not self.nodes.held:  # another gateway may have deleted some, and does not wait for this one any more
-            self._cache.drop_stored(tenant)
+            self.cache.drop_stored(tenant)
         if response_id is not None:
             now = self._clock()
             turn = self._first_in(places, response_id, now)
             if turn is not None:
                 metrics.hit["connection"].inc()
                 return turn
-            turn = self._cache.find_shared(tenant, response_id, now)
+            turn = self.cache.find_shared(tenant, response_id, now)
             if turn is not None:
                 metrics.hit["process"].inc()
                 return turn
@@ -84,28 +84,28 @@ class Parents:
         """
         now = self._clock()
         if not self.nodes.held:
-            self._cache.drop_stored(tenant)
-        return self._cache.find_shared(tenant, response_id, now) or await self._load(tenant, response_id, now)
+            self.cache.drop_stored(tenant)
+        return self.cache.find_shared(tenant, response_id, now) or await self._load(tenant, response_id, now)
 
     def unstored(self, places: Iterable[Slot]) -> Iterator[Turn]:
         """Yield the unstored turns of the chains in these places, the newest of each chain first."""
         for slot in places:
-            turn = self._cache.peek_slot(slot)
+            turn = self.cache.peek_slot(slot)
             while turn is not None and not turn.stored:
                 yield turn
                 turn = turn.parent
 
     def connection(self, tenant: str) -> ConnectionSlots:
         """Return the slots of a new connection."""
-        return ConnectionSlots(self, self._cache, tenant, eviction=self.eviction, grace=self._grace)
+        return ConnectionSlots(self, self.cache, tenant, eviction=self.eviction, grace=self._grace)
 
     def in_memory(self, tenant: str, response_id: str, places: Iterable[Slot]) -> Turn | None:
         """Return a turn from these places or the cache of stored turns; None if only the store may have it."""
         now, ident = self._clock(), parse_response_id(response_id)
         if not self.nodes.held:
-            self._cache.drop_stored(tenant)
+            self.cache.drop_stored(tenant)
         turn = self._first_in(places, response_id, now)
-        return self._cache.find_shared(tenant, ident, now) if turn is None and ident is not None else turn
+        return self.cache.find_shared(tenant, ident, now) if turn is None and ident is not None else turn
 
     def in_slots(self, response_id: str, places: Iterable[Slot]) -> Turn | None:
         """Return a turn from the first of these places that holds it."""
@@ -117,7 +117,7 @@ class Parents:
 
     def _first_in(self, places: Iterable[Slot], response_id: str, now: float) -> Turn | None:
         for slot in places:
-            turn = self._cache.find_in_slot(slot, response_id, now)
+            turn = self.cache.find_in_slot(slot, response_id, now)
             if turn is not None:
                 return turn
         return None
@@ -133,13 +133,13 @@ class Parents:
             raise Refused(Problem("store_error", message)) from error
         if links is None:
             return None
-        turn = await self.compactions.restore(tenant, links, lambda ident: self._cache.peek_stored(tenant, ident))
+        turn = await self.compactions.restore(tenant, links, lambda ident: self.cache.peek_stored(tenant, ident))
         # In memory a chain may reach further up than in the store: a child of a deleted parent is stored as a root.
         read = zip(links, lineage(turn)[-len(links) :], strict=True)
         alive = [ancestor for link, ancestor in read if link.alive]
         if self._deletions == deletions:  # otherwise one of them may have been deleted after it was read
             for ancestor in alive:
-                self._cache.put_shared(tenant, ancestor)
+                self.cache.put_shared(tenant, ancestor)
         return turn
 
 

@@ -2,14 +2,16 @@
 
 A message of a thread is a turn like every other, whose id begins with `msg_` in the Messages API. Stored, it lives as
 long as every stored response. Unstored, it is in memory for a while after its last use, in a slot of the grace period.
-One request at a time may continue a message. What it made stands beside what another one made before: a fork, unless
-the configuration forbids that. Not here: what a thread keeps (`segue.dialects.messages.threads`).
+One request at a time may continue a message, at whatever gateway. What it made stands beside what another one made
+before: a fork, unless the configuration forbids that. Not here: what a thread keeps
+(`segue.dialects.messages.threads`).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from typing import Final
 
 import msgspec
 
@@ -21,11 +23,15 @@ from segue.gateway.turns.parents import Parents
 from segue.history.cache import Slot, TurnCache
 from segue.history.chains import Turn
 from segue.protocol.events import Event
-from segue.protocol.ids import ResponseId, response_of_message
+from segue.protocol.ids import response_of_message
 from segue.protocol.problems import Refused, thread_continued, thread_in_flight, thread_not_found
 from segue.protocol.requests import ThreadContext
 from segue.protocol.responses import thread_of
 from segue.stores.interface import Store
+from segue.stores.live.advisory_locks import AdvisoryLocks, MemoryLocks
+
+#: Length of the name of who holds a claim. No two draw the same.
+_HOLDER_BYTES: Final = 12
 
 
 class ThreadRules(msgspec.Struct, frozen=True):
@@ -54,13 +60,27 @@ class Anchor(msgspec.Struct, frozen=True):
 
 
 class ThreadClaim:
-    """The right of one request to continue a message."""
+    """The right of one request to continue a message, until it is released."""
 
-    __slots__ = ("tenant", "turn")
+    __slots__ = ("_holder", "_locks", "_name", "_released", "tenant", "turn")
 
-    def __init__(self, tenant: str, turn: Turn) -> None:
+    def __init__(self, locks: AdvisoryLocks, tenant: str, turn: Turn, holder: str) -> None:
         self.tenant = tenant
         self.turn = turn
+        self._locks = locks
+        self._name = f"message:{turn.id}"
+        self._holder = holder
+        self._released = False
+
+    async def take(self) -> bool:
+        """Take the right; False if another request has it."""
+        return await self._locks.take(self.tenant, self._name, self._holder)
+
+    async def release(self) -> None:
+        """Let the message be continued again."""
+        if not self._released:
+            self._released = True
+            await self._locks.release(self.tenant, self._name, self._holder)
 
 
 class Threads:
@@ -74,15 +94,19 @@ class Threads:
         store: Store,
         cache: TurnCache,
         grace: GracePeriod,
+        locks: AdvisoryLocks,
         clock: Callable[[], float],
+        entropy: Callable[[int], bytes],
     ) -> None:
         self.rules = rules
         self._parents = parents
         self._store = store
         self._cache = cache
         self._grace = grace
+        self._locks = locks
+        self._own_locks = MemoryLocks()  # of what only this gateway has
         self._clock = clock
-        self._claims: dict[tuple[str, ResponseId], ThreadClaim] = {}
+        self._entropy = entropy
 
     def slot(self, tenant: str, response_id: str) -> Slot:
         """Return where an unstored message is held."""
@@ -117,8 +141,6 @@ class Threads:
         context = turn.thread or await self._context(tenant, turn)
         if context is None:
             raise Refused(thread_not_found(message_id))
-        if turn.stored and not (self.rules.forks or turn.continued):  # it may have been read from the store since
-            turn.continued = await self._store.is_continued(tenant, turn.id)
         return Anchor(message_id, turn, context)
 
     async def _context(self, tenant: str, turn: Turn) -> ThreadContext | None:
@@ -126,35 +148,36 @@ class Threads:
         record = await self._store.record(tenant, turn.id, self._clock()) if turn.stored else None
         return None if record is None else thread_of(record.echo)
 
-    @contextmanager
-    def claim(self, tenant: str, anchor: Anchor) -> Iterator[ThreadClaim]:
+    @asynccontextmanager
+    async def claim(self, tenant: str, anchor: Anchor) -> AsyncIterator[ThreadClaim]:
         """Let nobody else continue a message within a block, or until the turn of this claim has ended.
 
         Raises:
-            Refused: another request continues it, or none may any more.
+            Refused: another request continues it, at whatever gateway, or none may any more.
         """
         turn = anchor.turn
-        if (tenant, turn.id) in self._claims:
+        locks = self._locks if turn.stored else self._own_locks
+        claim = ThreadClaim(locks, tenant, turn, self._entropy(_HOLDER_BYTES).hex())
+        if not await claim.take():
             raise Refused(thread_in_flight(anchor.message_id))
-        if turn.continued and not self.rules.forks:
-            raise Refused(thread_continued(anchor.message_id))
-        claim = self._claims[tenant, turn.id] = ThreadClaim(tenant, turn)
-        self.hold(tenant, turn)
         try:
+            if not self.rules.forks and await self._is_continued(tenant, turn):
+                raise Refused(thread_continued(anchor.message_id))
+            self.hold(tenant, turn)
             yield claim
         finally:
-            self._release(claim)
+            await claim.release()
+
+    async def _is_continued(self, tenant: str, turn: Turn) -> bool:
+        """Say whether something continues a message; of a stored one, the store knows, whoever has continued it."""
+        if turn.stored and not turn.continued:
+            turn.continued = await self._store.is_continued(tenant, turn.id)
+        return turn.continued
 
     def hold(self, tenant: str, turn: Turn) -> None:
         """Hold an unstored message from now on, as long as the rules say."""
         if not turn.stored:
             self._grace.retain(tenant, turn, self._clock() + self.rules.held_s)
-
-    def _release(self, claim: ThreadClaim) -> None:
-        """Let a message be continued again, if this claim still keeps others from it."""
-        key = (claim.tenant, claim.turn.id)
-        if self._claims.get(key) is claim:
-            del self._claims[key]
 
     async def follow(
         self, run: TurnRun, tenant: str, claim: ThreadClaim | None
@@ -163,14 +186,14 @@ class Threads:
         async with aclosing(run.events()) as batches:
             async for batch in batches:
                 if run.finished is not None:
-                    self._settle(run, tenant, claim)
+                    await self._settle(run, tenant, claim)
                 yield batch
 
-    def _settle(self, run: TurnRun, tenant: str, claim: ThreadClaim | None) -> None:
+    async def _settle(self, run: TurnRun, tenant: str, claim: ThreadClaim | None) -> None:
         assert run.response_id is not None, "a turn that has finished has an id"
         turn = self._cache.peek_slot(self.slot(tenant, run.response_id))
         if turn is not None:
             self.hold(tenant, turn)
         if claim is not None:
             claim.turn.continued = claim.turn.continued or run.remembered
-            self._release(claim)
+            await claim.release()

@@ -2,7 +2,8 @@
 
 A *node* is one run of a gateway. It lives as long as its lease, which it renews. A *fencing token* is the number of a
 lease; a later lease has a higher one, so that what an earlier holder still writes can be told and refused. Not here:
-event logs and claims, which have interfaces of their own (`segue.stores.event_logs`, `idempotency_keys`).
+event logs, claims and locks, which have interfaces of their own (`segue.stores.event_logs`, `idempotency_keys`,
+`advisory_locks`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import msgspec
 
 from segue.stores.event_logs import EventLogs, MemoryEventLogs
 from segue.stores.idempotency_keys import Claims
+from segue.stores.live.advisory_locks import AdvisoryLocks
 
 
 class LiveUnavailable(Exception):
@@ -125,6 +127,10 @@ class Live(Protocol):
     @property
     def claims(self) -> Claims:
         """The idempotency keys of all nodes."""
+
+    @property
+    def locks(self) -> AdvisoryLocks:
+        """The locks of all nodes."""
 
     @property
     def windows(self) -> Windows:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, Literal
 
 import msgspec
@@ -21,18 +21,14 @@ from segue.stores.idempotency_keys import Claim
 from segue.stores.live.interface import LiveUnavailable
 from segue.stores.live.redis_link import RedisLink, load_script
 from segue.stores.live.redis_nodes import RedisNodes
+from segue.stores.live.redis_owed import OwedCalls
 from segue.stores.live.tenant_keys import tenant_tag
 
 #: How long a claim holds at most while its turn runs: longer than any turn does.
 _RUNNING_MS: Final = 24 * 3600 * 1000
 
 
-#: How many changes are remembered while Redis is away, and how often they are tried.
-_MOST_OWED: Final = 10_000
-_AGAIN_S: Final = 0.25
-
-
-class _OwedChange(msgspec.Struct, frozen=True):
+class _ClaimChange(msgspec.Struct, frozen=True):
     """A change of the claim of one response."""
 
     tenant: str
@@ -48,8 +44,7 @@ class RedisClaims:
     def __init__(self, link: RedisLink, nodes: RedisNodes) -> None:
         self._link = link
         self._nodes = nodes
-        self._owed: deque[_OwedChange] = deque(maxlen=_MOST_OWED)
-        self._paying: asyncio.Task[None] | None = None
+        self._owed = OwedCalls()
         self._claim, self._changing, self._drop = map(load_script, ("claim_key", "change_claim", "drop_claims"))
 
     async def claim(self, tenant: str, key: str, claim: Claim, now: float) -> Claim:  # noqa: ARG002 - Redis has a clock of its own
@@ -59,7 +54,8 @@ class RedisClaims:
         try:
             return await self._claim_or_find(tenant, key, claim)
         except LiveUnavailable:
-            self._owe(_OwedChange(tenant, key, claim.response_id, "release"))  # the claim may have been written
+            wanted = _ClaimChange(tenant, key, claim.response_id, "release")
+            self._owed.owe(partial(self._change, wanted))  # the claim may have been written
             raise
 
     async def _claim_or_find(self, tenant: str, key: str, claim: Claim) -> Claim:
@@ -75,15 +71,17 @@ class RedisClaims:
 
     async def forward(self, tenant: str, key: str, response_id: ResponseId) -> bool:
         """Note that the turn of a claim goes to its upstream."""
-        return self._nodes.held and await self._change(_OwedChange(tenant, key, response_id, "forward"))
+        return self._nodes.held and await self._change(_ClaimChange(tenant, key, response_id, "forward"))
 
     async def expire(self, tenant: str, key: str, response_id: ResponseId, *, at: float, now: float) -> None:
         """Let a claim hold until then, and no longer; if Redis is away, as soon as it is back."""
-        await self._change_or_owe(_OwedChange(tenant, key, response_id, "done", max(1, int((at - now) * 1000))))
+        wanted = _ClaimChange(tenant, key, response_id, "done", max(1, int((at - now) * 1000)))
+        await self._owed.make_or_owe(partial(self._change, wanted))
 
     async def release(self, tenant: str, key: str, response_id: ResponseId) -> None:
         """Drop a claim; if Redis is away, as soon as it is back."""
-        await self._change_or_owe(_OwedChange(tenant, key, response_id, "release"))
+        wanted = _ClaimChange(tenant, key, response_id, "release")
+        await self._owed.make_or_owe(partial(self._change, wanted))
 
     @property
     def owed(self) -> int:
@@ -99,9 +97,7 @@ class RedisClaims:
 
     async def aclose(self) -> None:
         """Leave what is owed to expire."""
-        if self._paying is not None:
-            self._paying.cancel()
-            await asyncio.gather(self._paying, return_exceptions=True)
+        await self._owed.aclose()
 
     async def _try(self, tenant: str, key: str, claim: Claim, *, take_over: str = "") -> Sequence[bytes]:
         keys = [self._key(tenant, key), self._index(tenant)]
@@ -110,34 +106,10 @@ class RedisClaims:
         found: Sequence[bytes] = await self._link.run(self._claim, keys, *about)
         return found
 
-    async def _change(self, wanted: _OwedChange) -> bool:
+    async def _change(self, wanted: _ClaimChange) -> bool:
         keys = [self._key(wanted.tenant, wanted.key)]
         changed: int = await self._link.run(self._changing, keys, wanted.response_id, wanted.how, wanted.for_ms)
         return bool(changed)
-
-    async def _change_or_owe(self, wanted: _OwedChange) -> None:
-        try:
-            await self._change(wanted)
-        except LiveUnavailable:
-            self._owe(wanted)
-
-    def _owe(self, wanted: _OwedChange) -> None:
-        """Note a change to be made as soon as Redis is back. Of very many, the oldest are left to expire."""
-        self._owed.append(wanted)
-        if self._paying is None:
-            self._paying = asyncio.get_running_loop().create_task(self._pay())
-
-    async def _pay(self) -> None:
-        while self._owed:
-            wanted = self._owed[0]
-            try:
-                await self._change(wanted)
-            except LiveUnavailable:
-                await asyncio.sleep(_AGAIN_S)
-            else:
-                if self._owed and self._owed[0] is wanted:
-                    self._owed.popleft()
-        self._paying = None
 
     def _key(self, tenant: str, key: str) -> str:
         return f"{tenant_tag(self._link.prefix, tenant)}:claim:{hashlib.sha256(key.encode()).hexdigest()[:32]}"

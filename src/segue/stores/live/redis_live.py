@@ -9,6 +9,7 @@ from segue.stores.live.live_url import LiveUrl
 from segue.stores.live.redis_claims import RedisClaims
 from segue.stores.live.redis_exchanges import RedisExchanges
 from segue.stores.live.redis_link import CALL_S, RedisLink
+from segue.stores.live.redis_locks import RedisLocks
 from segue.stores.live.redis_logs import RedisEventLogs
 from segue.stores.live.redis_nodes import LEASE_S, RedisNodes
 from segue.stores.live.redis_windows import RedisWindows
@@ -34,6 +35,7 @@ class RedisLive:
         self.exchanges = RedisExchanges(self.link, self.nodes)
         self.windows = RedisWindows(self.link)
         self.claims = RedisClaims(self.link, self.nodes)
+        self.locks = RedisLocks(self.link, self.nodes)
 
     def share_logs(
         self, local: MemoryEventLogs, *, log_bytes: int, tenant_bytes: int, clock: Callable[[], float]
@@ -54,5 +56,6 @@ class RedisLive:
         if self.logs is not None:
             await self.logs.aclose()
         await self.claims.aclose()
+        await self.locks.aclose()
         await self.nodes.aclose()
         await self.link.aclose()

@@ -1,18 +1,19 @@
 -- Renews the lease of a node, or gives it a new one, with a token that is higher than any before.
 -- KEYS: lease, index of leases, last token, epoch, mark of a loss. ARGV: node, its token (0: none), address, began at,
 -- draining, read up to, milliseconds of the lease, an epoch if there is none, milliseconds that the token is kept, the
--- epoch that the node knows (''). If that was lost, other nodes may count on leases that are not there: the mark says so
--- for as long as they can.
+-- epoch that the node knows (''). If that was lost, or there is no epoch, as after a loss that no node has noticed yet,
+-- other nodes may count on leases that are not there: the mark says so for as long as they can.
 -- Returns the token and the epoch.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local epoch = redis.call('GET', KEYS[4])
+local lost = not epoch or (ARGV[10] ~= '' and ARGV[10] ~= epoch)
 if not epoch then
   epoch = ARGV[8]
   redis.call('SET', KEYS[4], epoch)
 end
 redis.call('PEXPIRE', KEYS[4], ARGV[9])
-if ARGV[10] ~= '' and ARGV[10] ~= epoch then
+if lost then
   redis.call('SET', KEYS[5], '1', 'PX', ARGV[7])
 end
 local token = redis.call('HGET', KEYS[1], 'token')
