@@ -507,6 +507,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "engine-real": lambda: measured_tables.engine("smollm2"),
     "engine-tiny": lambda: measured_tables.engine("tiny"),
     "sessions": measured_tables.sessions,
+    "headlines": measured_tables.headlines,
     "session-codex": lambda: measured_tables.session("codex"),
     "session-claude-code": lambda: measured_tables.session("claude-code"),
     "session-figures": measured_tables.session_figures,

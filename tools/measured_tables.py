@@ -11,10 +11,12 @@ from statistics import median
 
 from segue.bench.dialects import growth_of, kilobytes
 from segue.bench.reports.report import Arm, BenchReport, Figure, MachineInfo, TurnFigures
+from tools.markdown import code, table
 from tools.result_files import read_result
 
 #: Agents of which a session is shown.
 SESSIONS = ("codex", "claude-code")
+_STORED = "store bytes per turn, delta "
 
 
 def demo() -> str:
@@ -74,6 +76,55 @@ def sessions() -> str:
     return "\n".join(
         [_row(heads), _row(["---", *["---:"] * (len(heads) - 1)]), *map(_row, rows), "", said, _at(reports[0])]
     )
+
+
+def headlines() -> str:
+    """Return the figures of the README's text, each with the command that measured it and the file it wrote."""
+    costs, streams = _values("gateway.json"), _values("lean-streams.json")
+    growth = sorted(costs[f"CPU per turn: {pace}, depth 500 / depth 1"] for pace in ("burst", "ticked", "paced"))
+    stored = next(name for name in costs if name.startswith(_STORED))
+    lean = streams["received / said: session, paced, websocket deflate, lean"]
+    whole = streams["received / said: session, paced, websocket, whole"]
+    streamed = (
+        f"received for each byte that a model says: {lean:.2g} bytes of a lean stream with permessage-deflate, "
+        f"{whole:.2g} of a whole stream as it is"
+    )
+    rows = [
+        ("the line of `segue run`, in the first picture", "python -m tools.run_picture", "docs/start/run.svg"),
+        ("what codex sends, in the table", _table_command("codex"), "table-codex.json"),
+        (
+            "what claude-code sends, in the table and the second picture",
+            _table_command("claude-code"),
+            "table-claude-code.json",
+        ),
+        (
+            f"processor time of a turn at depth 500: {growth[0]:.2g} to {growth[-1]:.2g} times that at depth 1",
+            "segue bench gateway",
+            "gateway.json",
+        ),
+        (
+            f"a stored turn that brings {stored.removeprefix(_STORED)} bytes: {costs[stored]:.0f} bytes on the disk",
+            "segue bench gateway",
+            "gateway.json",
+        ),
+        (streamed, "python -m tools.measure_lean_stream", "lean-streams.json"),
+    ]
+    shown = [(what, code(command), _result_link(name)) for what, command, name in rows]
+    return table(("figure", "measured by", "result"), shown)
+
+
+def _values(name: str) -> dict[str, float]:
+    return {figure.name: figure.value for figure in read_result(name).figures if figure.value is not None}
+
+
+def _table_command(name: str) -> str:
+    settings = read_result(f"table-{name}.json").settings
+    return f"segue bench table --session {name} --turns {settings['turns']} --rounds {settings['rounds']}"
+
+
+def _result_link(name: str) -> str:
+    path = name if "/" in name else f"docs/results/{name}"
+    return f"[{path.rpartition('/')[2]}]({path})"
 
 
 def session(name: str) -> str:
