@@ -54,9 +54,9 @@ def test_every_place_that_the_page_names_exists(place: str) -> None:
 @pytest.mark.parametrize(
     ("section", "opening"),
     [
-        ("The way of a WebSocket turn", websocket_turn),
-        ("The way of a tunnelled request", tunnelled_request),
-        pytest.param("The way of a turn of the local model", local_turn, marks=pytest.mark.local_engine),
+        ("A turn over WebSocket", websocket_turn),
+        ("A request through the tunnel", tunnelled_request),
+        pytest.param("A turn of the local model", local_turn, marks=pytest.mark.local_engine),
     ],
 )
 async def test_requests_pass_the_files_that_the_page_lists(section: str, opening: Opening) -> None:
