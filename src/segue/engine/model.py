@@ -256,13 +256,12 @@ class LoadedModel:
         return ends
 
     def _decode(self) -> None:
-        threads = self._thread_count.now
-        self._context.set_n_threads(threads, threads)
         began_at, processor_at = time.perf_counter(), time.process_time()
+        threads = self._thread_count.begin(began_at)
+        self._context.set_n_threads(threads, threads)
         self._context.decode(self._batch)
-        self._thread_count.computed(
-            time_s=time.perf_counter() - began_at, processor_s=time.process_time() - processor_at
-        )
+        ended_at, processor_s = time.perf_counter(), time.process_time() - processor_at
+        self._thread_count.end(ended_at, time_s=ended_at - began_at, processor_s=processor_s)
 
     def _is_padding_needed(self) -> bool:
         """Try out if a token that is alone in its step, or alone in the last layer, is rounded differently.

@@ -3,15 +3,20 @@
 A step takes over a thousand operations, and all threads wait for each other after each. If one has no processor, the
 others wait, and a step takes many times as long as fewer threads would have taken. That shows: threads that compute, or
 turn in a loop while they wait, use all processors that they have. So the processor time of a step, divided by its time,
-is how many there were. If there were clearly fewer than threads, only so many compute the next steps. After a while all
-of them try it again. Not here: how the threads wait (`openmp`), and who measures (`model`).
+is how many there were. That of a single step says little: who reads the answer needs a processor too, for a moment. If
+for a while there were clearly fewer than threads, only so many compute the next steps. After some time all of them try
+it again. Not here: how the threads wait (`openmp`), and who measures (`model`).
 """
 
 from __future__ import annotations
 
-#: With a smaller part of the processors that its threads need, a step has waited for other processes.
+from math import exp
+
+#: With a smaller part of the processors that its threads need, a step takes longer than with fewer threads.
 _ENOUGH = 0.8
-#: How long fewer threads compute after the first step that waited, and at most; each further one doubles it.
+#: Steps that are longer ago than this hardly count.
+_RECENT_S = 0.2
+#: How long fewer threads compute after all have waited, and at most; each further time doubles it.
 _FIRST_S, _LONGEST_S = 0.25, 8.0
 
 
@@ -20,20 +25,28 @@ class ThreadCount:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._hold_s = _FIRST_S / 2  # doubled before it is used
-        self._left_s = 0.0  # of the present hold
-        #: How many threads compute the next step.
-        self.now = threads
+        self._held_s = _FIRST_S / 2  # the last time; doubled before it is used
+        self._held_until = 0.0
+        self._compute_with(threads)
 
-    def computed(self, *, time_s: float, processor_s: float) -> None:
-        """Note how long a step took, and the processor time of the process meanwhile, all threads together."""
-        self._left_s -= time_s
-        had = processor_s / time_s if time_s > 0 else self.now
-        if self.now > 1 and had < _ENOUGH * self.now:
-            self._hold_s = min(_LONGEST_S, 2 * self._hold_s) if self.now == self._threads else self._hold_s
-            self._left_s = self._hold_s
-            self.now = max(1, min(self.now - 1, int(had)))
-        elif self.now == self._threads:
-            self._hold_s = max(_FIRST_S / 2, self._hold_s / 2)
-        elif self._left_s <= 0:
-            self.now = self._threads
+    def begin(self, now: float) -> int:
+        """Return how many threads compute the step that begins now."""
+        if self._now < self._threads and now >= self._held_until:
+            self._compute_with(self._threads)
+        return self._now
+
+    def end(self, now: float, *, time_s: float, processor_s: float) -> None:
+        """Note how long the step took that ends now, and the processor time of the process meanwhile."""
+        had = processor_s / time_s if time_s > 0 else self._now
+        self._had += (had - self._had) * (1 - exp(-time_s / _RECENT_S))
+        if self._now == 1 or self._had >= _ENOUGH * self._now:
+            return
+        if self._now == self._threads:  # held for longer than the last time, if that was not much longer ago
+            again = now - time_s < self._held_until + self._held_s + _RECENT_S
+            self._held_s = min(_LONGEST_S, 2 * self._held_s) if again else _FIRST_S
+        self._held_until = now + self._held_s
+        self._compute_with(max(1, min(self._now - 1, int(self._had))))
+
+    def _compute_with(self, threads: int) -> None:
+        self._now = threads
+        self._had = float(threads)  # processors, lately
