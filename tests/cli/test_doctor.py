@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -20,7 +21,7 @@ from segue.upstreams.scripted import ScriptedUpstream
 from tests.cli.background_gateway import BackgroundGateway
 from tests.cli.conftest import Command, own_file
 from tests.sidecar.gateways import fake_gateway
-from tests.sidecar.ssh_machines import ECHO, SshDouble
+from tests.sidecar.ssh_machines import ECHO, READY, SshDouble
 
 
 def test_a_closed_port_is_told_with_its_cure_and_ends_with_1(command: Command) -> None:
@@ -69,24 +70,45 @@ def test_a_real_gateway_tells_what_is_behind_it(command: Command) -> None:
     with BackgroundGateway(ScriptedUpstream(), routes) as gateway:
         address = gateway.url.removesuffix("/v1")
         status, printed, _ = command("doctor", "--gateway", address, "--", "my-agent")
-        assert status == 1
+        assert status == 0, "nobody knows whether this agent needs it"
         lines = printed.splitlines()
-        assert [line[0] for line in lines] == list("✓" * 9 + "✗✓✓-")
-        assert lines[9].startswith("✗ provider  the gateway does not reach http://127.0.0.1:1: 127.0.0.1:1 cannot")
+        assert [line[0] for line in lines] == list("✓" * 9 + "!✓✓-")
+        assert lines[9].startswith("! provider  the gateway does not reach http://127.0.0.1:1: 127.0.0.1:1 cannot")
         status, printed, _ = command("doctor", "--gateway", address, "--json", "--", "claude")
         told_all = json.loads(printed)
-        assert (status, told_all["well"]) == (1, False), "its own API may ask any server"
+        assert (status, told_all["well"], told_all["warnings"]) == (0, True, 1), "its own API may ask any server"
+        assert [check["status"] for check in told_all["gateways"][0]["checks"]].count("warning") == 1
+        status, printed, _ = command("doctor", "--gateway", address, "--", "gemini")
+        assert status == 1, "this one needs it"
+        assert "✗ provider  the gateway does not reach http://127.0.0.1:1" in printed
         assert [check["name"] for check in told_all["agent"]][:1] == ["agent"]
 
 
-def test_a_gateway_by_ssh_is_one_check(box: SshDouble, command: Command) -> None:
+def test_a_gateway_by_ssh_tells_its_routes_and_speed_too(box: SshDouble, command: Command) -> None:
+    """Through the same ssh. The far segue is this one, which relays to a gateway of this process."""
+    routes = [RouteConfig(target="self", mount=mount) for mount, _ in BUILT_IN if mount != "/gemini"]
+    with BackgroundGateway(ScriptedUpstream(), routes) as gateway:
+        port = urlsplit(gateway.url).port
+        relay = f"relay(socket.create_connection(('127.0.0.1', {port})), 0, 1)"
+        program = f'{sys.executable} -P -c "import socket; from segue.cli.ssh_relay import relay; {relay}"'
+        box.install(f"{READY}; exec {program}")
+        status, printed, _ = command("doctor", "--gateway", "ssh://box", "--", "claude")
+        assert status == 0, printed
+        ssh, routes_told, *_, speed, access, agent = printed.splitlines()
+        assert ssh == "✓ ssh       ssh connects without a question, and a gateway runs there"
+        assert routes_told.startswith("✓ routes    /anthropic to the gateway's own API, /gemini to ")
+        assert speed.startswith("✓ speed     round trip ")
+        assert access == "✓ access    programs of your own user may use the sidecar"
+        assert agent.startswith("✓ agent")
+    assert box.running() == []
+
+
+def test_what_ssh_says_is_told_if_the_second_connection_fails(box: SshDouble, command: Command) -> None:
     box.install(ECHO)
+    box.answer(f'[ -e "{box.folder}/once" ] && {{ echo too many sessions >&2; exit 255; }}; touch "{box.folder}/once"')
     status, printed, _ = command("doctor", "--gateway", "ssh://box")
-    assert status == 0
-    ssh, access, agent = printed.splitlines()
-    assert access == "✓ access    programs of your own user may use the sidecar"
-    assert ssh == "✓ ssh       ssh connects without a question, and a gateway runs there"
-    assert agent.startswith("- agent")
+    assert status == 1
+    assert "✗ routes    ssh failed: too many sessions. " in printed
 
 
 async def test_an_address_that_ssh_must_not_see_is_told() -> None:
@@ -121,7 +143,7 @@ def test_the_gateway_comes_from_the_users_own_file_and_must_be_named(command: Co
 
 @pytest.mark.parametrize(
     ("encoding", "marks"),
-    [("utf-8", "✓✗-"), ("ascii", "ok NO --"), (None, "ok NO --"), ("latin-1", "ok NO --"), ("no-such", "ok NO --")],
+    [("utf-8", "✓!✗-"), *((other, "ok !! NO --") for other in ("ascii", None, "latin-1", "no-such"))],
 )
 def test_the_marks_are_what_the_terminal_can_show(encoding: str | None, marks: str) -> None:
     chosen = marks_of(encoding)

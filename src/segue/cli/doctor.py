@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
@@ -30,8 +31,10 @@ from segue.sidecar.diagnosis.ssh_checks import judge_ssh
 from segue.sidecar.ssh_address import is_ssh, parse_ssh_address
 from segue.sidecar.ssh_stream import SshSettings, why_unreachable
 
-_MARKS: Mapping[CheckStatus, str] = MappingProxyType({"passed": "✓", "failed": "✗", "skipped": "-"})
-_ASCII_MARKS: Mapping[CheckStatus, str] = MappingProxyType({"passed": "ok", "failed": "NO", "skipped": "--"})
+_MARKS: Mapping[CheckStatus, str] = MappingProxyType({"passed": "✓", "warning": "!", "failed": "✗", "skipped": "-"})
+_ASCII_MARKS: Mapping[CheckStatus, str] = MappingProxyType(
+    {"passed": "ok", "warning": "!!", "failed": "NO", "skipped": "--"}
+)
 #: The longest name of a check that the others are aligned to.
 _NAME_WIDTH = 9
 
@@ -64,6 +67,12 @@ class Diagnosis(msgspec.Struct, frozen=True):
         """Nothing is wrong."""
         return all(one.well for one in self.gateways) and is_well((*self.sidecar, *self.agent))
 
+    @property
+    def warnings(self) -> int:
+        """How many things are wrong that the agent may have no need of."""
+        checks = chain((*self.sidecar, *self.agent), *(one.checks for one in self.gateways))
+        return sum(check.status == "warning" for check in checks)
+
 
 def run_doctor(
     command: Sequence[str],
@@ -73,7 +82,7 @@ def run_doctor(
     as_json: bool,
     **options: object,
 ) -> int:
-    """Check everything, and print it; return 0 if all is well, and 1 if something is wrong.
+    """Check everything, and print it; return 0 if all is well, with or without warnings, and 1 if something is wrong.
 
     `command`: how the agent is run whose settings are checked too; empty: none. `options` replace keys of `[sidecar]`,
     unless they are None.
@@ -83,7 +92,8 @@ def run_doctor(
     facts = facts_of(command, child_environment(), Path.cwd()) if command else None
     diagnosis = run(_diagnose(settings, facts))
     if as_json:
-        print(msgspec.json.encode({"well": diagnosis.well, **msgspec.structs.asdict(diagnosis)}).decode())
+        verdict = {"well": diagnosis.well, "warnings": diagnosis.warnings}
+        print(msgspec.json.encode({**verdict, **msgspec.structs.asdict(diagnosis)}).decode())
     else:
         marks = marks_of(sys.stdout.encoding)
         for line in (*told(diagnosis.gateways, marks), *lines_of((*diagnosis.sidecar, *diagnosis.agent), marks)):
@@ -100,8 +110,6 @@ async def _diagnose(settings: SidecarSettings, facts: AgentFacts | None) -> Diag
         stopped_at = failing_check(link.checks)
         if stopped_at is not None:
             further = not_tried(stopped_at)
-        elif is_ssh(link.gateway):
-            further = ()  # only the tunnel goes through ssh
         else:
             seen = await observe_gateway(link.gateway, settings.connector)
             further = judge_gateway(seen, mounts)

@@ -189,7 +189,8 @@ def doctor(
 ) -> int:
     """Check the way to the gateway and the provider, and say what to do: segue doctor --gateway wss://HOST -- claude
 
-    The exit status is 0 if all is well, and 1 if something is wrong.
+    Each line is one check: ✓ is well, ! may not matter to this agent, ✗ has to be mended. The exit status is 1 if there
+    is a ✗, else 0.
     """
     from segue.cli.doctor import run_doctor
 

@@ -201,18 +201,28 @@ class _Connector(aiohttp.TCPConnector):
         return await _introduced(await super()._create_connection(req, traces, timeout), req, self._introduce)
 
 
-class _OpenSocketConnector(aiohttp.UnixConnector):
-    """A connector over one socket that is connected already."""
+class OpenSocketConnector(aiohttp.UnixConnector):
+    """A connector over one socket that is connected already, and that requests use one after the other."""
+
+    def __init__(self, through: sockets.socket) -> None:
+        super().__init__("", limit=1)
+        self._through = through
+
+    async def _create_connection(self, _req: aiohttp.ClientRequest, *_how: object) -> ResponseHandler:
+        _, protocol = await self._loop.create_unix_connection(self._factory, sock=self._through)
+        return protocol
+
+
+class _OpenSocketLinkConnector(OpenSocketConnector):
+    """The same for one link, whose first packet it asks for."""
 
     def __init__(self, through: sockets.socket, introduce: Introduce) -> None:
-        super().__init__("", force_close=True)
+        super().__init__(through)
         self._factory = _protocol_factory(self._loop)
-        self._through = through
         self._introduce = introduce
 
     async def _create_connection(self, req: aiohttp.ClientRequest, *_how: object) -> ResponseHandler:
-        _, protocol = await self._loop.create_unix_connection(self._factory, sock=self._through)
-        return await _introduced(protocol, req, self._introduce)
+        return await _introduced(await super()._create_connection(req), req, self._introduce)
 
 
 async def _introduced(
@@ -255,7 +265,7 @@ async def connected(
     proxy = settings.proxy if settings.proxy is not None and settings.proxy.leads_to(url) else None
     accepted: list[_Acceptance] = []
     connector = (
-        _Connector(context, introduce, resolver) if through is None else _OpenSocketConnector(through, introduce)
+        _Connector(context, introduce, resolver) if through is None else _OpenSocketLinkConnector(through, introduce)
     )
     check = _upgrade_check(accepted, has_key=settings.key is not None)
     no_limit = aiohttp.ClientTimeout(total=None)  # the link knows when it is dead

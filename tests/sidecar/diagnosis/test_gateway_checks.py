@@ -31,7 +31,7 @@ def test_routes_providers_and_speed_are_told_a_line_each() -> None:
     assert lines(SEEN) == [
         ("routes", "passed", "/ to http://x:1, /anthropic to api.anthropic.com, /openai to the gateway's own API"),
         ("provider", "passed", "the gateway reaches api.anthropic.com in 40 ms"),
-        ("provider", "failed", "the gateway does not reach http://x:1: it refuses  connections"),
+        ("provider", "warning", "the gateway does not reach http://x:1: it refuses  connections"),
         ("speed", "passed", "round trip 600 ms, up 2.5 MB/s, down 20.5 KB/s"),
     ]
 
@@ -39,12 +39,27 @@ def test_routes_providers_and_speed_are_told_a_line_each() -> None:
 def test_a_provider_that_the_agent_does_not_need_may_be_away() -> None:
     away = (
         "provider",
-        "skipped",
+        "warning",
         "the gateway does not reach http://x:1: it refuses  connections; this agent does not need it",
     )
     assert lines(SEEN, "/anthropic")[2] == away
-    assert lines(SEEN, "/openai")[2][1] == "failed", "the gateway's own API may ask any of them"
+    assert lines(SEEN, "/openai")[2][1] == "warning", "the gateway's own API may ask any of them"
     assert lines(SEEN, "/anthropic", "")[2][1] == "failed"
+
+
+def test_where_no_provider_can_be_reached_no_agent_is_served() -> None:
+    """Although it is not known which of them this one needs; only the gateway's own API may have a model of its own."""
+    away = (SeenProvider(CLAUDE, False, "no"), SeenProvider("http://x:1", False, "no"))
+    nobody = GatewayObservation(answer=GatewayAnswer(ANSWER.routes[1:], away))
+    assert [status for _, status, _ in lines(nobody)][1:3] == ["failed"] * 2
+    own = GatewayObservation(answer=GatewayAnswer(ANSWER.routes, away))
+    assert [status for _, status, _ in lines(own)][1:3] == ["warning"] * 2
+    assert [status for _, status, _ in lines(own, "/openai", "/anthropic")][1:3] == ["failed", "warning"]
+
+
+def test_a_warning_says_what_to_do_if_it_matters() -> None:
+    _, _, told, _ = judge_gateway(SEEN)
+    assert told.cure.startswith("If your agent needs it: check the network of the gateway's machine")
 
 
 def test_a_route_that_the_agent_needs_and_is_not_there_is_told() -> None:

@@ -1,4 +1,4 @@
-"""The result of one check: passed, failed with a cure, or skipped.
+"""The result of one check: passed, failed with a cure, skipped, or a warning: something is wrong that may not matter.
 
 Findings quote what peers have sent, so every text goes through `one_line`. Pure. Not here: the checks themselves.
 """
@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-CheckStatus = Literal["passed", "failed", "skipped"]
+CheckStatus = Literal["passed", "warning", "failed", "skipped"]
 
 _MAX_LENGTH = 300
 
@@ -34,13 +34,18 @@ def failed(name: str, finding: str, cure: str) -> DiagnosticResult:
     return DiagnosticResult(name=name, status="failed", finding=one_line(finding), cure=one_line(cure))
 
 
+def warning(name: str, finding: str, cure: str = "") -> DiagnosticResult:
+    """Return the result of a check that found something wrong that the agent may have no need of."""
+    return DiagnosticResult(name=name, status="warning", finding=one_line(finding), cure=one_line(cure))
+
+
 def skipped(name: str, finding: str, cure: str = "") -> DiagnosticResult:
     """Return the result of a check that was not made; why."""
     return DiagnosticResult(name=name, status="skipped", finding=one_line(finding), cure=one_line(cure))
 
 
 def is_well(results: Sequence[DiagnosticResult]) -> bool:
-    """Tell whether no check has failed."""
+    """Tell whether no check has failed; a warning is no failure."""
     return all(result.status != "failed" for result in results)
 
 

@@ -5,13 +5,14 @@ Pure. Not here: asking the gateway (`gateway_probe`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import msgspec
 
-from segue.sidecar.diagnosis.check_results import DiagnosticResult, failed, passed, skipped
+from segue.sidecar.diagnosis.check_results import DiagnosticResult, failed, passed, skipped, warning
 
+_CURE = "Check the network of the gateway's machine, and that target in its configuration."
 _NOT_TOLD = "this gateway does not tell: it is of an older version, or a proxy passes only the tunnel on"
 
 
@@ -75,24 +76,32 @@ def _routes_and_providers(answer: GatewayAnswer | str, mounts: Sequence[str]) ->
         cure = f'Add a [[route]] with mount = "{missing[0]}" to the configuration of the gateway.'
         return failed("routes", f"no route begins with {missing[0]}", cure), skipped("providers", "no route to one")
     named = ", ".join(f"{prefix or '/'} to {_place(target)}" for prefix, target in sorted(routes.items()))
-    wanted = {routes[mount] for mount in mounts}
-    return passed("routes", named), *(_provider(one, wanted) for one in answer.providers)
+    asked = {routes[mount] for mount in mounts}
+    return passed("routes", named), *_providers(answer.providers, asked, set(routes.values()))
 
 
 def _place(target: str) -> str:
     return "the gateway's own API" if target == "self" else target.removeprefix("https://")
 
 
-def _provider(seen: SeenProvider, wanted: set[str]) -> DiagnosticResult:
-    """Judge a provider; one that the agent has no use for may be away."""
-    if seen.reachable:
-        return passed("provider", f"the gateway reaches {_place(seen.target)} in {1000 * seen.time_s:.0f} ms")
-    finding = f"the gateway does not reach {_place(seen.target)}: {seen.reason}"
-    if wanted and "self" not in wanted and seen.target not in wanted:
-        return skipped("provider", f"{finding}; this agent does not need it")
-    return failed(
-        "provider", finding, "Check the network of the gateway's machine, and that target in its configuration."
-    )
+def _providers(seen: Sequence[SeenProvider], asked: set[str], routed: set[str]) -> Iterator[DiagnosticResult]:
+    """Judge the providers; one that the agent has no use for may be away.
+
+    `asked`: the targets that the agent asks for certain; `routed`: all that it may ask. The gateway's own API may ask
+    any provider, or none.
+    """
+    known = bool(asked) and "self" not in asked
+    served = "self" in (asked or routed) or any(one.reachable for one in seen)
+    for one in seen:
+        finding = f"the gateway does not reach {_place(one.target)}: {one.reason}"
+        if one.reachable:
+            yield passed("provider", f"the gateway reaches {_place(one.target)} in {1000 * one.time_s:.0f} ms")
+        elif one.target in asked or not (known or served):
+            yield failed("provider", finding, _CURE)
+        elif known:
+            yield warning("provider", f"{finding}; this agent does not need it")
+        else:
+            yield warning("provider", finding, f"If your agent needs it: {_CURE[0].lower()}{_CURE[1:]}")
 
 
 def _speed(seen: SeenSpeed | str) -> DiagnosticResult:

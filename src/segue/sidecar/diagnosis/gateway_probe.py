@@ -15,11 +15,15 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 import msgspec
 
-from segue.sidecar.connector import ConnectorSettings, tunnel_url
+from segue.sidecar.connector import ConnectorSettings, OpenSocketConnector, tunnel_url
 from segue.sidecar.diagnosis.gateway_checks import GatewayAnswer, GatewayObservation, SeenSpeed
+from segue.sidecar.ssh_address import SshAddress, is_ssh, parse_ssh_address
+from segue.sidecar.ssh_stream import SshFailedError, SshSettings, open_stream
 from segue.sidecar.tls_sessions import verifying_context
 
 _TUNNEL = "/tunnel"
+#: The far gateway is on its own machine's Unix socket: this only names its loopback.
+_FAR_BASE = "http://localhost/segue"
 _MAX_ANSWER_BYTES = 256 * 1024
 #: A gateway probes its providers in turns of 5 s.
 _ANSWER_S = 25.0
@@ -42,7 +46,9 @@ class _Failed(Exception):
 
 
 async def observe_gateway(gateway: str, settings: ConnectorSettings) -> GatewayObservation:
-    """Ask a gateway to which there is a link."""
+    """Ask a gateway to which there is a link, by the same way: over the network, or over ssh."""
+    if is_ssh(gateway):
+        return await _observe_by_ssh(parse_ssh_address(gateway), SshSettings(settings.install, settings.connect_s))
     parts = urlsplit(tunnel_url(gateway))
     scheme = "https" if parts.scheme == "wss" else "http"
     base = urlunsplit((scheme, parts.netloc, parts.path.removesuffix(_TUNNEL), "", ""))
@@ -56,6 +62,22 @@ async def observe_gateway(gateway: str, settings: ConnectorSettings) -> GatewayO
     ) as client:
         asking = _Questions(client, base, key=settings.key, proxy_headers=None if proxy is None else proxy.headers)
         return GatewayObservation(answer=await _answer(asking), speed=await _speed(asking))
+
+
+async def _observe_by_ssh(address: SshAddress, settings: SshSettings) -> GatewayObservation:
+    """Ask the gateway on the far side of an ssh connection, which knows who we are without a key."""
+    try:
+        stream = await open_stream(address, settings)
+    except SshFailedError as error:
+        return GatewayObservation(answer=error.failure.reason, speed=error.failure.reason)
+    try:
+        async with aiohttp.ClientSession(
+            connector=OpenSocketConnector(stream.socket), trust_env=False, auto_decompress=False
+        ) as client:
+            asking = _Questions(client, _FAR_BASE, key=None, proxy_headers=None)
+            return GatewayObservation(answer=await _answer(asking), speed=await _speed(asking))
+    finally:
+        await stream.aclose()
 
 
 async def _answer(asking: _Questions) -> GatewayAnswer | str:
