@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from segue.engine import ModelFile
 from segue.engine.model import LoadedModel
+from segue.engine.prompt.chat_template import ANSWER_CHANNEL, CHANNELS
 from segue.engine.upstream import LocalUpstream
+from segue.protocol.items import Item
 from segue.testing.tiny_model import CHAT_TEMPLATE, write_tiny_model
 from tests.engine.turns import Answer, ask, loaded, request
 
@@ -24,19 +29,49 @@ TEMPLATE = (
 )
 
 
-@pytest.fixture
-async def upstream(tmp_path: Path) -> AsyncIterator[LocalUpstream]:
-    assert "think" not in CHAT_TEMPLATE
-    template, file = tmp_path / "template.jinja", tmp_path / "tiny.gguf"
-    template.write_text(TEMPLATE)
+#: An answer is in a channel; thoughts are written again within a loop of calls.
+IN_CHANNELS = (
+    "{% for t in tools %}{{ '<|start|>system<|message|>' + t.function.name + '<|end|>' }}{% endfor %}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}{% if m.thinking and m.tool_calls %}"
+    "{{ '<|start|>assistant<|channel|>analysis<|message|>' + m.thinking + '<|end|>' }}{% endif %}"
+    "{% if m.content or not m.tool_calls %}{{ '<|start|>assistant<|channel|>final<|message|>' + m.content }}"
+    "{{ '<|end|>' }}{% endif %}{% for c in m.tool_calls %}{{ '<|start|>assistant to=functions.' + c.function.name }}"
+    "{{ '<|channel|>commentary json<|message|>' + c.function.arguments + '<|call|>' }}{% endfor %}{% else %}"
+    "{{ '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+)
+#: A function that the model may call.
+TOOL = {"type": "function", "name": "look", "parameters": {"type": "object", "properties": {"at": {"enum": ["a"]}}}}
+
+
+@asynccontextmanager
+async def templated(folder: Path, source: str) -> AsyncIterator[LocalUpstream]:
+    """The tiny model with another template."""
+    template, file = folder / "template.jinja", folder / "tiny.gguf"
+    template.write_text(source)
     write_tiny_model(file)
     made = ModelFile(file, "tiny", 1024, template=template, threads=1, kv_bytes=1, batch_invariant=True)
     async with loaded(made) as upstream:
         yield upstream
 
 
-async def said(upstream: LocalUpstream, patch: pytest.MonkeyPatch, text: str, most: int = 200) -> Answer:
-    """The answer of a model that writes this text, and then ends."""
+@pytest.fixture
+async def upstream(tmp_path: Path) -> AsyncIterator[LocalUpstream]:
+    assert "think" not in CHAT_TEMPLATE
+    async with templated(tmp_path, TEMPLATE) as upstream:
+        yield upstream
+
+
+@pytest.fixture
+async def in_channels(tmp_path: Path) -> AsyncIterator[LocalUpstream]:
+    async with templated(tmp_path, IN_CHANNELS) as upstream:
+        assert upstream.model.template.supports_tools
+        yield upstream
+
+
+@contextmanager
+def writing(upstream: LocalUpstream, patch: pytest.MonkeyPatch, text: str) -> Iterator[None]:
+    """A model that writes this text in its next answer, and then ends."""
     tokens = iter(upstream.model.tokenize(text, control=False))
     ends = [token for token in range(400) if upstream.model.is_end_of_answer(token)]
 
@@ -46,7 +81,19 @@ async def said(upstream: LocalUpstream, patch: pytest.MonkeyPatch, text: str, mo
 
     with patch.context() as patched:
         patched.setattr(LoadedModel, "sampler", lambda *given: Writing())
-        return await ask(upstream, request("x", max_output_tokens=most))
+        yield
+
+
+async def said(
+    upstream: LocalUpstream,
+    patch: pytest.MonkeyPatch,
+    text: str,
+    most: int = 200,
+    **settings: Any,  # noqa: ANN401 - fields of Settings
+) -> Answer:
+    """The answer of a model that writes this text, and then ends."""
+    with writing(upstream, patch, text):
+        return await ask(upstream, request("x", max_output_tokens=most, **settings))
 
 
 async def test_thoughts_are_an_item_before_the_answer(upstream: LocalUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,3 +138,54 @@ async def test_under_a_grammar_it_answers_at_once(upstream: LocalUpstream) -> No
     assert [item["type"] for item in got.items] == ["message"]
     if got.finished.status == "completed":
         assert isinstance(json.loads(got.text), dict)
+
+
+async def test_channels_are_told_apart(in_channels: LocalUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = f"{CHANNELS.opening}I see.<|end|><|start|>assistant{ANSWER_CHANNEL}Yes."
+    got = await said(in_channels, monkeypatch, written)
+    assert [item["type"] for item in got.items] == ["reasoning", "message"]
+    assert (got.items[0]["content"][0]["text"], got.text) == ("I see.", "Yes.")
+    counted = got.finished.head.usage
+    assert counted is not None
+    assert 0 < counted.output_tokens_details.reasoning_tokens < counted.output_tokens
+    again = await ask(in_channels, request("and", got.turn))
+    whole = await ask(in_channels, request([*got.turn.input, *got.turn.output, *again.turn.input], tenant="another"))
+    assert (whole.text, whole.input_tokens) == (again.text, again.input_tokens)
+
+
+async def test_thoughts_in_channels_come_back_with_the_call_that_they_led_to(
+    in_channels: LocalUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the id and with the whole history; a comment before the call is text."""
+    comment = "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant"
+    call = 'to=functions.look<|channel|>commentary json<|message|>{"at":"a"}'
+    written = f"{CHANNELS.opening}Hm.<|end|><|start|>assistant{comment}{call}"
+    got = await said(in_channels, monkeypatch, written, tools=[TOOL])
+    assert [item["type"] for item in got.items] == ["reasoning", "message", "function_call"]
+    assert (got.text, got.items[2]["name"], got.items[2]["arguments"]) == ("I look.", "look", '{"at":"a"}')
+    output = Item(
+        msgspec.json.encode({"type": "function_call_output", "call_id": got.items[2]["call_id"], "output": "b"})
+    )
+    again = await ask(in_channels, request([output], got.turn, tools=[TOOL]))
+    items = [*got.turn.input, *got.turn.output, output]
+    whole = await ask(in_channels, request(items, tenant="another", tools=[TOOL]))
+    assert (whole.text, whole.input_tokens) == (again.text, again.input_tokens)
+    without = [item for item in items if b'"reasoning"' not in item]
+    assert (await ask(in_channels, request(without, tools=[TOOL]))).input_tokens < whole.input_tokens
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({"text": {"format": {"type": "json_object"}}}, "message"),
+        ({"tools": [TOOL], "tool_choice": "required"}, "function_call"),
+    ],
+)
+async def test_in_channels_what_a_grammar_demands_has_its_header(
+    in_channels: LocalUpstream, settings: dict[str, Any], kind: str
+) -> None:
+    """The client gets what is behind it."""
+    got = await ask(in_channels, request("x", max_output_tokens=400, **settings))
+    assert [item["type"] for item in got.items] == [kind]
+    if got.finished.status == "completed":
+        assert isinstance(json.loads(got.text or got.items[0]["arguments"]), dict)

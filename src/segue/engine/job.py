@@ -15,6 +15,7 @@ import msgspec
 
 from segue.engine.grammar.json_schema import GrammarError
 from segue.engine.output.answer_reader import AnswerReader
+from segue.engine.output.channel_parser import ChannelParser
 from segue.engine.output.logprobs import ScoredText
 from segue.engine.output.reasoning_parser import ReasoningParser, ReasoningPiece
 from segue.engine.output.tool_call_parser import AnswerPart, ToolCallParser
@@ -59,7 +60,7 @@ class Job:
         wake: Callable[[], None],
         prefill_only: bool = False,
         sampling_params: SamplingParams = DEFAULT_SAMPLING_PARAMS,
-        reasoning: ReasoningParser | None = None,
+        reasoning: ReasoningParser | ChannelParser | None = None,
     ) -> None:
         self.request = request
         self.prompt = prompt

@@ -192,7 +192,7 @@ class LoadedModel:
         """Return the control tokens with which this model writes calls and thoughts; they are part of the answer."""
         form, thoughts = self.template.call_format, self.template.reasoning
         written = "".join((form.prefix, form.middle, form.suffix, form.between or ""))
-        written += "" if thoughts is None else thoughts.opening + thoughts.closing
+        written += "" if thoughts is None else thoughts.opening + thoughts.closing + thoughts.behind
         tokens = self._vocab.tokenize(written, False, True)  # noqa: FBT003 - positional in the binding
         return frozenset(token for token in tokens if self._vocab.is_control(token) and not self._vocab.is_eog(token))
 

@@ -22,9 +22,11 @@ from segue.engine.grammar.json_schema import GrammarError
 from segue.engine.job import Job, TurnBegan, TurnFinished, Update, cannot_follow, stopped
 from segue.engine.kv.retention import ResponseKey
 from segue.engine.model import LoadedModel, ModelFile, Unavailable
+from segue.engine.output.channel_parser import ChannelParser
 from segue.engine.output.logprobs import ScoredText
 from segue.engine.output.reasoning_parser import ReasoningParser, ReasoningPiece
 from segue.engine.output.tool_call_parser import CallArguments, CallBegan, CallEnded, ToolCallParser, text_schema
+from segue.engine.prompt.chat_template import ANSWER_CHANNEL
 from segue.engine.prompt.messages import Tools, check_settings, read_tools
 from segue.engine.prompt.rendering import Prompt, PromptRenderer
 from segue.engine.sampling_params import read_sampling_params, settings_used
@@ -306,6 +308,7 @@ def _new_parser(
             tools,
             text_schema(text_format),
             compile_grammar=model.compile_grammar,
+            opening=ANSWER_CHANNEL if model.template.in_channels else "",
             pause=pause,
         )
     except GrammarError as error:
@@ -313,9 +316,11 @@ def _new_parser(
         raise Refused(cannot_follow(error, param)) from error
 
 
-def _new_reasoning_parser(model: LoadedModel, parser: ToolCallParser) -> ReasoningParser | None:
+def _new_reasoning_parser(model: LoadedModel, parser: ToolCallParser) -> ReasoningParser | ChannelParser | None:
     """Return what reads the thoughts of a model that may have some; under a grammar it answers at once."""
     template = model.template
+    if template.in_channels:
+        return ChannelParser(template.call_format)
     if template.reasoning is None or parser.grammar is not None:
         return None
     return ReasoningParser(template.reasoning, begun=template.thinks_at_once)

@@ -54,16 +54,20 @@ def test_thoughts_come_before_the_answer(
 
 def test_a_thought_is_told_as_soon_as_it_is_clear() -> None:
     parser = ReasoningParser(THINK, begun=False)
-    assert parser.undecided
-    assert parser.feed("<thi") == []
-    assert parser.feed("nk>\nI am") == [ReasoningPiece("I am")]
-    assert parser.thinking
-    assert parser.feed(" here") == [ReasoningPiece(" here")]
-    assert parser.feed("\n") == []
-    assert parser.feed("</") == []
-    assert parser.feed("b>") == [ReasoningPiece("\n</b>")]
-    assert parser.feed("</think>") == []
-    assert not parser.answering
-    assert parser.feed("\n") == []
-    assert parser.feed("Yes") == ["Yes"]
-    assert parser.answering
+    assert parser.phase == "undecided"
+    told = [
+        (parser.feed(piece), parser.phase, parser.over)
+        for piece in ("<thi", "nk>\nI am", " here", "\n", "</", "b>", "</think>", "\n", "Yes")
+    ]
+    assert told == [
+        ([], "undecided", False),
+        ([ReasoningPiece("I am")], "thinking", False),
+        ([ReasoningPiece(" here")], "thinking", False),
+        ([], "thinking", False),
+        ([], "thinking", False),
+        ([ReasoningPiece("\n</b>")], "thinking", False),
+        ([], "behind", False),
+        ([], "behind", False),
+        (["Yes"], "answering", True),
+    ]
+    assert parser.held_text == ""

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segue.engine.prompt.chat_template import (
+    CHANNEL_CALL_FORMAT,
     DEFAULT_CALL_FORMAT,
     CallFormat,
     ChatTemplate,
@@ -124,7 +125,32 @@ CHANNELS = (
     "{{ '<|message|>' + m.content + '<|end|>' }}{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant' }}"
     "{% endif %}"
 )
-ALL |= {"cutting": CUTTING, "empty thought": EMPTY_THOUGHT, "open thought": OPEN_THOUGHT, "channels": CHANNELS}
+#: As gpt-oss has it with thoughts and calls: behind an answer, neither thoughts nor words beside calls are there;
+#: only the newest answer ends otherwise, and an output stands behind the name of the last call.
+HARMONY = (
+    "{% for t in tools %}{{ '<|start|>developer<|message|>type ' + t.function.name + '<|end|>' }}{% endfor %}"
+    "{% set last = namespace(name=none) %}{% for m in messages %}{% if m.role == 'assistant' and m.tool_calls %}"
+    "{% set later = namespace(answer=false) %}{% for n in messages[loop.index:] %}"
+    "{% if n.role == 'assistant' and not n.tool_calls %}{% set later.answer = true %}{% endif %}{% endfor %}"
+    "{% if m.content and m.thinking %}{{ raise_exception('not both') }}"
+    "{% elif (m.content or m.thinking) and not later.answer %}"
+    "{{ '<|start|>assistant<|channel|>analysis<|message|>' + (m.content or m.thinking) + '<|end|>' }}{% endif %}"
+    "{% set last.name = m.tool_calls[0].function.name %}"
+    "{{ '<|start|>assistant to=functions.' + last.name + '<|channel|>commentary json<|message|>' }}"
+    "{{ (m.tool_calls[0].function.arguments | tojson) + '<|call|>' }}{% elif m.role == 'assistant' %}"
+    "{{ '<|start|>assistant<|channel|>final<|message|>' + m.content }}"
+    "{{ '<|return|>' if loop.last and not add_generation_prompt else '<|end|>' }}{% elif m.role == 'tool' %}"
+    "{{ '<|start|>functions.' + last.name + ' to=assistant<|channel|>commentary<|message|>' + (m.content | tojson) }}"
+    "{{ '<|end|>' }}{% else %}{{ '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}"
+)
+ALL |= {
+    "harmony": HARMONY,
+    "cutting": CUTTING,
+    "empty thought": EMPTY_THOUGHT,
+    "open thought": OPEN_THOUGHT,
+    "channels": CHANNELS,
+}
 ALL["thoughts again"] = THOUGHTS_AGAIN
 TOOL = PromptTool("f", {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}})
 
@@ -350,6 +376,23 @@ class TestTaking:
         )
         assert not made.supports_tools
 
+    def test_a_model_that_thinks_in_a_channel_names_it_itself(self) -> None:
+        made = shared("harmony")
+        assert text(made.segments([PromptMessage("user", "a")])).endswith("<|end|><|start|>assistant")
+        assert made.in_channels
+        assert not shared("channels").in_channels
+
+    def test_words_beside_a_call_are_kept_where_an_answer_would_hide_them(self) -> None:
+        """They are a message of their own then, and thoughts go with the call."""
+        call = PromptMessage("assistant", "Well.", (ToolCall("c", "f", '{"a":1}'),), reasoning="hm")
+        loop = [PromptMessage("user", "u"), call, PromptMessage("tool", "12", call_id="c")]
+        within = text(shared("harmony").segments(loop, [TOOL]))
+        calling = '<|start|>assistant to=functions.f<|channel|>commentary json<|message|>{"a":1}<|call|>'
+        said = "<|start|>assistant<|channel|>final<|message|>Well.<|end|>"
+        assert said + f"<|start|>assistant<|channel|>analysis<|message|>hm<|end|>{calling}" in within
+        whole = [*loop, PromptMessage("assistant", "A"), PromptMessage("user", "v")]
+        assert said + calling in text(shared("harmony").segments(whole, [TOOL]))
+
     def test_whether_it_thinks_is_left_to_the_model(self) -> None:
         assert text(template("empty thought").segments([PromptMessage("user", "a")])).endswith(
             "<|im_start|>assistant\n"
@@ -367,6 +410,7 @@ class TestForms:
             ("empty thought", DEFAULT_CALL_FORMAT, True),
             ("open thought", DEFAULT_CALL_FORMAT, True),
             ("channels", DEFAULT_CALL_FORMAT, False),
+            ("harmony", CHANNEL_CALL_FORMAT, True),
             ("plain", DEFAULT_CALL_FORMAT, False),
             ("gemma", DEFAULT_CALL_FORMAT, False),
         ],
@@ -457,6 +501,7 @@ class TestContinuing:
             ("empty thought", (TOOL,), True),
             ("open thought", (), False),
             ("channels", (TOOL,), True),
+            ("harmony", (TOOL,), False),
         ],
     )
     def test_it_is_known_which_templates_can_be_continued(
@@ -483,12 +528,13 @@ class TestContinuing:
     [
         ("plain", None, False),
         ("channels", None, False),
+        ("harmony", ("<|channel|>analysis<|message|>", "<|end|>", "<|start|>assistant"), False),
         ("empty thought", ("<think>", "</think>"), False),
         ("thoughts again", ("<think>", "</think>"), False),
         ("open thought", None, True),
     ],
 )
-def test_a_template_tells_how_its_model_thinks(name: str, markers: tuple[str, str] | None, at_once: bool) -> None:
+def test_a_template_tells_how_its_model_thinks(name: str, markers: tuple[str, ...] | None, at_once: bool) -> None:
     """An empty thought, an opened one, or one that is written again: between the markers that are in its source."""
     source = ALL[name] + ("{# </think> #}" if at_once else "")
     found = ChatTemplate(source, bos="<bos>", eos="<|eos|>")

@@ -137,7 +137,13 @@ class TestItems:
             PromptMessage("assistant", "A"),
         ]
 
-    def test_a_summary_of_thoughts_is_left_out(self) -> None:
+    def test_thoughts_come_back_as_a_summary_from_other_apis(self) -> None:
+        """Chat Completions and Messages have no other field for them."""
+        thought = item(type="reasoning", summary=[{"type": "summary_text", "text": "hm"}])
+        text = item(type="message", role="assistant", content="A")
+        assert messages(thought, text) == [PromptMessage("assistant", "A", reasoning="hm")]
+
+    def test_a_summary_of_sealed_thoughts_is_left_out(self) -> None:
         """A model is not shown what another one has thought."""
         thought = item(type="reasoning", summary=[{"type": "summary_text", "text": "hm"}], encrypted_content="xyz")
         assert said(thought, user_message("hi")) == [("user", "hi")]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from segue.engine.output.channel_parser import ChannelParser
 from segue.engine.output.detokenizer import Detokenizer
 from segue.engine.output.logprobs import UNSCORED, LogprobAlignment, Score, ScoredText
 from segue.engine.output.reasoning_parser import ReasonedPart, ReasoningParser, ReasoningPiece
@@ -22,7 +23,10 @@ class AnswerReader:
     """Reads one answer; `reasoning` is for that of a model that may think first."""
 
     def __init__(
-        self, parser: ToolCallParser, sampling_params: SamplingParams, reasoning: ReasoningParser | None = None
+        self,
+        parser: ToolCallParser,
+        sampling_params: SamplingParams,
+        reasoning: ReasoningParser | ChannelParser | None = None,
     ) -> None:
         self._parser = parser
         self._reasoning = reasoning
@@ -42,13 +46,13 @@ class AnswerReader:
     @property
     def top_logprobs(self) -> int | None:
         """How many of the likeliest tokens to score with the next one; None: none at all, as within calls."""
-        thinking = self._reasoning is not None and self._reasoning.thinking
+        thinking = self._reasoning is not None and self._reasoning.phase == "thinking"
         return None if thinking or self._parser.calling else self._top
 
     def feed(self, piece: bytes, score: Score | None = None) -> list[AnswerPart | ScoredText | ReasoningPiece]:
         """Add the bytes of one token, with a score if `top_logprobs` asks for it; return the parts that are clear."""
         reasoning = self._reasoning
-        if reasoning is not None and not reasoning.answering:
+        if reasoning is not None and not reasoning.over:
             return self._feed_thoughts(reasoning, piece, score)
         if self._alignment is not None and score is not None:
             self._alignment.add_token(piece, score)
@@ -62,20 +66,21 @@ class AnswerReader:
         return [*held, *self._pass(left), *self._end_text()]
 
     def _feed_thoughts(
-        self, reasoning: ReasoningParser, piece: bytes, score: Score | None
+        self, reasoning: ReasoningParser | ChannelParser, piece: bytes, score: Score | None
     ) -> list[AnswerPart | ScoredText | ReasoningPiece]:
-        """Add a token before the text of the answer begins; only tokens of that text are scored."""
+        """Add a token where there may be thoughts; only tokens of the text are scored."""
         if self._alignment is not None:
             self._alignment.add_token(piece, score or UNSCORED)
         parts = reasoning.feed(self._decoder.feed(piece))
-        if reasoning.undecided:
+        if reasoning.phase == "undecided":
             self._undecided_tokens += 1
             return self._answer(parts)
-        if not reasoning.answering:
+        if reasoning.phase != "answering":
             self.reasoning_tokens += 1 + self._undecided_tokens
-            self._undecided_tokens = 0
+        self._undecided_tokens = 0
         if self._alignment is not None:  # a token may end a thought, or a blank line, and begin the text
-            self._alignment.keep_last(sum(len(part.encode()) for part in parts if isinstance(part, str)))
+            texts = [part for part in parts if isinstance(part, str)]
+            self._alignment.keep_last(len("".join([*texts, reasoning.held_text]).encode()))
         return self._answer(parts)
 
     def _answer(self, parts: Iterable[ReasonedPart]) -> list[AnswerPart | ScoredText | ReasoningPiece]:

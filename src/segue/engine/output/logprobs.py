@@ -112,7 +112,7 @@ class LogprobAlignment:
 
     def keep_last(self, size_bytes: int) -> None:
         """Forget what the tokens show, up to so many bytes at its end: that before them is no text of the answer."""
-        surplus = sum([len(token.shown) for token in self._tokens]) - size_bytes
+        surplus = max(0, sum([len(token.shown) for token in self._tokens]) - size_bytes)
         while self._tokens:
             token = self._tokens[0]
             cut = min(surplus, len(token.shown))

@@ -4,7 +4,8 @@ Reasoning models write their thoughts between two markers at the beginning of an
 tells, since it writes or cuts off the thoughts of earlier answers. Some templates end a prompt with the first marker:
 the answer then begins within the thoughts. Blank lines around the thoughts belong to neither. Text that may be the
 beginning of a marker is held back until that is clear. Not here: calls, which may follow the thoughts
-(`tool_call_parser`), and where thoughts go in a later prompt (`prompt.chat_template`).
+(`tool_call_parser`), models that write in channels (`channel_parser`), and where thoughts go in a later prompt
+(`prompt.chat_template`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class ReasoningPiece(msgspec.Struct, frozen=True):
 
 #: A string is a piece of the answer.
 ReasonedPart: TypeAlias = ReasoningPiece | str
+#: Behind thoughts there may be blank lines, which belong to neither. It is undecided where a marker may still come.
+ReasoningPhase = Literal["undecided", "thinking", "behind", "answering"]
 
 
 class ReasoningParser:
@@ -33,22 +36,22 @@ class ReasoningParser:
         self._format = reasoning_format
         self._held = ""
         self._any_thought = False
-        self._state: Literal["before", "thinking", "behind", "answering"] = "thinking" if begun else "before"
+        self._state: ReasoningPhase = "thinking" if begun else "undecided"
 
     @property
-    def undecided(self) -> bool:
-        """Whether the first marker may still come."""
-        return self._state == "before"
+    def phase(self) -> ReasoningPhase:
+        """What the model does."""
+        return self._state
 
     @property
-    def thinking(self) -> bool:
-        """Whether the model thinks."""
-        return self._state == "thinking"
-
-    @property
-    def answering(self) -> bool:
-        """Whether the text of the answer has begun."""
+    def over(self) -> bool:
+        """Whether all that follows is text of the answer."""
         return self._state == "answering"
+
+    @property
+    def held_text(self) -> str:
+        """What is held back of the text of the answer: nothing, once it has begun."""
+        return ""
 
     def feed(self, text: str) -> list[ReasonedPart]:
         """Add what the model wrote; return the parts that are clear now."""
@@ -56,7 +59,7 @@ class ReasoningParser:
             return [text]
         self._held += text
         parts: list[ReasonedPart] = []
-        if self._state == "before":
+        if self._state == "undecided":
             self._find_opening()
         if self._state == "thinking":
             parts += self._read_thought()

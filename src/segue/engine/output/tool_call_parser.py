@@ -43,7 +43,7 @@ AnswerPart: TypeAlias = str | CallBegan | CallArguments | CallEnded
 
 
 class ToolCallParser:
-    """Reads one answer. `schema` is the schema of its text, if that must be JSON.
+    """Reads one answer. `schema` is the schema of its text, if that must be JSON; `opening` comes before such a text.
 
     The constructor raises `GrammarError` if no grammar can be made of the schemas. It compiles all grammars, with
     `compile_grammar`; if calls are only allowed, their grammar is kept until the model begins one.
@@ -56,6 +56,7 @@ class ToolCallParser:
         schema: Schema | None = None,
         *,
         compile_grammar: Callable[[str], AnswerGrammar],
+        opening: str = "",
         pause: Callable[[], None] = go_on,
     ) -> None:
         self._format = call_format = msgspec.structs.replace(call_format, prefix=call_format.prefix.lstrip("\n"))
@@ -63,6 +64,7 @@ class ToolCallParser:
         self._parameters: dict[str, Schema] = {tool.name: {"type": "object", **tool.parameters} for tool in tools.shown}
         self._required = tools.required
         self._schema = schema
+        self._opening = opening
         self._parallel = tools.parallel and call_format.between is not None
         self._trigger = _trigger(call_format)
         self._held = ""  # text that may still become a call
@@ -100,7 +102,9 @@ class ToolCallParser:
 
     def _lark(self, grammar: LarkGrammar) -> str | None:
         """Return the grammar of calls, of JSON, or of either; None if there can only be text."""
-        options = [] if self._required or self._schema is None else [grammar.add_schema(self._schema)]
+        options = []
+        if self._schema is not None and not self._required:
+            options.append(_sequence(literal(self._opening), grammar.add_schema(self._schema)))
         options += [self._call_rules(grammar)] if self._names else []
         return grammar.text(" | ".join(options)) if options else None
 
@@ -108,7 +112,7 @@ class ToolCallParser:
         """Return the body of a rule for one call or several."""
         form, parameters = self._format, self._parameters
         calls = [f"{literal(name + form.middle)} {grammar.add_schema(parameters[name])}" for name in self._names]
-        one = f"{literal(form.prefix)} {grammar.add_rule(' | '.join(calls))} {literal(form.suffix)}"
+        one = _sequence(literal(form.prefix), grammar.add_rule(" | ".join(calls)), literal(form.suffix))
         if not self._parallel:
             return one
         call = grammar.add_rule(one)
@@ -224,6 +228,11 @@ class _JsonScanner:
             self._escaped = True
         elif char == '"':
             self._in_string = False
+
+
+def _sequence(*rules: str) -> str:
+    """Return the rules one after the other, without those of an empty text."""
+    return " ".join(rule for rule in rules if rule != literal(""))
 
 
 def _trigger(call_format: CallFormat) -> str:

@@ -54,13 +54,21 @@ class CallFormat(msgspec.Struct, frozen=True):
 
 
 class ReasoningFormat(msgspec.Struct, frozen=True):
-    """Between which markers a model writes its thoughts."""
+    """Between which markers a model writes its thoughts, and the marker of the message that it writes `behind` them."""
 
     opening: str
     closing: str
+    behind: str = ""
 
 
-#: The markers that models use. Where a model calls its thoughts a channel, a prompt names the channel of the answer.
+#: The format of models that write messages in channels, as gpt-oss: thoughts, words about calls, calls, the answer.
+CHANNELS = ReasoningFormat("<|channel|>analysis<|message|>", "<|end|>", "<|start|>assistant")
+#: How such a model begins its answer.
+ANSWER_CHANNEL = "<|channel|>final<|message|>"
+#: How it calls a function; the token behind the arguments ends its answer.
+CHANNEL_CALL_FORMAT = CallFormat("<|channel|>commentary to=functions.", " <|constrain|>json<|message|>", "", None)
+
+#: The markers of all other models that think.
 REASONING_FORMATS = tuple(
     ReasoningFormat(*markers)
     for markers in (
@@ -72,6 +80,10 @@ REASONING_FORMATS = tuple(
         ("[THINK]", "[/THINK]"),
         ("<|START_THINKING|>", "<|END_THINKING|>"),
         ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("<|inner_prefix|>", "<|inner_suffix|>"),
+        ("<|channel>thought", "<channel|>"),
+        ("◁think▷", "◁/think▷"),
+        ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
     )
 )
 #: The fields of a message in which templates look for its thoughts.
@@ -103,22 +115,22 @@ _MAX_SHAPE_LENGTH = 16
 class _Placeholders:
     """The texts of one rendering, and the placeholders that stand for them.
 
-    The kinds: `t` is text, `n` a name, `a` arguments, `j` JSON, `d` what the template may write any number of times: a
-    tool's description, or thoughts.
+    The kinds: `t` is text, `n` a name, which may be repeated (with an output, say), `a` arguments, `j` JSON, and `d`
+    what the template may write any number of times: a tool's description, or thoughts.
     """
 
     def __init__(self) -> None:
         self._texts: list[str] = []
-        self._once: set[int] = set()  # the template must write them exactly once
-        self._any_times: set[int] = set()
+        self._needed: set[int] = set()  # the template must write them
+        self._repeatable: set[int] = set()
 
     def make(self, kind: Literal["t", "n", "a", "j", "d"], text: str) -> str:
         """Return the placeholder for a text."""
         self._texts.append(text)
-        if kind == "d":
-            self._any_times.add(len(self._texts) - 1)
-        elif kind != "j":
-            self._once.add(len(self._texts) - 1)
+        if kind in "dn":
+            self._repeatable.add(len(self._texts) - 1)
+        if kind in "tna":
+            self._needed.add(len(self._texts) - 1)
         return f"\ue000{kind}{len(self._texts) - 1}\ue001"
 
     def to_json(self, value: Any, indent: int | None = None) -> str:  # noqa: ANN401 - what a template may pass
@@ -139,15 +151,16 @@ class _Placeholders:
         return f"\ue000a{arguments}\ue001" if arguments else self.make("j", self._characters(int(other)))
 
     def _characters(self, number: int) -> str:
-        self._once.discard(number)
+        self._needed.discard(number)
         return json.dumps(self._texts[number], ensure_ascii=False)[1:-1]
 
     def split(self, rendered: str) -> list[Segment]:
         """Fill the texts into what the template wrote."""
         pieces = _PLACEHOLDER.split(rendered)
-        numbers = [number for number in map(int, pieces[2::3]) if number not in self._any_times]
+        numbers = [int(number) for number in pieces[2::3]]
+        single = [number for number in numbers if number not in self._repeatable]
         broken = any(char in piece for piece in pieces[::3] for char in ("\ue000", "\ue001", "\\ue000"))
-        if broken or len(numbers) != len(set(numbers)) or not self._once <= set(numbers):
+        if broken or len(single) != len(set(single)) or not self._needed <= set(numbers):
             raise TemplateError("the chat template does not write every message exactly once")
         found = []
         for index in range(0, len(pieces), 3):
@@ -192,7 +205,9 @@ class ChatTemplate:
         except self._errors as error:
             raise TemplateError(f"it is no template: {error}") from error
         #: Between which markers the model thinks; None if it does not, as far as the template knows.
-        self.reasoning = next((one for one in REASONING_FORMATS if one.closing in source), None)
+        self.reasoning = _find_reasoning_format(source)
+        #: Whether it writes messages in channels.
+        self.in_channels = self.reasoning == CHANNELS
         shown = [field for field in _REASONING_FIELDS if re.search(rf"[.'\"]{field}\b", source)]
         self._reasoning_fields = tuple(shown) if self.reasoning is not None else ()
         self._capabilities = TemplateCapabilities()
@@ -208,13 +223,14 @@ class ChatTemplate:
         prompt = self._text(user, ())
         without = self._text(user, (), answered=True).removesuffix(self._eos)
         head, _, end = self._try([*user, answer]).partition("\ue010")
-        self._answer_prefix = _find_answer_prefix(prompt, head)
+        self._answer_prefix = "" if self.in_channels else _find_answer_prefix(prompt, head)
         self.answer_opener = prompt.removeprefix(without) + self._answer_prefix if prompt.startswith(without) else ""
         opening = None if self.reasoning is None else self.reasoning.opening
         #: Whether a prompt ends with the first marker, so that the answer begins within the thoughts.
         self.thinks_at_once = opening is not None and prompt.rstrip().endswith(opening)
         self._capabilities = self._find_capabilities()
-        found = self._find_call_format(user, (head,) if self._answer_prefix else (head, prompt), end)
+        heads = (head,) if self._answer_prefix else (head, prompt)
+        found = CHANNEL_CALL_FORMAT if self.in_channels else self._find_call_format(user, heads, end)
         self.supports_tools = found is not None and self._probe_tools(user) and self._probe_calls(user)
         self.call_format = found if found is not None and self.supports_tools else DEFAULT_CALL_FORMAT
 
@@ -320,9 +336,11 @@ class ChatTemplate:
         outputs = [PromptMessage("tool", "d", call_id=call.id) for call in calls]
         if not self._is_accepted([*user, PromptMessage("assistant", "", calls[:1]), *outputs[:1]]):
             return False
+        beside = [*user, PromptMessage("assistant", "b", calls[:1]), *outputs[:1]]
+        answered = [*beside, PromptMessage("assistant", "c"), *user]  # some drop the text once there is an answer
         self._capabilities = msgspec.structs.replace(
             self._capabilities,
-            text_with_calls=self._is_accepted([*user, PromptMessage("assistant", "b", calls[:1]), *outputs[:1]]),
+            text_with_calls=self._is_accepted(beside) and self._is_accepted(answered),
             parallel_calls=self._is_accepted([*user, PromptMessage("assistant", "", calls), *outputs]),
             user_after_outputs=self._is_accepted(
                 [*user, PromptMessage("assistant", "", calls[:1]), *outputs[:1], *user]
@@ -448,6 +466,13 @@ def _with_placeholders(message: PromptMessage, placeholders: _Placeholders, *, i
 def _call_id(client_id: str) -> str:
     """Return an id of nine letters and digits: some templates accept no other, and a client's may be any text."""
     return sha256(client_id.encode("utf-8", "surrogatepass")).hexdigest()[:9]
+
+
+def _find_reasoning_format(source: str) -> ReasoningFormat | None:
+    """Return the format whose markers stand in a template, which writes earlier thoughts or cuts them off."""
+    if CHANNELS.opening in source:
+        return CHANNELS
+    return next((one for one in REASONING_FORMATS if one.closing in source), None)
 
 
 def _find_answer_prefix(prompt: str, head: str) -> str:

@@ -2,7 +2,7 @@
 
 Instructions and `developer` messages become `system` messages. A tool call joins the assistant's message before it, if
 there is one, and its output is a `tool` message. Reasoning joins the assistant's message behind it, if it is there in
-words: the template decides which thoughts the model reads again. Summaries of other models' thoughts are left out.
+words: the template decides which thoughts the model reads again. Summaries beside sealed thoughts are left out.
 Everything else (images, files, hosted tools) is refused, since dropping it would silently change the question. The
 messages depend on the items alone, not on which turn brought them. Not here: how a model's template writes messages
 (`chat_template`), and what fits into the context (`truncation`).
@@ -238,8 +238,10 @@ def _read(item: Item, location: _ItemLocation) -> PromptMessage | None:
     if kind in CONFIGURATION:  # the settings of the request have what it says
         return None
     match read_typed_item(item, kind, location.param):
-        case ReasoningItem(content=parts):
-            words = "".join(part.text for part in parts or ())
+        case ReasoningItem(content=parts, summary=summary, encrypted_content=sealed):
+            # where nothing is sealed, it may be this model's own, sent back in an API that has no other field for it
+            shown = parts or (summary if sealed is None else ())
+            words = "".join(part.text for part in shown)
             return PromptMessage("assistant", "", reasoning=words) if words else None
         case MessageItem(role=role, content=content):
             return PromptMessage("system" if role == "developer" else role, _text(content, location))

@@ -97,7 +97,7 @@ def _split_calls(message: PromptMessage, template: TemplateCapabilities) -> list
     first, *others = message.calls
     return [
         *parts,
-        PromptMessage("assistant", text, (first,)),
+        msgspec.structs.replace(message, text=text, calls=(first,)),
         *(PromptMessage("assistant", "", (call,)) for call in others),
     ]
 
