@@ -11,12 +11,14 @@ import pytest
 
 from segue.bench import engine_comparison
 from segue.bench.arms.engine_servers import EngineServerSpec, ModelServer, serve_engine
-from segue.bench.engine_comparison import OURS, THEIRS, ComparisonPlan, measure, render
+from segue.bench.engine_comparison import OURS, THEIRS, ComparisonPlan, Prompts, Server, measure, render
 from segue.testing.tiny_model import write_tiny_model
 from tests.bench.arms.processes import InProcess
 from tests.terminals import terminal_of
 
-PLAN = ComparisonPlan(lengths=(100,), tokens=4, at_once=(2,), turns=2, rounds=2)
+PLAN = ComparisonPlan(lengths=(100,), tokens=4, at_once=(2,), turns=2, beside=200, rounds=2)
+#: What a server is asked by the way.
+PROBES = Server.probes.fget
 
 
 @pytest.mark.local_engine
@@ -27,11 +29,13 @@ async def test_both_do_the_same_work(tmp_path: Path, monkeypatch: pytest.MonkeyP
     @asynccontextmanager
     async def here(spec: ModelServer, module: str) -> AsyncIterator[InProcess]:
         specs.append(spec)
-        ours = EngineServerSpec(file=spec.file, context=1024, parallel=spec.parallel, threads=spec.threads)
+        ours = EngineServerSpec(file=spec.file, context=1024, cells=1024, parallel=spec.parallel, threads=spec.threads)
         async with serve_engine(ours) as address:
             yield InProcess(address)
 
     monkeypatch.setattr(engine_comparison, "launched", here)
+    checks = {"health check": ("/healthz", None)}
+    monkeypatch.setattr(Server, "probes", property(lambda server: checks if server.name == THEIRS else PROBES(server)))
     file = tmp_path / "tiny.gguf"
     write_tiny_model(file)
     shown = io.StringIO()
@@ -39,14 +43,38 @@ async def test_both_do_the_same_work(tmp_path: Path, monkeypatch: pytest.MonkeyP
     render(report, terminal_of(file=shown, width=160))
     assert [(one.file, one.parallel, one.threads) for one in specs] == [(str(file), 2, 1)] * 2
     by_name = {one.name: one for one in report.figures}
-    for name in ("first token, 100 tokens", "writing behind 100 tokens", "2 at once", "2 turns"):
+    names = ["first token, 100 tokens", "writing behind 100 tokens", "2 at once", "2 turns"]
+    names += ["first token, a turn that goes on", "health check beside 200 tokens, p99"]
+    for name in names:
         assert name in shown.getvalue()
         for server in (OURS, THEIRS):
             assert (by_name[f"{name}, {server}"].value or 0) > 0
     ratio, ours, theirs = (by_name[f"2 turns{end}"] for end in (", times as fast", f", {OURS}", f", {THEIRS}"))
     assert min(ratio.low or 0, ratio.high or 0) > 0
     assert (ours.low or 0) / (theirs.high or 1) <= (ratio.value or 0) <= (ours.high or 0) / (theirs.low or 1)
-    assert report.settings["against"] == THEIRS
+    assert (report.settings["against"], report.settings["cells"]) == (THEIRS, 16384)
+    assert (by_name[f"scripted turn beside 200 tokens, p50, {OURS}"].value or 0) > 0
+    assert (
+        f"scripted turn beside 200 tokens, p50, {THEIRS}" not in by_name
+        or not by_name[f"scripted turn beside 200 tokens, p50, {THEIRS}"].value
+    )
+    assert "scripted turn beside 200 tokens, p99" in shown.getvalue()
+
+
+def test_prompts_are_as_long_as_they_are_named() -> None:
+    """Once an answer has told how long a token is; and no two begin alike."""
+    prompts = Prompts()
+    first, second = prompts.message(100, 1), prompts.message(400, 2)
+    prompts.learn([(one, 30 + len(one["content"]) // 5) for one in (first, second)])
+    longer = prompts.message(1000, 3)
+    assert abs(len(longer["content"]) / 5 - 1000) < 5
+    assert len({one["content"][:2] for one in (first, second, longer)}) == 3
+
+
+def test_percentiles() -> None:
+    times = [float(one) for one in range(100, 0, -1)]
+    assert [engine_comparison._percentile(times, share) for share in (0.5, 0.99)] == [51.0, 100.0]  # noqa: SLF001 - of times alone
+    assert engine_comparison._percentile([3.0], 0.99) == 3.0  # noqa: SLF001 - as above
 
 
 def test_less_time_and_more_tokens_are_both_faster() -> None:

@@ -70,9 +70,10 @@ def test_the_model_is_the_one_named_else_the_one_in_the_box_else_the_tiny_one(
     asked: list[tuple[Path | None, Sequence[int], int | None]] = []
 
     async def measure(
-        model: Path | None, lengths: Sequence[int], *, threads: int | None, console: Console
+        model: Path | None, lengths: Sequence[int], *, threads: int | None, template: Path | None, console: Console
     ) -> BenchReport:
         asked.append((model, lengths, threads))
+        assert template is None
         turns = [TurnFigures(ttft_s=0.1, tokens_processed=9)]
         return make_report([arm(name, turns) for name in ARMS], {"model": "m", "lengths": [512]})
 
@@ -92,10 +93,12 @@ def test_the_model_is_the_one_named_else_the_one_in_the_box_else_the_tiny_one(
 def test_it_is_compared_with_llama_cpps_own_server(
     arguments: tuple[str, ...], file: Path, plan: ComparisonPlan, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[Path, ComparisonPlan, int]] = []
+    asked: list[tuple[Path, ComparisonPlan, int, Path | None]] = []
 
-    async def measure(model: Path, chosen: ComparisonPlan, *, threads: int, console: Console) -> BenchReport:
-        asked.append((model, chosen, threads))
+    async def measure(
+        model: Path, chosen: ComparisonPlan, *, threads: int, template: Path | None, console: Console
+    ) -> BenchReport:
+        asked.append((model, chosen, threads, template))
         return make_report(
             [], {"model": "m", "threads": threads}, [figure(f"work, {name}", [2.0], "s") for name in ENDS]
         )
@@ -105,8 +108,9 @@ def test_it_is_compared_with_llama_cpps_own_server(
     monkeypatch.setattr(bench_engine, "why_no_llama_server", lambda: None)
     monkeypatch.setattr(bench_engine, "why_unavailable", lambda _: None)
     monkeypatch.setattr(engine_comparison, "measure", measure)
-    status, printed, told = command("bench", "engine", "--against", "llama-server", "--threads", "3", *arguments)
-    assert (status, told, asked) == (0, "", [(file, plan, 3)])
+    named = ("--against", "llama-server", "--threads", "3", "--chat-template", "chat.jinja")
+    status, printed, told = command("bench", "engine", *named, *arguments)
+    assert (status, told, asked) == (0, "", [(file, plan, 3, Path("chat.jinja"))])
     assert "work" in printed
 
 

@@ -142,7 +142,7 @@ async def test_under_a_grammar_it_answers_at_once(upstream: LocalUpstream) -> No
 
 async def test_channels_are_told_apart(in_channels: LocalUpstream, monkeypatch: pytest.MonkeyPatch) -> None:
     written = f"{CHANNELS.opening}I see.<|end|><|start|>assistant{ANSWER_CHANNEL}Yes."
-    got = await said(in_channels, monkeypatch, written)
+    got = await said(in_channels, monkeypatch, written, 400)
     assert [item["type"] for item in got.items] == ["reasoning", "message"]
     assert (got.items[0]["content"][0]["text"], got.text) == ("I see.", "Yes.")
     counted = got.finished.head.usage
@@ -160,7 +160,7 @@ async def test_thoughts_in_channels_come_back_with_the_call_that_they_led_to(
     comment = "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant"
     call = 'to=functions.look<|channel|>commentary json<|message|>{"at":"a"}'
     written = f"{CHANNELS.opening}Hm.<|end|><|start|>assistant{comment}{call}"
-    got = await said(in_channels, monkeypatch, written, tools=[TOOL])
+    got = await said(in_channels, monkeypatch, written, 400, tools=[TOOL])
     assert [item["type"] for item in got.items] == ["reasoning", "message", "function_call"]
     assert (got.text, got.items[2]["name"], got.items[2]["arguments"]) == ("I look.", "look", '{"at":"a"}')
     output = Item(

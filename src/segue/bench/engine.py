@@ -69,11 +69,12 @@ async def measure(
     *,
     rounds: int = ROUNDS,
     threads: int | None = None,
+    template: Path | None = None,
     console: Console | None = None,
 ) -> BenchReport:
-    """Measure a model file, None for the tiny model, at each of the lengths."""
+    """Measure a model file, None for the tiny model, at each of the lengths; `template` is for one that has none."""
     curves: dict[str, list[TurnFigures]] = {name: [] for name in ARMS}
-    async with _loaded(model, threads) as upstream:
+    async with _loaded(model, threads, template) as upstream:
         with _progress(console, lengths) as advance:
             for length in lengths:
                 for name, turns in (await _measure_length(upstream, length, rounds)).items():
@@ -87,7 +88,7 @@ async def measure(
             "context": upstream.model.context,
             "cell_bytes": upstream.model.cell_bytes,
         }
-    async with _loaded(model, threads, batch_invariant=False) as upstream:
+    async with _loaded(model, threads, template, batch_invariant=False) as upstream:
         with _progress(console, lengths) as advance:
             for length in lengths:
                 curves[FASTEST].append((await _begin(upstream, ProseWriter(length), length)).figures)
@@ -115,7 +116,7 @@ def _progress(console: Console | None, lengths: Sequence[int]) -> Iterator[Calla
 
 @asynccontextmanager
 async def _loaded(
-    model: Path | None, threads: int | None, *, batch_invariant: bool = True
+    model: Path | None, threads: int | None, template: Path | None, *, batch_invariant: bool = True
 ) -> AsyncIterator[LocalUpstream]:
     """Run the engine around a block, with room for one conversation, in memory and on disk."""
     with TemporaryDirectory() as folder:
@@ -136,6 +137,7 @@ async def _loaded(
                 disk_bytes=4 * _GIB,
                 spill_directory=spill,
                 batch_invariant=batch_invariant,
+                template=template,
             )
         )
         await upstream.start()

@@ -4,9 +4,14 @@ Each server runs in a process of its own and is asked over HTTP, in the same way
 the same piece of work, one directly after the other, the first of them another one each time; while one works, the
 other waits. So a ratio is of two neighbours, and a slow minute of the machine is in both. The pieces are: a prompt of
 some length that nobody has seen (seconds to the first token, then tokens in a second while the answer is written), some
-conversations at once (tokens in a second, all together), and a conversation that goes on for some turns. Times and
-speeds are figures of each server. A ratio is greater than 1 where the local model is the faster one. Not here: the
-servers (`arms.engine_servers`), and what is kept between turns (`engine`).
+conversations at once (tokens in a second, all together), a conversation that goes on for some turns, and how soon a
+server answers small requests while it reads a long prompt. Times and speeds are figures of each server. A ratio is
+greater than 1 where the local model is the faster one.
+
+Both have the same threads, room for as many tokens in the KV cache, as many turns at once, as much host memory for what
+does not fit, and reuse the prefix of a prompt. Before the first round each has done two pieces of work, whose prompts
+tell how many characters of such a text are a token. Not here: the servers (`arms.engine_servers`), and what is kept
+between turns (`engine`).
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 
 import aiohttp
@@ -34,8 +40,13 @@ OURS, THEIRS = "segue", "llama-server"
 _MODULE = "segue.bench.arms.engine_servers"
 _TIMEOUT_S = 600.0
 _MIB = 1024 * 1024
-#: What prose takes on average, in characters for a token: prompts are about as long as they are named.
+#: What prose takes in characters for a token, until a first answer has told how many they are for this model.
 _TOKEN_CHARACTERS = 3.6
+_CONTEXT = 8192
+_WARM_UP_LENGTHS = (50, 250)
+#: How long to wait between two small requests beside a prompt.
+_PROBE_PAUSE_S = 0.02
+_SCRIPTED_TURN = b'{"model":"scripted","input":"a","store":false,"stream":true}'
 _QUESTION = "Count from one to five hundred in words. Write nothing but the numbers, one after the other."
 _FOLLOW_UP = "Go on counting from where you stopped, in words."
 
@@ -45,17 +56,19 @@ class ComparisonPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     - `lengths`: tokens of the prompts; the speed of writing is measured behind each. `tokens`: of each answer.
     - `at_once`: how many conversations, each with a short prompt. `turns`: of the conversation that goes on; 0: none.
+    - `beside`: tokens of the prompt beside which small requests are sent; 0: none.
     """
 
-    lengths: tuple[int, ...] = (100, 512, 2048, 4096, 7500)
+    lengths: tuple[int, ...] = (100, 512, 2048, 4096, 7900)
     tokens: int = 64
     at_once: tuple[int, ...] = (1, 2, 4, 8)
     turns: int = 10
+    beside: int = 7900
     rounds: int = 3
 
 
 FULL_PLAN = ComparisonPlan()
-QUICK_PLAN = ComparisonPlan(lengths=(100, 512, 2048), tokens=32, at_once=(4,), turns=4, rounds=2)
+QUICK_PLAN = ComparisonPlan(lengths=(100, 512, 2048), tokens=32, at_once=(4,), turns=4, beside=2048, rounds=2)
 
 
 class Speed(msgspec.Struct, frozen=True):
@@ -78,10 +91,53 @@ class Server(msgspec.Struct, frozen=True):
     child: Child
     session: aiohttp.ClientSession
 
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://{self.child.host}:{self.child.port}"
+
     async def ask(self, messages: Sequence[Mapping[str, str]], tokens: int) -> TimedAnswer:
         """Ask for an answer."""
-        url = f"http://{self.child.host}:{self.child.port}"
-        return await ask(self.session, url, messages, model=MODEL, tokens=tokens)
+        return await ask(self.session, self.url, messages, model=MODEL, tokens=tokens)
+
+    @property
+    def probes(self) -> Mapping[str, tuple[str, bytes | None]]:
+        """Small requests that it answers without the model: by name, the path and the body."""
+        if self.name == THEIRS:
+            return {"health check": ("/health", None)}
+        return {"health check": ("/healthz", None), "scripted turn": ("/v1/responses", _SCRIPTED_TURN)}
+
+    async def probe(self, path: str, body: bytes | None) -> float:
+        """Send a small request; return the seconds to the first byte of its answer's body."""
+        headers = {} if body is None else {"content-type": "application/json"}
+        began_at = perf_counter()
+        method = "GET" if body is None else "POST"
+        async with self.session.request(method, self.url + path, data=body, headers=headers) as reply:
+            reply.raise_for_status()
+            await reply.content.readany()
+            took_s = perf_counter() - began_at
+            await reply.read()
+        return took_s
+
+
+class Prompts:
+    """Makes messages of so many tokens, each of which begins as no other does."""
+
+    def __init__(self) -> None:
+        self._token_characters = _TOKEN_CHARACTERS
+
+    def learn(self, answered: Sequence[tuple[Mapping[str, str], int]]) -> None:
+        """Take in how many tokens the prompts of two messages had; what the template adds is the same in both."""
+        (short, few), (long, many) = answered
+        self._token_characters = (len(long["content"]) - len(short["content"])) / (many - few)
+
+    def message(self, length: int, number: int) -> dict[str, str]:
+        """Return a message of about so many tokens."""
+        prose, text = ProseWriter(number), f"{number}: "
+        size = int(self._token_characters * length) - len(_QUESTION)
+        while len(text) < size:
+            text += prose.sentence() + " "
+        return {"role": "user", "content": text[: max(size, 0)] + _QUESTION}
 
 
 async def measure(
@@ -89,18 +145,14 @@ async def measure(
     plan: ComparisonPlan,
     *,
     threads: int,
+    template: Path | None = None,
     batch_invariant: bool = False,
     console: Console | None = None,
 ) -> BenchReport:
-    """Compare the two servers on a model file."""
-    context, parallel = 8192, max(plan.at_once, default=1)
-    specs: dict[str, ModelServer] = {
-        OURS: EngineServerSpec(
-            file=str(file), context=context, parallel=parallel, threads=threads, batch_invariant=batch_invariant
-        ),
-        THEIRS: LlamaServerSpec(file=str(file), cells=2 * context, parallel=parallel, threads=threads),
-    }
-    works = _works(plan)
+    """Compare the two servers on a model file; `template` is a chat template to use instead of its own."""
+    specs = _specs(file, plan, threads=threads, template=template, batch_invariant=batch_invariant)
+    prompts = Prompts()
+    works = _works(plan, prompts)
     found: dict[str, dict[str, list[Speed]]] = {OURS: {}, THEIRS: {}}
     async with AsyncExitStack() as stack:
         # a connection for each request: llama.cpp's server closes one that rests while the other server works
@@ -111,19 +163,40 @@ async def measure(
             for name, spec in specs.items()
         ]
         with Progress(console=console, transient=True, disable=console is None) as progress:
-            shown = progress.add_task("both servers", total=(plan.rounds + 1) * len(works))
-            for number in range(plan.rounds + 1):
-                for work in works if number else works[:1]:  # the first piece is done once before it counts
-                    await _both(servers, work, number, found if number else {OURS: {}, THEIRS: {}})
+            shown = progress.add_task("both servers", total=plan.rounds * len(works))
+            await _warm_up(servers, prompts, plan.tokens)
+            for number in range(1, plan.rounds + 1):
+                for work in works:
+                    await _both(servers, work, number, found)
                     progress.advance(shown)
         memory = [((await server.child.settled()).rss_bytes or 0) / _MIB for server in servers]
     settings = {**msgspec.structs.asdict(plan), "model": file.stem, "threads": threads, "against": THEIRS}
-    settings["batch_invariant"] = batch_invariant
+    settings |= {"batch_invariant": batch_invariant, "cells": 2 * _CONTEXT}
     figures = [
         *_figures(found),
         *(figure(f"memory, {one.name}", [used], "MiB") for one, used in zip(servers, memory, strict=True)),
     ]
     return make_report([], settings, figures)
+
+
+def _specs(
+    file: Path, plan: ComparisonPlan, *, threads: int, template: Path | None, batch_invariant: bool
+) -> dict[str, ModelServer]:
+    """Return the two servers, with as much of everything."""
+    written = None if template is None else str(template)
+    cells, parallel = 2 * _CONTEXT, max(plan.at_once, default=1)
+    return {
+        OURS: EngineServerSpec(
+            file=str(file),
+            context=_CONTEXT,
+            cells=cells,
+            parallel=parallel,
+            threads=threads,
+            template=written,
+            batch_invariant=batch_invariant,
+        ),
+        THEIRS: LlamaServerSpec(file=str(file), cells=cells, parallel=parallel, threads=threads, template=written),
+    }
 
 
 async def _both(servers: list[Server], work: Work, number: int, found: dict[str, dict[str, list[Speed]]]) -> None:
@@ -134,17 +207,26 @@ async def _both(servers: list[Server], work: Work, number: int, found: dict[str,
     servers.reverse()
 
 
-def _works(plan: ComparisonPlan) -> list[Work]:
-    lengths = [_prompt_work(length, plan.tokens) for length in plan.lengths]
-    at_once = [_at_once_work(count, plan.tokens) for count in plan.at_once]
-    return [*lengths, *at_once, *([_conversation_work(plan.turns, plan.tokens)] if plan.turns else [])]
+async def _warm_up(servers: Sequence[Server], prompts: Prompts, tokens: int) -> None:
+    """Let each server do two pieces of work that do not count, and learn how long a token is."""
+    messages = [prompts.message(length, 0) for length in _WARM_UP_LENGTHS]
+    for server in servers:
+        prompts.learn([(one, (await server.ask([one], tokens)).prompt_tokens) for one in messages])
 
 
-def _prompt_work(length: int, tokens: int) -> Work:
+def _works(plan: ComparisonPlan, prompts: Prompts) -> list[Work]:
+    works = [_prompt_work(prompts, length, plan.tokens) for length in plan.lengths]
+    works += [_at_once_work(prompts, count, plan.tokens) for count in plan.at_once]
+    works += [_conversation_work(prompts, plan.turns, plan.tokens)] if plan.turns else []
+    works += [_beside_work(prompts, plan.beside)] if plan.beside else []
+    return works
+
+
+def _prompt_work(prompts: Prompts, length: int, tokens: int) -> Work:
     """A prompt that nobody has seen, and the answer to it."""
 
     async def work(server: Server, number: int) -> list[Speed]:
-        answer = await server.ask([_new_message(length, number)], tokens)
+        answer = await server.ask([prompts.message(length, number)], tokens)
         speeds = [Speed(f"first token, {length} tokens", answer.first_token_s, "s", "less")]
         if answer.tokens_s is not None:
             speeds.append(Speed(f"writing behind {length} tokens", answer.tokens_s, "tokens/s", "more"))
@@ -153,12 +235,12 @@ def _prompt_work(length: int, tokens: int) -> Work:
     return work
 
 
-def _at_once_work(count: int, tokens: int) -> Work:
+def _at_once_work(prompts: Prompts, count: int, tokens: int) -> Work:
     """Conversations that begin at the same time."""
 
     async def work(server: Server, number: int) -> list[Speed]:
         began_at = perf_counter()
-        asked = [server.ask([_new_message(60, 1000 * number + each)], tokens) for each in range(count)]
+        asked = [server.ask([prompts.message(100, 1000 * number + each)], tokens) for each in range(count)]
         answers = await asyncio.gather(*asked)
         written = sum(answer.output_tokens for answer in answers)
         return [Speed(f"{count} at once", written / (perf_counter() - began_at), "tokens/s", "more")]
@@ -166,31 +248,51 @@ def _at_once_work(count: int, tokens: int) -> Work:
     return work
 
 
-def _conversation_work(turns: int, tokens: int) -> Work:
+def _conversation_work(prompts: Prompts, turns: int, tokens: int) -> Work:
     """A conversation whose every turn sends all that was said."""
 
     async def work(server: Server, number: int) -> list[Speed]:
-        messages = [_new_message(60, 5000 + number)]
+        messages = [prompts.message(100, 5000 + number)]
         began_at = perf_counter()
-        written = 0
+        answers: list[TimedAnswer] = []
         for _ in range(turns):
             answer = await server.ask(messages, tokens)
-            written += answer.output_tokens
+            answers.append(answer)
             messages += [
                 {"role": "assistant", "content": answer.text},
                 {"role": "user", "content": _FOLLOW_UP},
             ]
-        return [Speed(f"{turns} turns", written / (perf_counter() - began_at), "tokens/s", "more")]
+        written = sum(answer.output_tokens for answer in answers)
+        speeds = [Speed(f"{turns} turns", written / (perf_counter() - began_at), "tokens/s", "more")]
+        later = [answer.first_token_s for answer in answers[1:]]
+        return [*speeds, *([Speed("first token, a turn that goes on", median(later), "s", "less")] if later else [])]
 
     return work
 
 
-def _new_message(length: int, number: int) -> dict[str, str]:
-    """Return a message of about so many tokens that begins as no other does."""
-    prose, text = ProseWriter(number), f"{number}: "
-    while len(text) < _TOKEN_CHARACTERS * length - len(_QUESTION):
-        text += prose.sentence() + " "
-    return {"role": "user", "content": text + _QUESTION}
+def _beside_work(prompts: Prompts, length: int) -> Work:
+    """Small requests, one after the other, while a prompt is read that nobody has seen."""
+
+    async def work(server: Server, number: int) -> list[Speed]:
+        took: dict[str, list[float]] = {name: [] for name in server.probes}
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(server.ask([prompts.message(length, 9000 + number)], 1))
+            while not reading.done():
+                for name, (path, body) in server.probes.items():
+                    took[name].append(1e3 * await server.probe(path, body))
+                    await asyncio.sleep(_PROBE_PAUSE_S)
+        return [
+            Speed(f"{name} beside {length} tokens, {part}", _percentile(times, share), "ms", "less")
+            for name, times in took.items()
+            for part, share in (("p50", 0.5), ("p99", 0.99))
+        ]
+
+    return work
+
+
+def _percentile(times: Sequence[float], share: float) -> float:
+    """Return the time within which so large a part of the requests was answered."""
+    return sorted(times)[min(len(times) - 1, int(share * len(times)))]
 
 
 def _figures(found: Mapping[str, Mapping[str, Sequence[Speed]]]) -> list[Figure]:

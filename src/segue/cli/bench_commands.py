@@ -150,6 +150,9 @@ def engine(
     model: Annotated[
         str | None, Parameter(help="smollm2, tiny (made on the spot), or a GGUF file [default: smollm2].")
     ] = None,
+    chat_template: Annotated[
+        Path | None, Parameter(help="A chat template, for a model file that has none of its own.")
+    ] = None,
     threads: Annotated[int | None, Parameter(help="Threads to compute with [default: one per core].")] = None,
     against: Annotated[
         Literal["llama-server"] | None,
@@ -171,5 +174,5 @@ def engine(
     from segue.cli.bench_engine import run_bench_engine, run_bench_engine_against
 
     if against is not None:
-        return run_bench_engine_against(model, threads=threads, quick=quick, files=files)
-    return run_bench_engine(model, threads=threads, quick=quick, files=files, plot=plot)
+        return run_bench_engine_against(model, template=chat_template, threads=threads, quick=quick, files=files)
+    return run_bench_engine(model, template=chat_template, threads=threads, quick=quick, files=files, plot=plot)

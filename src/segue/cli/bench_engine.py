@@ -24,7 +24,13 @@ from segue.testing.tiny_model import BENCH_SHAPE, write_tiny_model
 
 
 def run_bench_engine(
-    model: str | None, *, threads: int | None, quick: bool, files: ReportFiles, plot: Path | None
+    model: str | None,
+    *,
+    template: Path | None,
+    threads: int | None,
+    quick: bool,
+    files: ReportFiles,
+    plot: Path | None,
 ) -> int:
     """Measure the named model. Without a name, measure the model in the box, or the tiny one if `quick` is set."""
     named = model or (TINY if quick or find_model(models_directory()) is None else MODEL_NAME)
@@ -41,6 +47,7 @@ def run_bench_engine(
             None if named == TINY else file,
             QUICK_LENGTHS if quick else LENGTHS,
             threads=threads,
+            template=template,
             console=progress_console(),
         )
     )
@@ -53,7 +60,13 @@ def run_bench_engine(
 
 
 def run_bench_engine_against(
-    model: str | None, *, threads: int | None, quick: bool, files: ReportFiles, plan: ComparisonPlan | None = None
+    model: str | None,
+    *,
+    template: Path | None,
+    threads: int | None,
+    quick: bool,
+    files: ReportFiles,
+    plan: ComparisonPlan | None = None,
 ) -> int:
     """Compare the named model, or the one in the box, with llama.cpp's own server; without that, say so and pass."""
     missing = why_no_engine() or why_no_llama_server()
@@ -72,7 +85,13 @@ def run_bench_engine_against(
             return 2
         chosen = plan or (QUICK_PLAN if quick else FULL_PLAN)
         report = run(
-            engine_comparison.measure(file, chosen, threads=threads or usable_processors(), console=progress_console())
+            engine_comparison.measure(
+                file,
+                chosen,
+                threads=threads or usable_processors(),
+                template=template,
+                console=progress_console(),
+            )
         )
     show(report, engine_comparison.render, terminal(), files=files)
     return 0

@@ -52,8 +52,8 @@ class ModelFile(msgspec.Struct, frozen=True):
     - `template`: a chat template to use instead of the file's own.
     - `context`: how many tokens the input and output of a turn share, cut to what the model was trained for.
     - `kv_bytes`: the KV cache of all conversations in the context, at least one of full length; allocated at the start.
-      What does not fit is evicted to host memory (`host_bytes`). What does not fit there goes to files in
-      `spill_directory` (`disk_bytes`), if all of its turns are stored.
+      `cells` says the same in tokens. What does not fit is evicted to host memory (`host_bytes`). What does not fit
+      there goes to files in `spill_directory` (`disk_bytes`), if all of its turns are stored.
     - `idle_s`: how long to keep state that only a client which sends its whole history again could use.
     - `parallel`: turns that run at once; `slots`: conversations in the context; `waiting`: turns that may wait.
     - `answer_tokens`: the longest answer where a request sets no limit.
@@ -81,6 +81,7 @@ class ModelFile(msgspec.Struct, frozen=True):
     batch_invariant: bool = False
     answer_tokens: int = 2048
     template: Path | None = None
+    cells: int | None = None
 
 
 class BatchEntry(msgspec.Struct, frozen=True):
@@ -132,7 +133,7 @@ class LoadedModel:
         threads = file.threads or usable_processors()
         self._thread_count = ThreadCount(threads)
         #: How many tokens the context holds, all sequences together.
-        self.cells = max(self.context, file.kv_bytes // self.cell_bytes)
+        self.cells = max(self.context, file.cells or file.kv_bytes // self.cell_bytes)
         self._context: Any = self._llama.LlamaContext(self._model, self._context_params(file), verbose=False)
         self._context.install_cancel_callback()
         self._taken = 0

@@ -23,7 +23,10 @@ from segue.bench.arms.engine_servers import (
 )
 from segue.bench.arms.server import Ready
 from segue.bench.meters.chat_stream import ask
+from segue.engine import ModelFile
 from segue.testing.tiny_model import write_tiny_model
+from segue.upstreams.scripted import MODEL as SCRIPTED
+from segue.upstreams.scripted import ScriptedUpstream
 from tests.bench.arms.processes import with_stdin
 
 LLAMA = LlamaServerSpec(file="tiny.gguf", cells=1024, parallel=2, threads=1)
@@ -36,10 +39,42 @@ def tiny(folder: Path) -> str:
 
 @pytest.mark.local_engine
 async def test_the_gateway_answers_with_the_local_model(tmp_path: Path) -> None:
-    spec = EngineServerSpec(file=tiny(tmp_path), context=512, parallel=2, threads=1)
+    """And the scripted model beside it."""
+    spec = EngineServerSpec(file=tiny(tmp_path), context=512, cells=700, parallel=2, threads=1)
+    said = [{"role": "user", "content": "a"}]
     async with serve_model(spec) as (host, port), aiohttp.ClientSession() as session:
-        answer = await ask(session, f"http://{host}:{port}", [{"role": "user", "content": "a"}], model=MODEL, tokens=4)
+        answer = await ask(session, f"http://{host}:{port}", said, model=MODEL, tokens=4)
+        scripted = await ask(session, f"http://{host}:{port}", said, model=SCRIPTED, tokens=4)
     assert answer.output_tokens <= 4
+    assert scripted.text
+
+
+@pytest.mark.parametrize("template", [None, "{{ messages[0].content }}"])
+async def test_both_servers_get_as_much_of_everything(
+    template: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cells, turns at once, threads, host memory, and the same chat template."""
+    files: list[ModelFile] = []
+    params: list[SimpleNamespace] = []
+
+    def upstream(file: ModelFile) -> ScriptedUpstream:
+        files.append(file)
+        return ScriptedUpstream()
+
+    written = None
+    if template is not None:
+        (tmp_path / "chat.jinja").write_text(template)
+        written = str(tmp_path / "chat.jinja")
+    monkeypatch.setattr(engine_servers, "LocalUpstream", upstream)
+    monkeypatch.setattr(engine_servers, "import_module", lambda _: fake_library(params))
+    ours = EngineServerSpec(file="m.gguf", context=512, cells=1024, parallel=2, threads=1, template=written)
+    async with serve_model(ours), serve_model(msgspec.structs.replace(LLAMA, file="m.gguf", template=written)):
+        pass
+    (file,), (theirs,) = files, params
+    assert (file.cells, file.parallel, file.threads) == (theirs.n_ctx, theirs.n_parallel, theirs.cpuparams.n_threads)
+    assert file.host_bytes == theirs.cache_ram_mib * 2**20
+    given = None if file.template is None else file.template.read_text()
+    assert given == getattr(theirs, "chat_template", None) == template
 
 
 @pytest.mark.deep

@@ -27,19 +27,31 @@ from segue.engine.openmp import shorten_spinning
 from segue.engine.upstream import LocalUpstream
 from segue.gateway.app import serving
 from segue.upstreams.router import ModelRule, Router
+from segue.upstreams.scripted import MODEL as SCRIPTED
+from segue.upstreams.scripted import ScriptedUpstream
 
 #: The name of the model at both servers.
 MODEL = "model"
 _PACKAGE = "xllamacpp"
 
 
+#: Host memory for what does not fit into the KV cache, of either server.
+_HOST_BYTES = 1024 * 1024 * 1024
+
+
 class EngineServerSpec(msgspec.Struct, frozen=True, kw_only=True, tag="segue"):
-    """A gateway with the local model, with its defaults but for what is said here."""
+    """A gateway with the local model, with its defaults but for what is said here, and the scripted model.
+
+    - `context`: tokens of a turn. `cells`: tokens for which the KV cache of all conversations has room.
+    - `template`: a file with a chat template, instead of the model's own.
+    """
 
     file: str
     context: int
+    cells: int
     parallel: int
     threads: int
+    template: str | None = None
     batch_invariant: bool = False
 
 
@@ -50,6 +62,7 @@ class LlamaServerSpec(msgspec.Struct, frozen=True, kw_only=True, tag="llama-serv
     cells: int
     parallel: int
     threads: int
+    template: str | None = None
 
 
 ModelServer: TypeAlias = EngineServerSpec | LlamaServerSpec
@@ -72,10 +85,13 @@ async def serve_engine(spec: EngineServerSpec) -> AsyncIterator[tuple[str, int]]
         MODEL,
         spec.context,
         spec.threads,
+        cells=spec.cells,
+        host_bytes=_HOST_BYTES,
         parallel=spec.parallel,
         batch_invariant=spec.batch_invariant,
+        template=None if spec.template is None else Path(spec.template),
     )
-    router = Router([ModelRule(LocalUpstream(file), (MODEL,))])
+    router = Router([ModelRule(LocalUpstream(file), (MODEL,)), ModelRule(ScriptedUpstream(), (SCRIPTED,))])
     async with serving(Config(server=ServerConfig(port=0, store="memory:")), router) as (_, url):
         yield address_of(url)
 
@@ -89,6 +105,9 @@ async def serve_llama(spec: LlamaServerSpec) -> AsyncIterator[tuple[str, int]]:
     params.n_ctx = spec.cells
     params.n_parallel = spec.parallel
     params.kv_unified = True
+    params.cache_ram_mib = _HOST_BYTES // 2**20
+    if spec.template is not None:
+        params.chat_template = Path(spec.template).read_text("utf-8")  # noqa: ASYNC240 - once, before it serves
     params.port = 0
     params.verbosity = -1
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = spec.threads
