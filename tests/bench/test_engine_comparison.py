@@ -11,14 +11,12 @@ import pytest
 
 from segue.bench import engine_comparison
 from segue.bench.arms.engine_servers import EngineServerSpec, ModelServer, serve_engine
-from segue.bench.engine_comparison import OURS, THEIRS, ComparisonPlan, Prompts, Server, measure, render
+from segue.bench.engine_comparison import OURS, THEIRS, ComparisonPlan, Prompts, measure, render
 from segue.testing.tiny_model import write_tiny_model
 from tests.bench.arms.processes import InProcess
 from tests.terminals import terminal_of
 
 PLAN = ComparisonPlan(lengths=(100,), tokens=4, at_once=(2,), turns=2, beside=200, rounds=2)
-#: What a server is asked by the way.
-PROBES = Server.probes.fget
 
 
 @pytest.mark.local_engine
@@ -34,8 +32,7 @@ async def test_both_do_the_same_work(tmp_path: Path, monkeypatch: pytest.MonkeyP
             yield InProcess(address)
 
     monkeypatch.setattr(engine_comparison, "launched", here)
-    checks = {"health check": ("/healthz", None)}
-    monkeypatch.setattr(Server, "probes", property(lambda server: checks if server.name == THEIRS else PROBES(server)))
+    monkeypatch.setitem(engine_comparison.PROBES, THEIRS, {"health check": ("/healthz", None)})
     file = tmp_path / "tiny.gguf"
     write_tiny_model(file)
     shown = io.StringIO()

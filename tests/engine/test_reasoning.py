@@ -158,7 +158,7 @@ async def test_thoughts_in_channels_come_back_with_the_call_that_they_led_to(
 ) -> None:
     """By the id and with the whole history; a comment before the call is text."""
     comment = "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant"
-    call = 'to=functions.look<|channel|>commentary json<|message|>{"at":"a"}'
+    call = ' to=functions.look<|channel|>commentary json<|message|>{"at":"a"}'
     written = f"{CHANNELS.opening}Hm.<|end|><|start|>assistant{comment}{call}"
     got = await said(in_channels, monkeypatch, written, 400, tools=[TOOL])
     assert [item["type"] for item in got.items] == ["reasoning", "message", "function_call"]

@@ -22,6 +22,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 from time import perf_counter
+from typing import Final
 
 import aiohttp
 import msgspec
@@ -47,6 +48,11 @@ _WARM_UP_LENGTHS = (50, 250)
 #: How long to wait between two small requests beside a prompt.
 _PROBE_PAUSE_S = 0.02
 _SCRIPTED_TURN = b'{"model":"scripted","input":"a","store":false,"stream":true}'
+#: Small requests that a server answers without the model: by its name and theirs, the path and the body.
+PROBES: Final[dict[str, Mapping[str, tuple[str, bytes | None]]]] = {
+    OURS: {"health check": ("/healthz", None), "scripted turn": ("/v1/responses", _SCRIPTED_TURN)},
+    THEIRS: {"health check": ("/health", None)},
+}
 _QUESTION = "Count from one to five hundred in words. Write nothing but the numbers, one after the other."
 _FOLLOW_UP = "Go on counting from where you stopped, in words."
 
@@ -99,13 +105,6 @@ class Server(msgspec.Struct, frozen=True):
     async def ask(self, messages: Sequence[Mapping[str, str]], tokens: int) -> TimedAnswer:
         """Ask for an answer."""
         return await ask(self.session, self.url, messages, model=MODEL, tokens=tokens)
-
-    @property
-    def probes(self) -> Mapping[str, tuple[str, bytes | None]]:
-        """Small requests that it answers without the model: by name, the path and the body."""
-        if self.name == THEIRS:
-            return {"health check": ("/health", None)}
-        return {"health check": ("/healthz", None), "scripted turn": ("/v1/responses", _SCRIPTED_TURN)}
 
     async def probe(self, path: str, body: bytes | None) -> float:
         """Send a small request; return the seconds to the first byte of its answer's body."""
@@ -274,11 +273,11 @@ def _beside_work(prompts: Prompts, length: int) -> Work:
     """Small requests, one after the other, while a prompt is read that nobody has seen."""
 
     async def work(server: Server, number: int) -> list[Speed]:
-        took: dict[str, list[float]] = {name: [] for name in server.probes}
+        took: dict[str, list[float]] = {name: [] for name in PROBES[server.name]}
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(server.ask([prompts.message(length, 9000 + number)], 1))
             while not reading.done():
-                for name, (path, body) in server.probes.items():
+                for name, (path, body) in PROBES[server.name].items():
                     took[name].append(1e3 * await server.probe(path, body))
                     await asyncio.sleep(_PROBE_PAUSE_S)
         return [
