@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
@@ -26,8 +26,8 @@ from segue.stores.live.redis_nodes import RedisNodes
 from segue.stores.memory import MemoryStore
 from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait, say
 from tests.faults.gateways import until
-from tests.gateway.parts import TENANT, caller, collect, create, ident, parts, respond, response
-from tests.stores.live.redis_servers import RedisServer
+from tests.gateway.parts import NO_TABLES, TENANT, caller, collect, create, ident, parts, respond, response
+from tests.stores.live.redis_servers import RedisServer, discard, temporary_server
 from tests.strategies import examples
 
 pytestmark = pytest.mark.redis
@@ -40,7 +40,12 @@ def keyed(text: str = "hello", *, key: str = "k", **fields: object) -> Create:
 
 @asynccontextmanager
 async def gateways(
-    url: str, *upstreams: ScriptedUpstream, lease_s: float = 9.0, call_s: float = 2.0, resume_s: float = 60.0
+    url: str,
+    *upstreams: ScriptedUpstream,
+    lease_s: float = 9.0,
+    call_s: float = 2.0,
+    resume_s: float = 60.0,
+    tables: Mapping[str, object] = NO_TABLES,
 ) -> AsyncIterator[list[Services]]:
     """Run a gateway for each upstream, over one store."""
     store: Store = MemoryStore()
@@ -59,10 +64,18 @@ async def gateways(
                         call_s=call_s,
                     ),
                     resume_s=resume_s,
+                    tables=tables,
                 )
             )
             for number, upstream in enumerate(upstreams)
         ]
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    server = temporary_server()
+    yield server
+    discard(server)
 
 
 async def begin(services: Services, asked: Create) -> ResponseId:
@@ -202,20 +215,63 @@ async def test_a_node_that_was_taken_for_dead_adds_nothing_to_a_conversation(liv
         assert (await running[1])[-1].type == "response.completed"
 
 
-async def test_without_redis_the_turns_of_a_conversation_go_on_and_the_store_has_the_last_word(live_url: str) -> None:
+async def test_without_redis_the_turns_of_a_conversation_go_on_and_the_store_has_the_last_word(
+    own_server: RedisServer,
+) -> None:
     gate = asyncio.Event()
     models = [ScriptedUpstream([ScriptedTurn((Say(("a",)), Wait(gate)))]), ScriptedUpstream([say("b")])]
-    async with gateways(live_url, *models, lease_s=60) as (one, two):
+    async with gateways(own_server.url(), *models) as (one, two):
         talk = await talk_at(one)
-        for node in (one, two):
-            assert node.live is not None
-            await node.live.aclose()
+        own_server.kill()
         running = asyncio.create_task(run_turn(one, "1", talk))
         await until(lambda: models[0].started == 1)
         assert (await run_turn(two, "2", talk))[-1].type == "response.completed"
         gate.set()
         late = response((await running)[-1])
         assert (late["status"], late["error"]["code"]) == ("failed", "conversation_locked")
+
+
+# --- limits of what is under way -------------------------------------------------------------------------------------
+
+
+async def test_turns_at_once_are_limited_over_all_nodes_and_a_dead_one_frees_its_own(live_url: str) -> None:
+    gate = asyncio.Event()
+    held = ScriptedUpstream([ScriptedTurn((Say(("a",)), Wait(gate)))] * 2)
+    models = [held, ScriptedUpstream([ScriptedTurn((Say(("b",)), Wait(gate)))] * 3)]
+    async with gateways(live_url, *models, lease_s=1.5, tables={"limits": {"turns": 3}}) as (one, two):
+        running = [asyncio.create_task(respond(node, create())) for node in (one, one, two)]
+        await until(lambda: held.started == 2 and models[1].started == 1)
+        for node in (one, two):
+            with pytest.raises(Refused, match="3 turns are under way"):
+                await respond(node, create())
+        assert (held.started, models[1].started) == (2, 1)
+        assert isinstance(one.nodes, RedisNodes)
+        one.nodes.stand_still()  # and its sweeper with it: it says nothing any more
+        while True:
+            late = asyncio.create_task(respond(two, create()))
+            started = asyncio.create_task(until(lambda: models[1].started == 2))
+            await asyncio.wait([late, started], return_when=asyncio.FIRST_COMPLETED)
+            if started.done():
+                break
+            started.cancel()
+            assert isinstance(late.exception(), Refused)
+            await asyncio.sleep(0.05)
+        gate.set()
+        assert {answer["status"] for answer in await asyncio.gather(*running, late)} == {"completed"}
+
+
+async def test_without_redis_each_node_limits_its_own_turns(own_server: RedisServer) -> None:
+    gate = asyncio.Event()
+    models = [ScriptedUpstream([ScriptedTurn((Say(("a",)), Wait(gate)))]) for _ in range(2)]
+    async with gateways(own_server.url(), *models, tables={"limits": {"turns": 1}}) as nodes:
+        own_server.kill()
+        running = [asyncio.create_task(respond(node, create())) for node in nodes]
+        await until(lambda: all(model.started for model in models))
+        for node in nodes:
+            with pytest.raises(Refused, match="1 turns are under way"):
+                await respond(node, create())
+        gate.set()
+        await asyncio.gather(*running)
 
 
 # --- message threads -------------------------------------------------------------------------------------------------
@@ -347,7 +403,7 @@ async def test_what_one_node_deletes_no_other_shows_from_memory(live_url: str) -
 
 
 async def test_a_node_that_stands_still_delays_a_deletion_and_trusts_nothing_afterwards(live_url: str) -> None:
-    async with gateways(live_url, ScriptedUpstream(), ScriptedUpstream(), lease_s=0.4) as (one, two):
+    async with gateways(live_url, ScriptedUpstream(), ScriptedUpstream(), lease_s=1.5) as (one, two):
         response_id = await stored(one)
         assert await is_found(two, response_id)
         assert isinstance(two.nodes, RedisNodes)

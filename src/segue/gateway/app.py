@@ -198,7 +198,7 @@ class Gateway:
         assert runner.server is not None, "the runner was set up"
         sweeps = [self._sweep(), self.tunnel.sweep(), self.connections.sweep()]
         if self.services.shared_windows is not None:
-            sweeps.append(self.services.shared_windows.run())
+            sweeps += [self.services.shared_windows.run(), self.services.rules.limiter.run()]
         self._sweepers = [asyncio.create_task(sweep) for sweep in sweeps]
         self._make_own = partial(FramedConnection, runner.server, loop=asyncio.get_running_loop(), **options)
         return self.connections.serve(runner.server, options)

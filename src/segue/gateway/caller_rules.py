@@ -11,6 +11,7 @@ import msgspec
 
 from segue.gateway.access import Access
 from segue.gateway.principal import Principal
+from segue.gateway.quotas.concurrency import ConcurrencyLimiter
 from segue.gateway.quotas.quotas import Quotas
 from segue.protocol.problems import Problem, Refused
 
@@ -19,8 +20,13 @@ class CallerRules(msgspec.Struct, frozen=True):
     """The rules of one gateway; `clock` gives unix seconds."""
 
     access: Access
-    quotas: Quotas
+    limiter: ConcurrencyLimiter
     clock: Callable[[], float]
+
+    @property
+    def quotas(self) -> Quotas:
+        """What is counted, and the limits of this gateway."""
+        return self.limiter.quotas
 
     def renewed(self, principal: Principal) -> Principal:
         """Return what is true of a connection's principal by now.

@@ -20,6 +20,7 @@ from segue.gateway.audit import AuditLog
 from segue.gateway.caller_rules import CallerRules
 from segue.gateway.drain import DrainState
 from segue.gateway.listener_profile import ListenerProfiles
+from segue.gateway.quotas.concurrency import ConcurrencyLimiter
 from segue.gateway.quotas.quotas import Quotas
 from segue.gateway.quotas.shared_windows import SharedWindows
 from segue.gateway.request_memory import RequestMemory
@@ -110,6 +111,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
         await self.background.distrust()
         if self.live is not None:
             await self.live.locks.renew()
+        self.rules.limiter.tell_again()
 
     def check_epoch(self, create: Create) -> None:
         """Refuse a request that is for another run of the gateway: this one may not know that it has been run."""
@@ -128,13 +130,14 @@ def build_services(
     nodes: Nodes = live.nodes if live else SingleNode(epoch, address=config.tunnel.address, started_at=clock())
     drain, metrics, cache = DrainState(), Metrics(), TurnCache(server.memory_budget_bytes)
     access, quotas, compactions = Access(config), Quotas(config), _build_compactions(config, store, metrics)
+    limiter = ConcurrencyLimiter(quotas, None if live is None else live.places, clock)
     eviction = Eviction(cache, router.upstreams)
     grace = GracePeriod(cache, clock, eviction.release)
     parents = Parents(
         cache, store, eviction=eviction, grace=grace, metrics=metrics, compactions=compactions, nodes=nodes, clock=clock
     )
     locks = MemoryLocks() if live is None else live.locks
-    executor = _build_executor(server, router, store, parents=parents, quotas=quotas, locks=locks, clock=clock)
+    executor = _build_executor(server, router, store, parents=parents, limiter=limiter, locks=locks, clock=clock)
     event_logs = MemoryEventLogs(server.events_bytes, server.event_log_bytes)
     memory = RequestMemory(server.requests_bytes)
     background = BackgroundResponses(
@@ -148,11 +151,9 @@ def build_services(
         drain=drain,
     )
     shared_windows = None if live is None else SharedWindows(quotas, live.windows, clock)
-    metrics.nodes.nodes, metrics.nodes.live, metrics.nodes.windows = nodes, live, shared_windows
-    metrics.connections.set_function(lambda: drain.connections)
+    metrics.nodes.watch(nodes, live, shared_windows, limiter)
     metrics.usage.quotas = quotas
-    metrics.kept_turns.set_function(lambda: background.running)
-    metrics.event_log_bytes.set_function(lambda: event_logs.size_bytes)
+    _measure(metrics, drain, background, event_logs)
     services = Services(
         epoch=epoch,
         server=server,
@@ -176,11 +177,17 @@ def build_services(
         nodes=nodes,
         live=live,
         shared_windows=shared_windows,
-        rules=CallerRules(access, quotas, clock),
+        rules=CallerRules(access, limiter, clock),
         audit=AuditLog(server.audit_log, clock),
     )
     services.note_upstreams()
     return services
+
+
+def _measure(metrics: Metrics, drain: DrainState, background: BackgroundResponses, event_logs: MemoryEventLogs) -> None:
+    metrics.connections.set_function(lambda: drain.connections)
+    metrics.kept_turns.set_function(lambda: background.running)
+    metrics.event_log_bytes.set_function(lambda: event_logs.size_bytes)
 
 
 def _share_logs(live: Live, logs: MemoryEventLogs, server: ServerConfig, clock: Callable[[], float]) -> EventLogs:
@@ -193,7 +200,7 @@ def _build_executor(
     store: Store,
     *,
     parents: Parents,
-    quotas: Quotas,
+    limiter: ConcurrencyLimiter,
     locks: AdvisoryLocks,
     clock: Callable[[], float],
 ) -> Executor:
@@ -201,7 +208,7 @@ def _build_executor(
         router=router,
         store=store,
         parents=parents,
-        quotas=quotas,
+        limiter=limiter,
         locks=locks,
         settings=TurnSettings(retention_s=server.retention_s, max_referenced_bytes=server.max_message_bytes),
         sources=Sources(clock=clock, monotonic=time.monotonic, entropy=os.urandom),

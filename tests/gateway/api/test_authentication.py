@@ -19,6 +19,7 @@ from segue.gateway.audit import AuditLog
 from segue.gateway.caller_rules import CallerRules
 from segue.gateway.connections import AcceptLimits, Connections
 from segue.gateway.principal import Principal
+from segue.gateway.quotas.concurrency import ConcurrencyLimiter
 from segue.gateway.quotas.quotas import Quotas
 from segue.gateway.tunnel.session import PRINCIPAL as TUNNEL_PRINCIPAL
 from segue.protocol.ids import ENTROPY_BYTES, new_response_id
@@ -36,7 +37,7 @@ NOBODY = Connections(AcceptLimits(1, 1.0, 1.0), time.monotonic)
 
 def rules(*keys: KeyConfig) -> CallerRules:
     config = Config(key=list(keys))
-    return CallerRules(Access(config), Quotas(config), time.time)
+    return CallerRules(Access(config), ConcurrencyLimiter(Quotas(config), None, time.time), time.time)
 
 
 class Transport:

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from segue import __version__
 from segue.engine.upstream import LocalUpstream
+from segue.gateway.quotas.concurrency import ConcurrencyLimiter
 from segue.gateway.quotas.quotas import Quotas
 from segue.gateway.quotas.shared_windows import SharedWindows
 from segue.history.cache import TurnCache
@@ -374,8 +375,15 @@ class NodeCollector(Collector):
     def __init__(self, registry: CollectorRegistry) -> None:
         self.nodes: Nodes | None = None
         self.live: Live | None = None
-        self.windows: SharedWindows | None = None
+        self._windows: SharedWindows | None = None
+        self._limiter: ConcurrencyLimiter | None = None
         registry.register(self)
+
+    def watch(
+        self, nodes: Nodes, live: Live | None, windows: SharedWindows | None, limiter: ConcurrencyLimiter
+    ) -> None:
+        """Tell of these from now on."""
+        self.nodes, self.live, self._windows, self._limiter = nodes, live, windows, limiter
 
     def collect(self) -> Iterable[Metric]:
         """Return the present figures."""
@@ -393,8 +401,8 @@ class NodeCollector(Collector):
         if self.nodes is not None and self.live is not None:
             lease.add_metric([self.nodes.id], self.nodes.held)
             available.add_metric([self.nodes.id], self.live.available)
-        if self.nodes is not None and self.windows is not None:
-            alone.add_metric([self.nodes.id], self.windows.alone)
+        if self.nodes is not None and self._windows is not None and self._limiter is not None:
+            alone.add_metric([self.nodes.id], self._windows.alone or self._limiter.alone)
         return lease, available, alone
 
 

@@ -93,7 +93,7 @@ async def serve_websocket(services: Services, request: web.Request) -> web.Strea
     socket.headers[_MESSAGE_LIMIT] = str(server.max_message_bytes)
     socket.headers[HEADER] = services.profiles.of(request).header
     texts = large_texts(request, server.max_message_bytes)
-    with services.rules.quotas.connected(request[PRINCIPAL]):
+    async with services.rules.limiter.connected(request[PRINCIPAL]):
         await socket.prepare(request)
         if request.transport is not None:  # it has not left while it was answered
             connection = WebSocketConnection(services, request, socket, request[PRINCIPAL], texts=texts)

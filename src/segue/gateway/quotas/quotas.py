@@ -1,9 +1,9 @@
 """Quotas: counts what keys and tenants use, and refuses a turn that is over one of their limits.
 
 Each key and each tenant is a scope of its own; a turn must be within both. What is asked of the scopes of others takes
-nothing away. Windows are kept in this process; several gateways
-compare theirs (`shared_windows`). Pure: `now` is passed in, in
-unix seconds. Not here: what is in the store (`storage_quota`), and who a principal is (`access`).
+nothing away. What is counted here is that of this gateway; several compare their windows (`shared_windows`), and share
+what may be under way at once (`concurrency`). Pure: `now` is passed in, in unix seconds. Not here: what is in the store
+(`storage_quota`), and who a principal is (`access`).
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class Quotas:
         scopes = self.scopes(principal)
         for scope in scopes:
             if scope.windows:
-                _refuse(scope, _why_too_fast(scope, scopes, now))
+                refuse(scope, _why_too_fast(scope, scopes, now))
 
     def take_request(self, principal: Principal, now: float) -> None:
         """Count a request that runs no turn: it is none of those that are under way, and takes no tokens.
@@ -166,7 +166,7 @@ class Quotas:
         scopes = self.scopes(principal)
         for scope in scopes:
             if scope.limits_turns:
-                _refuse(scope, _why_too_many(scope) or _why_too_fast(scope, scopes, now))
+                refuse(scope, _why_too_many(scope) or _why_too_fast(scope, scopes, now))
         for scope in scopes:
             scope.running += 1
             scope.counts.turns += 1
@@ -198,8 +198,7 @@ class Quotas:
         for scope in scopes:
             most = scope.limits.connections
             if most is not None and scope.connections >= most:
-                message = f"{most} connections are open, the most for {scope.whose}. Close one, or use its lanes."
-                _refuse(scope, Problem("rate_limit_exceeded", message, retry_after_s=_TURN_WAIT_S))
+                refuse(scope, too_many_connections(scope))
         for scope in scopes:
             scope.connections += 1
         try:
@@ -228,18 +227,29 @@ class Quotas:
         return self._by_key.get((tenant, key), LimitsConfig())
 
 
-def _refuse(scope: Scope, problem: Problem | None) -> None:
+def refuse(scope: Scope, problem: Problem | None) -> None:
+    """Count and raise a refusal, if there is one."""
     if problem is not None:
         scope.counts.refused += 1
         raise Refused(problem)
 
 
+def too_many_turns(scope: Scope) -> Problem:
+    """Return why a scope may not begin another turn."""
+    message = f"{scope.limits.turns} turns are under way, the most for {scope.whose} at once. Try again after one."
+    return Problem("rate_limit_exceeded", message, retry_after_s=_TURN_WAIT_S)
+
+
+def too_many_connections(scope: Scope) -> Problem:
+    """Return why a scope may not open another connection."""
+    most = scope.limits.connections
+    message = f"{most} connections are open, the most for {scope.whose}. Close one, or use its lanes."
+    return Problem("rate_limit_exceeded", message, retry_after_s=_TURN_WAIT_S)
+
+
 def _why_too_many(scope: Scope) -> Problem | None:
     most = scope.limits.turns
-    if most is None or scope.running < most:
-        return None
-    message = f"{scope.running} turns are under way, the most for {scope.whose} at once. Try again after one."
-    return Problem("rate_limit_exceeded", message, retry_after_s=_TURN_WAIT_S)
+    return None if most is None or scope.running < most else too_many_turns(scope)
 
 
 def _why_too_fast(scope: Scope, all_scopes: Sequence[Scope], now: float) -> Problem | None:

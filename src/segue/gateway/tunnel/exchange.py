@@ -194,7 +194,7 @@ class ForwardedExchange:
                 self._fail(resolved.code, resolved.message)
                 return
             self.record.route = resolved.route
-            with self._resources.counted(resolved, principal):
+            async with self._resources.counted(resolved, principal):
                 await self._carry(resolved)
         except EgressError as error:
             self._fail(error.code, str(error), repeatable=not error.sent)

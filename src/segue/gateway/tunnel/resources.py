@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import msgspec
 
@@ -46,8 +46,8 @@ class TunnelResources(msgspec.Struct, kw_only=True):
         """
         return self.routes.resolve(target, self.rules.renewed(principal).may_reach)
 
-    @contextmanager
-    def counted(self, resolved: Resolved, principal: Principal) -> Iterator[None]:
+    @asynccontextmanager
+    async def counted(self, resolved: Resolved, principal: Principal) -> AsyncIterator[None]:
         """Count a request to a provider around a block; those to the own API are counted there, as turns.
 
         Raises:
@@ -56,12 +56,12 @@ class TunnelResources(msgspec.Struct, kw_only=True):
         if resolved.target == SELF:
             yield
             return
-        quotas, clock = self.rules.quotas, self.rules.clock
-        scopes = quotas.begin(principal, clock())
+        rules = self.rules
+        scopes = await rules.limiter.begin(principal)
         try:
             yield
         finally:
-            quotas.end(scopes, None, clock())
+            rules.quotas.end(scopes, None, rules.clock())
 
     def note_body(self, principal: Principal, size: int) -> None:
         """Count a body that was rebuilt."""

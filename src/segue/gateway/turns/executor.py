@@ -19,7 +19,8 @@ import msgspec
 from segue.dialects.messages.message_fold import MessageFold
 from segue.dialects.messages.native_turns import native_turn
 from segue.gateway.admin.metrics import Outcome
-from segue.gateway.quotas.quotas import Quotas, Scope
+from segue.gateway.quotas.concurrency import ConcurrencyLimiter
+from segue.gateway.quotas.quotas import Scope
 from segue.gateway.quotas.storage_quota import StorageQuota
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.turns.caller import Caller
@@ -104,7 +105,7 @@ class Executor:
         router: Router,
         store: Store,
         parents: Parents,
-        quotas: Quotas,
+        limiter: ConcurrencyLimiter,
         locks: AdvisoryLocks,
         settings: TurnSettings,
         sources: Sources,
@@ -115,11 +116,12 @@ class Executor:
         self.cache = parents.cache
         self.parents = parents
         self.eviction = parents.eviction
-        self.quotas = quotas
+        self.limiter = limiter
+        self.quotas = limiter.quotas
         self.deletions = NodeDeletions(parents.nodes)
         self.compactions = parents.compactions
         self.turn_log = turn_log
-        self.storage_quota = StorageQuota(quotas, store)
+        self.storage_quota = StorageQuota(self.quotas, store)
         self.retention_s = settings.retention_s
         self.clock = sources.clock
         self.monotonic = sources.monotonic
@@ -385,7 +387,7 @@ class TurnRun:
     async def _prepare(self) -> tuple[UpstreamRequest, Streaming]:
         """Resolve everything the request names; raises `Refused`."""
         executor, create, caller = self._executor, self._create, self._caller
-        self._scopes = executor.quotas.begin(caller.principal, executor.clock())
+        self._scopes = await executor.limiter.begin(caller.principal)
         if create.store:
             await executor.storage_quota.check(self._tenant, executor.clock())
         resolved = await executor.resolve(create, caller)
@@ -564,7 +566,7 @@ class _ConversationTurnRun(TurnRun):
         try:
             self._claim = await executor.conversations.claim(caller.tenant, self._conversation)
         except Refused:
-            self._scopes = executor.quotas.begin(caller.principal, executor.clock())  # it counts as any other request
+            self._scopes = await executor.limiter.begin(caller.principal)  # it counts as any other request
             raise
         return await super()._prepare()
 

@@ -110,6 +110,32 @@ class Windows(Protocol):
         """Take units out of windows; return for each after how many seconds it is full. Raises `LiveUnavailable`."""
 
 
+class WantedPlaces(msgspec.Struct, frozen=True):
+    """Places under a limit of what may be under way at once: how many of `most` a node uses, and wants to have."""
+
+    name: str
+    used: int
+    wanted: int
+    most: int
+
+
+class HeldPlaces(msgspec.Struct, frozen=True):
+    """Places that a node has, until it says otherwise or says nothing for the time of a lease; and that others have."""
+
+    held: int
+    others: int
+
+
+class Places(Protocol):
+    """The places of limits of what may be under way at once, as nodes have them."""
+
+    async def hold(self, tenant: str, wanted: Sequence[WantedPlaces]) -> Sequence[HeldPlaces]:
+        """Have so many places in place of those that this node had. Raises `LiveUnavailable`.
+
+        All nodes together get no more than the most; but what a node uses already counts in any case.
+        """
+
+
 class Exchanges(Protocol):
     """Which node has forwarded an exchange of a sidecar."""
 
@@ -135,6 +161,10 @@ class Live(Protocol):
     @property
     def windows(self) -> Windows:
         """The windows of quotas of all nodes."""
+
+    @property
+    def places(self) -> Places:
+        """The places under limits of what may be under way at once, of all nodes."""
 
     @property
     def exchanges(self) -> Exchanges:

@@ -12,6 +12,7 @@ from segue.stores.live.redis_link import CALL_S, RedisLink
 from segue.stores.live.redis_locks import RedisLocks
 from segue.stores.live.redis_logs import RedisEventLogs
 from segue.stores.live.redis_nodes import LEASE_S, RedisNodes
+from segue.stores.live.redis_places import RedisPlaces
 from segue.stores.live.redis_windows import RedisWindows
 
 
@@ -34,6 +35,7 @@ class RedisLive:
         self.logs: RedisEventLogs | None = None
         self.exchanges = RedisExchanges(self.link, self.nodes)
         self.windows = RedisWindows(self.link)
+        self.places = RedisPlaces(self.link, node=node, lease_s=lease_s)
         self.claims = RedisClaims(self.link, self.nodes)
         self.locks = RedisLocks(self.link, self.nodes)
 
