@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import psycopg
@@ -28,13 +28,15 @@ class Counted:
 
     def __init__(self, store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
         self.statements = list[str]()
-        execute = StoreConnection.execute
+        for name in ("execute", "fetch"):
+            monkeypatch.setattr(StoreConnection, name, self._counted(getattr(StoreConnection, name)))
 
+    def _counted(self, run: Callable[..., Awaitable[object]]) -> Callable[..., Awaitable[object]]:
         async def counted(connection: StoreConnection, query: bytes, *args: object, **options: object) -> object:
             self.statements.append(str(query))
-            return await execute(connection, query, *args, **options)  # type: ignore[call-overload] # as it came
+            return await run(connection, query, *args, **options)
 
-        monkeypatch.setattr(StoreConnection, "execute", counted)
+        return counted
 
 
 async def test_an_append_is_one_statement_and_so_is_a_chain(
@@ -115,16 +117,14 @@ async def test_settings_are_sent_once_and_again_if_they_are_gone(
     echo = b'{"t":"%b"}' % (b"t" * 50_000)
     records = [sample_record(str(n), str(n - 1) if n else None, echo=echo) for n in range(10)]
     sent = list[int]()
-    execute = StoreConnection.execute
+    fetch = StoreConnection.fetch
 
-    async def weighed(
-        connection: StoreConnection, query: bytes, values: Sequence[object] = (), **options: object
-    ) -> object:
+    async def weighed(connection: StoreConnection, query: bytes, values: Sequence[object] = ()) -> object:
         if "INSERT" in str(query):
-            sent.append(sum(len(getattr(value, "data", b"")) for value in values or ()))
-        return await execute(connection, query, values, **options)  # type: ignore[call-overload] # as it came
+            sent.append(sum(len(getattr(value, "data", b"")) for value in values))
+        return await fetch(connection, query, values)
 
-    monkeypatch.setattr(StoreConnection, "execute", weighed)
+    monkeypatch.setattr(StoreConnection, "fetch", weighed)
     for record in records:
         await store.append(record)
     assert sent[0] > len(echo)
@@ -196,13 +196,14 @@ async def test_a_disk_that_is_full_fails_appends_and_not_reads(
     """The health check fails too. What is stored is safe."""
     store = await PostgresStore.open(database)
     await store.append(sample_record("root"))
-    execute = StoreConnection.execute
+    fetch = StoreConnection.fetch
 
-    async def full(connection: StoreConnection, query: bytes, *args: object, **options: object) -> object:
+    async def full(connection: StoreConnection, query: bytes, values: Sequence[object] = ()) -> object:
         if "INSERT" in str(query):
             raise psycopg.errors.DiskFull
-        return await execute(connection, query, *args, **options)  # type: ignore[call-overload] # as it came
+        return await fetch(connection, query, values)
 
+    monkeypatch.setattr(StoreConnection, "fetch", full)
     monkeypatch.setattr(StoreConnection, "execute", full)
     for call in (
         store.append(sample_record("child", "root")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -112,10 +113,10 @@ async def test_a_sweep_waits_for_what_became_of_its_first_attempt(
     store = await PostgresStore.open(database)
     record = sample_record("swept", expires_at=NOW + 1)
     await store.append(record)
-    execute, ending = StoreConnection.execute, list[asyncio.Task[object]]()
+    execute, fetch, ending = StoreConnection.execute, StoreConnection.fetch, list[asyncio.Task[object]]()
     other = await StoreConnection.connect(database.conninfo, autocommit=True)
 
-    async def lost(connection: StoreConnection, query: bytes, *args: object, **options: object) -> object:
+    async def lost(connection: StoreConnection, query: bytes, values: Sequence[object] = ()) -> object:
         if "DELETE FROM segue_items" in str(query) and not ending:
             # As if the server had not noticed yet: another session deletes the row, and commits when it is waited for.
             await execute(connection, "ROLLBACK")
@@ -123,7 +124,7 @@ async def test_a_sweep_waits_for_what_became_of_its_first_attempt(
             await other.execute("DELETE FROM segue_records WHERE id = %s", (record.id,))
             ending.append(asyncio.create_task(commit_when_waited_for()))
             raise psycopg.OperationalError("the connection is lost")
-        return await execute(connection, query, *args, **options)  # type: ignore[call-overload] # as it came
+        return await fetch(connection, query, values)
 
     async def commit_when_waited_for() -> None:
         async with await StoreConnection.connect(database.conninfo, autocommit=True) as watching:
@@ -132,7 +133,7 @@ async def test_a_sweep_waits_for_what_became_of_its_first_attempt(
                 pass
         await other.execute("COMMIT")
 
-    monkeypatch.setattr(StoreConnection, "execute", lost)
+    monkeypatch.setattr(StoreConnection, "fetch", lost)
     assert await store.sweep(NOW + 1) == [(ALICE, record.id)]
     await asyncio.gather(*ending)
     assert await store.sweep(NOW + 1) == []

@@ -220,19 +220,18 @@ async def _try(
 ) -> bool:
     """Write one row, also within a transaction; return whether it is written."""
     if pointer is None:
-        return bool(await (await connection.execute(WRITE, values, binary=True)).fetchall())
+        return bool(await connection.fetch(WRITE, values))
     inside = connection.info.transaction_status != TransactionStatus.IDLE
     try:
         async with connection.transaction() if inside else contextlib.nullcontext():  # a savepoint
-            return bool(await (await connection.execute(WRITE_TO_CONVERSATION, values, binary=True)).fetchall())
+            return bool(await connection.fetch(WRITE_TO_CONVERSATION, values))
     except UniqueViolation:
         return False
 
 
 async def _write(connection: StoreConnection, rows: Sequence[NewRow], entropy: bytes) -> set[int]:
     """Write rows; return the numbers of those that are written, counted from 1."""
-    cursor = await connection.execute(WRITE, parameters(rows, entropy), binary=True)
-    return {n for (n,) in await cursor.fetchall()}
+    return {n for (n,) in await connection.fetch(WRITE, parameters(rows, entropy))}
 
 
 async def _explain(
@@ -244,7 +243,7 @@ async def _explain(
     parent = (row.parent_id, row.tenant, row.parent_id)
     ident, turn = (None, None) if pointer is None else (pointer.id, pointer.turn_id)
     values = (*key, *same, *parent, ident, row.tenant, ident, turn)
-    ((taken, is_same, has_parent, points),) = await (await connection.execute(_LOOK, values, binary=True)).fetchall()
+    ((taken, is_same, has_parent, points),) = await connection.fetch(_LOOK, values)
     if again and is_same:
         await confirm(connection)
         return True
@@ -259,7 +258,7 @@ async def _explain(
 
 async def confirm(connection: StoreConnection) -> None:
     """Commit something: what was committed before it is then as durable, on a replica too."""
-    await connection.execute(
+    await connection.fetch(
         b"INSERT INTO segue_checks (slot, checked_at) VALUES (%b::integer, now())"
         b" ON CONFLICT (slot) DO UPDATE SET checked_at = excluded.checked_at",
         (os.getpid() % 64,),

@@ -9,22 +9,23 @@ a call does, and the schema (`schema`).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.abc import Buffer
-from psycopg.adapt import AdaptersMap, Dumper
+from psycopg.abc import Buffer, PQGen
+from psycopg.adapt import AdaptersMap, Dumper, Transformer
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Format
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from segue.stores.interface import StoreError
 from segue.stores.postgres.arrays import PackedArray
+from segue.stores.postgres.exchanges import Exchange, Watchdog, Watched
 from segue.stores.postgres.failures import explain, is_lost, is_passing
 from segue.stores.postgres.postgres_url import PostgresUrl
+from segue.stores.postgres.statements import PreparedStatements
 
 T = TypeVar("T")
 
@@ -40,14 +41,40 @@ _SESSION = """
            (SELECT set_config(name, 'force_generic_plan', false) FROM pg_settings WHERE name = 'plan_cache_mode')
 """
 _WAIT_FOR_DISK = "SET synchronous_commit = on"
+#: How coarse the bound of a call is.
+_LOOK_S = 1.0
 #: What a commit says that was cancelled while it waited for its replica: it is not as durable as was asked for.
 _WARNING = "01000"
 
 
-class StoreConnection(psycopg.AsyncConnection[tuple[Any, ...]]):
+class StoreConnection(Watched, psycopg.AsyncConnection[tuple[Any, ...]]):
     """A connection, and whether the server has warned on it since somebody looked."""
 
     warned = False
+    _statements: PreparedStatements | None = None
+
+    async def fetch(self, statement: bytes, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement, one of a bounded number; return its rows."""
+        if self._statements is None:
+            self._statements = PreparedStatements(self.pgconn, Transformer(self), self.wait)
+        return await self._statements.fetch(statement, values)
+
+    async def wait(self, gen: PQGen[T], interval: float = 0.0, timeout: float | None = None) -> T:  # noqa: ASYNC109 - as psycopg's
+        """Exchange something with the server. Who is cancelled, or given up, leaves a connection that is closed.
+
+        So nothing is cancelled at the server: a commit that waits for its replica would become one that did not wait.
+        """
+        if timeout is not None:
+            return await super().wait(gen, interval, timeout)
+        exchange = Exchange(gen, self.pgconn.socket)
+        self.exchange = exchange
+        try:
+            return await exchange.run()
+        except (asyncio.CancelledError, TimeoutError):
+            self.pgconn.finish()
+            raise
+        finally:
+            self.exchange = None
 
     def note(self, diagnostic: psycopg.errors.Diagnostic) -> None:
         """Take a notice of the server."""
@@ -77,7 +104,7 @@ class PostgresConnections:
         adapters.register_dumper(PackedArray, _ArrayDumper)
         self._settings: dict[str, Any] = {
             "autocommit": True,
-            "prepare_threshold": 0,
+            "prepare_threshold": None,  # `fetch` prepares; psycopg would drop what is prepared when it rolls back
             "context": _Context(adapters),
         }
         self._pool = AsyncConnectionPool(
@@ -92,6 +119,8 @@ class PostgresConnections:
             reconnect_timeout=0.0,  # calls have a bound of their own
         )
         self._places = asyncio.Semaphore(url.pool_size)
+        self._watchdog = Watchdog(_LOOK_S)
+        self.call_limit_s = url.statement_timeout_s + url.wait_s
         self._calls: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -127,6 +156,12 @@ class PostgresConnections:
         call.add_done_callback(self._forget)
         return await asyncio.shield(call)
 
+    async def read(self, statement: bytes, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement that changes nothing. Who is cancelled gives the connection up."""
+        if self._closed:
+            raise self.closed_error()
+        return await self._run(lambda connection, _: connection.fetch(statement, values))
+
     async def run_inside(self, operation: Operation[T]) -> T:
         """Make a call in the task of the caller, whom nobody cancels."""
         return await self._run(operation)
@@ -140,6 +175,7 @@ class PostgresConnections:
         self._closed = True
         while self._calls:
             await asyncio.wait(self._calls)
+        self._watchdog.close()
         await self._pool.close()
 
     def _forget(self, call: asyncio.Task[Any]) -> None:
@@ -150,7 +186,8 @@ class PostgresConnections:
     async def _run(self, operation: Operation[T]) -> T:
         deadline = asyncio.get_running_loop().time() + self.url.wait_s
         attempt = 0
-        async with self._place(deadline):
+        await self._take_place(deadline)
+        try:
             while True:
                 try:
                     return await self._attempt(operation, attempt > 0, deadline)
@@ -159,25 +196,25 @@ class PostgresConnections:
                         raise explain(error, self.url.place) from error
                 await asyncio.sleep(_PAUSES_S[min(attempt, len(_PAUSES_S) - 1)])
                 attempt += 1
+        finally:
+            self._places.release()
 
-    @contextlib.asynccontextmanager
-    async def _place(self, deadline: float) -> AsyncGenerator[None, None]:
+    async def _take_place(self, deadline: float) -> None:
         """Wait until fewer calls are under way than there are connections; the order is that of their coming."""
+        if not self._places.locked():
+            await self._places.acquire()  # at once
+            return
         try:
             async with asyncio.timeout_at(deadline):
                 await self._places.acquire()
         except TimeoutError:
             raise self._away() from None
-        try:
-            yield
-        finally:
-            self._places.release()
 
     async def _attempt(self, operation: Operation[T], again: bool, deadline: float) -> T:  # noqa: FBT001 - as `Operation`
         connection = await self._connect(deadline)
+        self._watchdog.watch(connection, self.call_limit_s)
         try:
-            async with asyncio.timeout(self.url.statement_timeout_s + self.url.wait_s):
-                result = await operation(connection, again)
+            result = await operation(connection, again)
             if connection.warned:
                 raise StoreError(f"{self.url.place}: what was written may not be on the replica")
             return result
@@ -188,6 +225,7 @@ class PostgresConnections:
                 await connection.close()
             raise
         finally:
+            self._watchdog.release(connection)
             connection.warned = False
             await self._pool.putconn(connection)
 

@@ -104,7 +104,7 @@ class Living(NamedTuple):
 
 async def hold(connection: StoreConnection, segments: Iterable[bytes]) -> None:
     """Wait until nobody else frees rows of these segments."""
-    await connection.execute(_HOLD, (uuids(sorted(set(segments))),))
+    await connection.fetch(_HOLD, (uuids(sorted(set(segments))),))
 
 
 async def bury(connection: StoreConnection, dead: Sequence[Living]) -> None:
@@ -114,9 +114,9 @@ async def bury(connection: StoreConnection, dead: Sequence[Living]) -> None:
     """
     keys = (texts(row.tenant for row in dead), texts(row.id for row in dead))
     echoes = sorted({row.echo for row in dead if row.echo is not None})
-    await connection.execute(_FREE_ITEMS, keys)
-    await connection.execute(_FREE_LABELS, keys)
-    await connection.execute(_ENTOMB, keys)
+    await connection.fetch(_FREE_ITEMS, keys)
+    await connection.fetch(_FREE_LABELS, keys)
+    await connection.fetch(_ENTOMB, keys)
     await free(connection, {row.segment for row in dead})
     await _free_echoes(connection, echoes)
 
@@ -126,14 +126,14 @@ async def free(connection: StoreConnection, segments: set[bytes]) -> bool:
     freed = False
     while segments:
         await hold(connection, segments)
-        ends = await (await connection.execute(_LOCK_ENDS, (uuids(segments),), binary=True)).fetchall()
+        ends = await connection.fetch(_LOCK_ENDS, (uuids(segments),))
         lowest: dict[bytes, int] = {}
         for segment, depth in ends:
             lowest[segment.bytes] = min(depth, lowest.get(segment.bytes, depth))
         if not lowest:
             break
         values = (uuids(lowest), integers(lowest.values()))
-        rows = await (await connection.execute(_FREE_ENDS, values, binary=True)).fetchall()
+        rows = await connection.fetch(_FREE_ENDS, values)
         freed = freed or bool(rows)
         segments = {base.bytes for base, base_depth, depth in rows if base is not None and depth == base_depth + 1}
     return freed
@@ -141,7 +141,7 @@ async def free(connection: StoreConnection, segments: set[bytes]) -> bool:
 
 async def free_settings(connection: StoreConnection, tenant: str, digest: bytes | None) -> None:
     """Free the settings of a row that was refused, unless a response has them."""
-    found = await (await connection.execute(_FIND_ECHO, (tenant, digest))).fetchall()
+    found = await connection.fetch(_FIND_ECHO, (tenant, digest))
     if found:
         async with connection.transaction():
             await _free_echoes(connection, [number for (number,) in found])
@@ -152,8 +152,8 @@ async def _free_echoes(connection: StoreConnection, numbers: list[int]) -> None:
 
     Who deletes holds them after all segments, or two could wait for each other.
     """
-    await connection.execute(_HOLD_ECHOES, (numbers,))
-    unused = [number for (number,) in await (await connection.execute(_UNUSED_ECHOES, (numbers,))).fetchall()]
+    await connection.fetch(_HOLD_ECHOES, (numbers,))
+    unused = [number for (number,) in await connection.fetch(_UNUSED_ECHOES, (numbers,))]
     if unused:
-        await connection.execute(_LOCK_ECHOES, (unused,))
-        await connection.execute(_FREE_ECHOES, (unused,))
+        await connection.fetch(_LOCK_ECHOES, (unused,))
+        await connection.fetch(_FREE_ECHOES, (unused,))

@@ -47,7 +47,7 @@ async def list_labelled(
     """Return the living responses that match; None if `query.after` is not one. Raises `QueryTooBroad`."""
     after: Position | None = None
     if query.after is not None:
-        rows = await (await connection.execute(_POSITION, (tenant, query.after, now), binary=True)).fetchall()
+        rows = await connection.fetch(_POSITION, (tenant, query.after, now))
         if not rows:
             return None
         after = rows[0]
@@ -74,10 +74,9 @@ async def _scan(
     limit = f"LIMIT {most + 1}" if query.labels else ""
     range_ = _RANGE.format(order=query.order, limit=limit)
     statement = _FIND.format(range=range_, others=_HAS_LABEL * len(others), order=query.order)
-    cursor = await connection.execute(statement.encode(), (*driven, now, *others, query.limit), binary=True)
-    found = [ResponseId(ident) for (ident,) in await cursor.fetchall()]
-    if query.labels and len(found) < query.limit:
-        cursor = await connection.execute(_COUNT.format(range=range_).encode(), driven, binary=True)
-        if await cursor.fetchall() > [(most,)]:
-            return None
-    return found
+    rows = await connection.fetch(statement.encode(), (*driven, now, *others, query.limit))
+    found = [ResponseId(ident) for (ident,) in rows]
+    if not query.labels or len(found) >= query.limit:
+        return found
+    too_many = await connection.fetch(_COUNT.format(range=range_).encode(), driven) > [(most,)]
+    return None if too_many else found

@@ -58,13 +58,13 @@ async def create(
         else:
             await _lock_turn(connection, head.tenant, turn)
         values = (head.tenant, head.id, turn, head.created_at, head.changed_at, head.metadata)
-        if not await (await connection.execute(_ADD, values)).fetchall():
+        if not await connection.fetch(_ADD, values):
             raise IdTaken(f"the conversation {head.id!r} is already stored")
 
 
 async def find(connection: StoreConnection, tenant: str, conversation_id: ConversationId) -> ConversationHead | None:
     """Return a conversation, or None."""
-    rows = await (await connection.execute(_FIND, (tenant, conversation_id), binary=True)).fetchall()
+    rows = await connection.fetch(_FIND, (tenant, conversation_id))
     if not rows:
         return None
     ((created_at, changed_at, metadata, turn),) = rows
@@ -94,7 +94,7 @@ async def move(
         else:
             await _lock_turn(connection, tenant, target)
             values = (target, to.at, tenant, conversation_id, to.from_id)
-            if not await (await connection.execute(_POINT, values)).fetchall():
+            if not await connection.fetch(_POINT, values):
                 raise ConversationMoved(f"the conversation {conversation_id!r} was deleted, or points elsewhere by now")
         await free(connection, left)
 
@@ -103,8 +103,7 @@ async def describe(
     connection: StoreConnection, tenant: str, conversation_id: ConversationId, metadata: bytes, now: float
 ) -> bool:
     """Replace the metadata; return whether there is such a conversation."""
-    cursor = await connection.execute(_DESCRIBE, (metadata, now, tenant, conversation_id))
-    return bool(await cursor.fetchall())
+    return bool(await connection.fetch(_DESCRIBE, (metadata, now, tenant, conversation_id)))
 
 
 async def delete(connection: StoreConnection, tenant: str, conversation_id: ConversationId) -> bool:
@@ -112,7 +111,7 @@ async def delete(connection: StoreConnection, tenant: str, conversation_id: Conv
     async with connection.transaction():
         found = await find(connection, tenant, conversation_id)
         await _hold_turn(connection, tenant, None if found is None else found.turn_id)
-        rows = await (await connection.execute(_DELETE, (tenant, conversation_id))).fetchall()
+        rows = await connection.fetch(_DELETE, (tenant, conversation_id))
         await _free_turns(connection, tenant, [turn for (turn,) in rows])
     return bool(rows)
 
@@ -121,7 +120,7 @@ async def erase(connection: StoreConnection, tenant: str, before: float | None) 
     """Delete some of a tenant's conversations; return how many: none, and there are no more."""
     values = (tenant, inf if before is None else before, _ERASE_AT_ONCE)
     async with connection.transaction():
-        rows = await (await connection.execute(_ERASE, values)).fetchall()
+        rows = await connection.fetch(_ERASE, values)
         await _free_turns(connection, tenant, [turn for (turn,) in rows])
     return len(rows)
 
@@ -139,7 +138,7 @@ def _pointing(head: ConversationHead, turn: ResponseId | None) -> ConversationHe
 
 async def _lock_turn(connection: StoreConnection, tenant: str, turn: ResponseId | None) -> None:
     """See to it that a turn stays until this transaction has ended."""
-    if turn is not None and not await (await connection.execute(_LOCK_TURN, (tenant, turn))).fetchall():
+    if turn is not None and not await connection.fetch(_LOCK_TURN, (tenant, turn)):
         raise ParentGone(f"the turn {turn!r} is not stored: was it deleted?")
 
 
@@ -147,7 +146,7 @@ async def _hold_turn(connection: StoreConnection, tenant: str, turn: str | None)
     """Hold the segment of a turn, before any row is locked: as those do who delete responses. Return it."""
     if turn is None:
         return set()
-    rows = await (await connection.execute(_SEGMENT, (tenant, turn), binary=True)).fetchall()
+    rows = await connection.fetch(_SEGMENT, (tenant, turn))
     segments = {segment.bytes for (segment,) in rows}
     await hold(connection, segments)
     return segments
@@ -157,6 +156,6 @@ async def _free_turns(connection: StoreConnection, tenant: str, turns: list[str 
     segments = set()
     for turn in turns:
         if turn is not None:
-            rows = await (await connection.execute(_SEGMENT, (tenant, turn), binary=True)).fetchall()
+            rows = await connection.fetch(_SEGMENT, (tenant, turn))
             segments |= {segment.bytes for (segment,) in rows}
     await free(connection, segments)

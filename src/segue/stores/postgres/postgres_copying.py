@@ -131,14 +131,14 @@ class PostgresCopyEnd:
 
     async def _read(self, query: bytes, *values: object) -> list[tuple[Any, ...]]:
         async def read(connection: StoreConnection, _: bool) -> list[tuple[Any, ...]]:  # noqa: FBT001 - as `Operation`
-            return await (await connection.execute(query, values, binary=True)).fetchall()
+            return await connection.fetch(query, values)
 
         return await self._connections.run(read)
 
 
 async def _read_turns(connection: StoreConnection, keys: Sequence[tuple[Any, ...]]) -> list[StoredTurn]:
     values = (texts(key[0] for key in keys), texts(key[1] for key in keys))
-    rows = await (await connection.execute(_TURNS, values, binary=True)).fetchall()
+    rows = await connection.fetch(_TURNS, values)
     return [_turn(*row) for row in rows]
 
 

@@ -334,7 +334,8 @@ class PostgresStore:
         return await self._connections.run(operation)
 
     async def _read(self, query: bytes, *values: str | bytes | float) -> list[tuple[Any, ...]]:
-        return await self._run(lambda connection, _: _fetch(connection, query, *values))
+        self._check_open()
+        return await self._connections.read(query, values)
 
 
 class _ErasedPage(NamedTuple):
@@ -369,7 +370,7 @@ class _PageErasure:
 
 
 async def _fetch(connection: StoreConnection, query: bytes, *values: object) -> list[tuple[Any, ...]]:
-    return await (await connection.execute(query, values, binary=True)).fetchall()
+    return await connection.fetch(query, values)
 
 
 async def _lock_expired(connection: StoreConnection, now: float, before: set[tuple[str, str]]) -> list[Living]:
