@@ -10,7 +10,7 @@ import pytest
 from psycopg.abc import PQGen
 from psycopg.waiting import Ready, Wait
 
-from segue.stores.postgres.exchanges import Exchange, Watchdog, Watched
+from segue.stores.postgres.exchanges import SocketExchange, Watchdog, Watched
 
 PIECE = 1000
 
@@ -49,7 +49,7 @@ def write(ours: socket.socket, data: bytes) -> PQGen[int]:
 
 async def test_an_answer_in_pieces_is_read_as_it_comes(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = pair
-    reading = asyncio.create_task(Exchange(read(ours, 3 * PIECE), ours.fileno()).run())
+    reading = asyncio.create_task(SocketExchange(read(ours, 3 * PIECE), ours.fileno()).run())
     for _ in range(3):
         await asyncio.sleep(0)
         theirs.send(b"x" * PIECE)
@@ -62,7 +62,7 @@ async def test_what_needs_no_waiting_touches_no_loop() -> None:
             yield Wait.R
         return 7
 
-    assert await Exchange(wait(0), -1).run() == 7
+    assert await SocketExchange(wait(0), -1).run() == 7
 
 
 async def test_more_than_the_socket_takes_is_sent_when_there_is_room(
@@ -70,7 +70,7 @@ async def test_more_than_the_socket_takes_is_sent_when_there_is_room(
 ) -> None:
     ours, theirs = pair
     size = 4_000_000
-    writing = asyncio.create_task(Exchange(write(ours, b"x" * size), ours.fileno()).run())
+    writing = asyncio.create_task(SocketExchange(write(ours, b"x" * size), ours.fileno()).run())
     loop = asyncio.get_running_loop()
     while size:
         size -= len(await loop.sock_recv(theirs, 1 << 20))
@@ -87,7 +87,7 @@ async def test_an_error_of_a_step_reaches_who_waits(pair: tuple[socket.socket, s
 
     theirs.send(b"x")
     with pytest.raises(ValueError, match="broken"):
-        await Exchange(broken(), ours.fileno()).run()
+        await SocketExchange(broken(), ours.fileno()).run()
     assert not asyncio.get_running_loop().remove_reader(ours.fileno()), "the socket is ours again"
 
 
@@ -95,7 +95,7 @@ async def test_what_takes_too_long_is_given_up_and_nothing_else(pair: tuple[sock
     ours, theirs = pair
     watchdog = Watchdog(0.001)
     late, free = Watched(), Watched()
-    late.exchange = Exchange(read(ours, 1), ours.fileno())
+    late.exchange = SocketExchange(read(ours, 1), ours.fileno())
     watchdog.watch(late, 0.0)
     watchdog.watch(free, 0.0)  # it has no exchange at the moment
     with pytest.raises(TimeoutError):
@@ -103,7 +103,7 @@ async def test_what_takes_too_long_is_given_up_and_nothing_else(pair: tuple[sock
     watchdog.release(late)
     watchdog.release(free)
     other = Watched()
-    other.exchange = Exchange(read(theirs, 1), theirs.fileno())
+    other.exchange = SocketExchange(read(theirs, 1), theirs.fileno())
     watchdog.watch(other, 60.0)
     ours.send(b"x")
     assert await other.exchange.run() == b"x"

@@ -22,7 +22,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from segue.stores.interface import StoreError
 from segue.stores.postgres.arrays import PackedArray
-from segue.stores.postgres.exchanges import Exchange, Watchdog, Watched
+from segue.stores.postgres.exchanges import SocketExchange, Watchdog, Watched
 from segue.stores.postgres.failures import explain, is_lost, is_passing
 from segue.stores.postgres.postgres_url import PostgresUrl
 from segue.stores.postgres.statements import PreparedStatements
@@ -60,13 +60,13 @@ class StoreConnection(Watched, psycopg.AsyncConnection[tuple[Any, ...]]):
         return await self._statements.fetch(statement, values)
 
     async def wait(self, gen: PQGen[T], interval: float = 0.0, timeout: float | None = None) -> T:  # noqa: ASYNC109 - as psycopg's
-        """Exchange something with the server. Who is cancelled, or given up, leaves a connection that is closed.
+        """SocketExchange something with the server. Who is cancelled, or given up, leaves a connection that is closed.
 
         So nothing is cancelled at the server: a commit that waits for its replica would become one that did not wait.
         """
         if timeout is not None:
             return await super().wait(gen, interval, timeout)
-        exchange = Exchange(gen, self.pgconn.socket)
+        exchange = SocketExchange(gen, self.pgconn.socket)
         self.exchange = exchange
         try:
             return await exchange.run()

@@ -16,7 +16,7 @@ from psycopg.waiting import Ready, Wait
 T = TypeVar("T")
 
 
-class Exchange(Generic[T]):
+class SocketExchange(Generic[T]):
     """Drives one of psycopg's generators, which yields what it waits for."""
 
     def __init__(self, steps: PQGen[T], socket: int) -> None:
@@ -105,7 +105,7 @@ class Watchdog:
 class Watched:
     """Something that has one exchange at a time."""
 
-    exchange: Exchange[Any] | None = None
+    exchange: SocketExchange[Any] | None = None
 
     def give_up(self) -> None:
         """End the exchange that is under way, if there is one."""
