@@ -8,6 +8,7 @@ for one now and then that tries. Not here: what the scripts do, and the keys the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,9 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from segue.stores.live.interface import LiveUnavailable
 from segue.stores.live.live_url import LiveUrl
@@ -114,8 +117,10 @@ class RedisLink:
         try:
             async with asyncio.timeout(self._call_s * 2):  # a connection may have to be made
                 answers = await self._ask(calls)
+            raise_if_lost(answers)
         except (RedisError, OSError, TimeoutError) as error:
             self._note_failure(error)
+            await self._look_for_servers()
             refused = LiveUnavailable(f"Redis does not answer: {type(error).__name__}")
             self._fail(calls, refused)
             waiting, self._queue = self._queue, []
@@ -149,6 +154,12 @@ class RedisLink:
         answers: Sequence[Any] = await pipeline.execute(raise_on_error=False)
         return answers
 
+    async def _look_for_servers(self) -> None:
+        """Have the client of a cluster ask anew which server has which slots: it does so only when it tries again."""
+        if isinstance(self._client, RedisCluster):
+            with contextlib.suppress(RedisError, OSError):
+                await self._client.aclose()
+
     def _note_failure(self, error: Exception) -> None:
         if not self._failures:
             _log.warning("action=live Redis does not answer: %s", error)
@@ -166,6 +177,13 @@ class RedisLink:
         for call in calls:
             if not call.done.done():
                 call.done.set_exception(error)
+
+
+def raise_if_lost(answers: Sequence[object]) -> None:
+    """Raise the first loss of a connection: the client of a cluster returns it as if a server had said so."""
+    for answer in answers:
+        if isinstance(answer, RedisConnectionError | RedisTimeoutError):
+            raise answer
 
 
 async def disconnect(client: Client) -> None:
