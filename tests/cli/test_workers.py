@@ -118,7 +118,7 @@ async def test_a_configuration_that_cannot_be_used_ends_all(tmp_path: Path, capf
 
 
 async def test_another_version_that_is_installed_replaces_the_workers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked: list[str] = []
     supervisor = Supervisor([], ServeOptions(), "http")
@@ -131,6 +131,7 @@ async def test_another_version_that_is_installed_replaces_the_workers(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
     await supervisor.reload()
     assert asked == ["roll"]
+    assert "action=reload installed=unknown: the workers are kept" in caplog.messages
 
 
 async def test_a_reload_reaches_the_workers(tmp_path: Path) -> None:

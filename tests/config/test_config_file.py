@@ -58,12 +58,15 @@ def test_a_home_in_the_working_folder_is_none(monkeypatch: pytest.MonkeyPatch) -
     assert user_config_file({}) is None
 
 
-def test_a_file_behind_a_folder_that_cannot_be_entered_is_not_there(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def denied(_: Path) -> bool:
+def test_a_file_behind_a_folder_that_cannot_be_entered_is_not_read_and_that_is_said(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(_: Path) -> os.stat_result:
         raise PermissionError
 
-    monkeypatch.setattr(Path, "exists", denied)
-    assert choose_file(None) == ChosenFile()
+    monkeypatch.setattr(Path, "stat", denied)
+    told = f"{own} is not read, since a folder above it cannot be entered"
+    assert choose_file(None) == ChosenFile(notices=(told,))
 
 
 def test_the_file_that_is_named_is_read_whatever_else_is_there(own: Path) -> None:

@@ -64,11 +64,22 @@ async def test_a_provider_that_does_not_list_its_models_has_none(play: Play, mon
         assert [got.target for got in provider.got if got.method == "POST"] == ["/ask/m"]
 
 
-async def test_one_that_is_not_there_has_none() -> None:
+async def test_one_that_is_not_there_has_none_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     async with providing(ANSWERS) as provider:
         gone = provider.url
     async with upstream(gone) as one:
         assert await one.list_models(None) == ()
+        [told] = [line for line in caplog.messages if "action=list_models" in line]
+    assert told.startswith(f"action=list_models upstream={one.name} failed='")
+    assert "refuse" in told
+
+
+async def test_a_key_that_may_not_list_is_told_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with providing(refuses(401)) as provider, upstream(provider.url) as one:
+        assert await one.list_models(None) == ()
+        assert f"action=list_models upstream={one.name} failed='status 401'" in caplog.messages
 
 
 async def test_one_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,6 +134,8 @@ class Supervisor:
     async def reload(self) -> None:
         """Let every worker read its configuration again; if another version is installed by now, replace them."""
         installed = await _installed_version()
+        if installed is None:
+            _log.warning("action=reload installed=unknown: the workers are kept")
         if installed not in (segue.__version__, None):
             _log.info("action=reload version=%s installed=%s", segue.__version__, installed)
             self.roll()

@@ -37,10 +37,12 @@ def choose_file(named: Path | None, environ: Mapping[str, str] | None = None) ->
     """Return the file that the command line names, else the user's own if it exists and only the user can change it."""
     if named is not None:
         return ChosenFile(named)
-    own = user_config_file(environ)
-    if own is not None and not _is_there(own):
+    own, notices = user_config_file(environ), list[str]()
+    there = own is not None and _is_there(own)
+    if there is None:
+        notices.append(f"{own} is not read, since a folder above it cannot be entered")
+    if not there:
         own = None
-    notices = []
     if _is_another(Path(FILE_NAME), own):
         notices.append(f"{FILE_NAME} in this folder is not read; use --config {FILE_NAME} if you trust it")
     open_to_others = None if own is None else _open_to_others(own)
@@ -71,15 +73,19 @@ def anchored(value: str, folder: Path) -> str:
     return os.path.join(folder, os.path.expanduser(value)) if value else value  # noqa: PTH111, PTH118 - as it was written
 
 
-def _is_there(file: Path) -> bool:
+def _is_there(file: Path) -> bool | None:
+    """Tell whether a file is there; None: a folder above it does not let us look."""
     try:
-        return file.exists()
-    except PermissionError:  # of a folder above it
+        file.stat()
+    except PermissionError:
+        return None
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    return True
 
 
 def _is_another(file: Path, own: Path | None) -> bool:
-    return _is_there(file) and not (own is not None and file.samefile(own))
+    return bool(_is_there(file)) and not (own is not None and file.samefile(own))
 
 
 def _open_to_others(own: Path) -> Path | None:

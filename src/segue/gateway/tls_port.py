@@ -20,6 +20,8 @@ from segue.gateway.server_tls import ServerTls
 
 _log = logging.getLogger("segue.gateway")
 
+#: What OpenSSL calls it if a client shows none although it must.
+_NO_CERTIFICATE = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
 #: If the kernel has no room for one more connection, asyncio's servers wait as long before they try again.
 _PAUSE_S = 1.0
 
@@ -110,8 +112,9 @@ class TlsPort:
             )
         except ssl.SSLCertVerificationError as error:
             self._note_refused(str(peer[0]), error.verify_message)
-        except OSError:
-            pass  # the client speaks no TLS, shows no certificate though it must, has gone, or took too long
+        except OSError as error:  # the client speaks no TLS, has gone, or took too long
+            if isinstance(error, ssl.SSLError) and error.reason == _NO_CERTIFICATE:
+                self._note_refused(str(peer[0]), "it shows no certificate")
         finally:
             self._connections.closed(handshake)  # of one that is done, the connection has the place
 

@@ -25,6 +25,7 @@ import aiohttp
 import msgspec
 
 from segue import __version__
+from segue.connection_failures import connection_failure
 from segue.dialects.interface import NOTHING, Dialect, Rendered
 from segue.dialects.key_redaction import KeyRedactor
 from segue.dialects.messages.thread_request import THREAD
@@ -321,13 +322,23 @@ class HttpUpstream:
             ):
                 while len(read) <= _MAX_LIST_BYTES and (piece := await response.content.readany()):
                     read += piece
-        except (OSError, aiohttp.ClientError):
+        except (OSError, aiohttp.ClientError) as error:
+            self._log_no_list(str(connection_failure(error)))
             return None
-        names = read_model_names(read) if response.status == _OK and len(read) <= _MAX_LIST_BYTES else None
+        if response.status != _OK:
+            self._log_no_list(f"status {response.status}")
+            return None
+        names = read_model_names(read) if len(read) <= _MAX_LIST_BYTES else None
+        if names is None:
+            self._log_no_list("what it answers is no list of models, or too long")
         if not names:
             return names
         redact, text = self._redactor.redact, "\n".join(names)
         return names if redact(text) == text else tuple(name for name in names if redact(name) == name)
+
+    def _log_no_list(self, why: str) -> None:
+        """Log why there is no list. Clients are shown what else there is, and turns run all the same."""
+        _log.info("action=list_models upstream=%s failed=%r", self.name, why)
 
     # --- one attempt -------------------------------------------------------------------------------------------------
 
