@@ -102,6 +102,26 @@ async def test_whoever_sends_no_head_in_time_is_cut(sent: bytes) -> None:
         assert len(local.gateway.connections) == 0
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (b"GET /v1/models?" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431, "request_head_too_large"),
+        (HALF_HEAD + b"Authorization: Bearer sk-" + b"a" * 9000 + b"\r\n\r\n", 431, "request_head_too_large"),
+        (b"sk-secret\r\n\r\n", 400, "invalid_value"),
+        (HALF_HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\n", 400, "invalid_value"),
+        (HALF_HEAD + b"sk-secret\r\n\r\n", 400, "invalid_value"),
+    ],
+)
+async def test_what_cannot_be_read_is_refused_in_the_shape_of_all_errors(sent: bytes, status: int, code: str) -> None:
+    async with listening() as local, client(local, sent) as one:
+        head, _, body = (await one.rest()).partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status
+    assert json.loads(body)["error"]["code"] == code
+    assert b"application/json" in head
+    for leak in (b"sk-", b"aaaa", b"aiohttp", b"Server"):
+        assert leak not in head + body
+
+
 @pytest.mark.parametrize("then", [b"", HALF_HEAD])
 async def test_between_two_requests_it_is_the_time_of_an_idle_connection(then: bytes) -> None:
     async with listening(keep_alive_s=0.1) as local, client(local, HEALTH) as idle:

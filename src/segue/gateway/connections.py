@@ -15,12 +15,14 @@ import secrets
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
 from itertools import islice
 from typing import Any, Literal, Protocol, cast
 
 import msgspec
 from aiohttp import web
 from aiohttp._websocket.helpers import websocket_mask  # no public name has it
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_websocket import WebSocketReader
 from aiohttp.web_protocol import RequestHandler
 
@@ -51,6 +53,32 @@ _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
     b"Retry-After: 1\r\nConnection: close\r\n\r\n%b"
 )
+
+
+class UnreadRequestReply(web.Response):
+    """The answer to a request that aiohttp could not read, or outside of the application, whose hooks it goes past."""
+
+    def __init__(self, status: int, problem: Problem, kind: str) -> None:
+        super().__init__(status=status, body=http_error(problem, kind), content_type="application/json")
+        self.force_close()
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        self.headers.popall("Server", None)  # it tells attackers the versions
+
+
+def _unread_request(status: int, error: BaseException | None) -> UnreadRequestReply:
+    """Answer in the shape of all errors; aiohttp would quote the request, credentials included, in plain text.
+
+    Which API was meant is not known: its path may be what could not be read.
+    """
+    if isinstance(error, LineTooLong):
+        message = f"The request line, or a header line, is longer than {error.args[1]} bytes."
+        return UnreadRequestReply(431, Problem("request_head_too_large", message), "invalid_request_error")
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        problem = Problem("invalid_value", "This is no correct HTTP/1.1 request.")
+        return UnreadRequestReply(status, problem, "invalid_request_error")
+    return UnreadRequestReply(status, Problem("server_error", "The gateway failed. Try again."), "server_error")
 
 
 def too_many_connections() -> Problem:
@@ -221,6 +249,17 @@ class FramedConnection(RequestHandler):
         """Keep the large texts of the WebSocket that this will be apart: aiohttp joins a text within one call."""
         self._texts = LargeTexts(most_bytes, secrets.token_bytes(16), websocket_mask)
         return self._texts
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer a request that cannot be read, or is not answered by the application."""
+        super().handle_error(request, status, exc, message)  # it ends a reply that has begun
+        return _unread_request(status, exc)
 
     def set_parser(self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None) -> None:
         """Read frames from now on, masked ones."""

@@ -71,6 +71,7 @@ REPLIES: Mapping[Code, ProblemReply] = MappingProxyType(
         "method_not_allowed": ProblemReply(405, _INVALID),
         "upgrade_required": ProblemReply(426, _INVALID),
         "request_timeout": ProblemReply(408, _INVALID),
+        "request_head_too_large": ProblemReply(431, _INVALID),
         "invalid_api_key": ProblemReply(401, "authentication_error"),
         "forbidden_host": ProblemReply(403, "permission_error"),
         "forbidden_origin": ProblemReply(403, "permission_error"),

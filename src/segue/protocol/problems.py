@@ -39,6 +39,7 @@ Code = Literal[
     "method_not_allowed",
     "upgrade_required",
     "request_timeout",
+    "request_head_too_large",
     "invalid_api_key",
     "forbidden_host",
     "forbidden_origin",
