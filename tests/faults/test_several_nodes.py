@@ -24,7 +24,7 @@ from segue.stores.live.live_url import parse_live_url
 from segue.stores.live.redis_live import RedisLive
 from segue.stores.live.redis_nodes import RedisNodes
 from segue.stores.memory import MemoryStore
-from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait, say
+from segue.upstreams.scripted import Fail, Say, ScriptedTurn, ScriptedUpstream, Wait, say
 from tests.faults.gateways import until
 from tests.gateway.parts import NO_TABLES, TENANT, caller, collect, create, ident, parts, respond, response
 from tests.stores.live.redis_servers import RedisServer, discard, temporary_server
@@ -331,6 +331,21 @@ async def test_a_message_that_another_node_has_continued_meanwhile_is_continued_
         assert caught.value.problem.code == "thread_already_continued"
 
 
+async def test_a_repeat_at_another_node_of_a_turn_that_failed_after_it_ran_runs_nothing(live_url: str) -> None:
+    failing = ScriptedTurn((Say(("half of",)), Fail()))
+    first, second = ScriptedUpstream([failing]), ScriptedUpstream()
+    async with gateways(live_url, first, second) as (one, two):
+        asked = keyed(epoch=one.nodes.epoch.hex())
+        response_id = await begin(one, asked)
+        events = await follow(one, response_id)
+        await one.background.settled(TENANT, response_id)
+        assert events[-1].type == "response.failed"
+        assert await begin(two, asked) == response_id
+        assert await follow(two, response_id) == events
+        assert second.started == 0
+        assert await begin(two, keyed()) != response_id, "who does not ask about a run of before begins a new one"
+
+
 # --- event logs ------------------------------------------------------------------------------------------------------
 
 
@@ -351,6 +366,25 @@ async def test_any_node_follows_and_resumes_a_turn_that_runs_at_another(live_url
         assert rest == whole[2:]
         assert whole[-1].type == "response.completed"
         assert (await two.background.latest(TENANT, response_id)) == whole[-1]
+
+
+async def test_who_is_told_of_a_turn_can_ask_any_node_for_it(live_url: str) -> None:
+    turns = 10
+    running = ScriptedUpstream([ScriptedTurn((Say(("one",)), Wait(asyncio.Event()))) for _ in range(turns)])
+    async with gateways(live_url, running, ScriptedUpstream()) as (one, two):
+        for _ in range(turns):
+            response_id = await begin(one, background())
+            latest = await two.background.latest(TENANT, response_id)
+            assert latest is not None
+            assert response(latest)["status"] in {"queued", "in_progress"}
+
+
+async def test_a_turn_that_may_be_resumed_begins_without_redis_too(live_url: str) -> None:
+    async with gateways(live_url, ScriptedUpstream([say("one")])) as (one,):
+        assert one.live is not None
+        await one.live.aclose()
+        response_id = await begin(one, background())
+        assert (await follow(one, response_id))[-1].type == "response.completed"
 
 
 async def test_a_repeat_at_another_node_gets_the_stream_of_the_first(live_url: str) -> None:
@@ -400,6 +434,17 @@ async def test_what_one_node_deletes_no_other_shows_from_memory(live_url: str) -
         assert [node.cache.has_turn(TENANT, response_id) for node in nodes] == [False] * 3
         assert [await is_found(node, response_id) for node in nodes] == [False] * 3
         assert not await three.executor.delete(TENANT, response_id)
+
+
+async def test_what_a_node_deleted_that_died_before_it_told_is_gone_after_a_repeat(live_url: str) -> None:
+    async with gateways(live_url, ScriptedUpstream(), ScriptedUpstream(), ScriptedUpstream()) as (one, two, three):
+        response_id = await stored(one)
+        assert await is_found(two, response_id)
+        assert await one.store.delete(TENANT, response_id, one.clock())
+        await one.nodes.aclose()  # as if it was killed
+        assert await is_found(two, response_id), "from memory"
+        assert not await three.executor.delete(TENANT, response_id), "there is nothing to be deleted"
+        assert not await is_found(two, response_id)
 
 
 async def test_a_node_that_stands_still_delays_a_deletion_and_trusts_nothing_afterwards(live_url: str) -> None:

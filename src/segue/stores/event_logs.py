@@ -88,6 +88,9 @@ class EventLogs(Protocol):
     async def runs_elsewhere(self, tenant: str, response_id: ResponseId) -> bool:
         """Say whether the turn of a log runs at another gateway."""
 
+    async def published(self, tenant: str, response_id: ResponseId) -> None:
+        """Wait until every gateway can see the events that a log has, or until it is known that none can now."""
+
     async def settled(self, tenant: str, response_id: ResponseId) -> None:
         """Wait until all gateways can see the end of a log that has ended."""
 
@@ -229,6 +232,9 @@ class MemoryEventLogs:
     async def runs_elsewhere(self, tenant: str, response_id: ResponseId) -> bool:  # noqa: ARG002 - as above
         """No other gateway runs a turn."""
         return False
+
+    async def published(self, tenant: str, response_id: ResponseId) -> None:
+        """There is no other gateway."""
 
     async def settled(self, tenant: str, response_id: ResponseId) -> None:
         """Nobody else has to see it."""

@@ -114,6 +114,23 @@ async def a_claim_that_has_ended_holds_as_long_as_was_said(parts: LiveParts) -> 
     assert await claims.claim("a", "l", YOURS, 1) == YOURS
 
 
+async def a_spent_key_is_for_repeats_alone(parts: LiveParts) -> None:
+    """A turn that ran and came to nothing is found by repeats of the same request; to others its key is free."""
+    claims = await _claims(parts)
+    for key in ("k", "l", "m"):
+        await claims.claim("a", key, MINE, 0)
+        await claims.forward("a", key, MINE.response_id)
+        await claims.spend("a", key, YOURS.response_id, at=100, now=0)
+        assert await claims.claim("a", key, YOURS, 1) == MINE, "only who has the claim spends it"
+        await claims.spend("a", key, MINE.response_id, at=100, now=0)
+    again = Claim(YOURS.response_id, MINE.digest)
+    assert await claims.claim("a", "k", again, 1, repeats=True) == MINE
+    assert await claims.claim("a", "k", again, 1) == again
+    assert await claims.claim("a", "k", MINE, 1, repeats=True) == again, "it is claimed anew"
+    assert await claims.claim("a", "l", YOURS, 1, repeats=True) == YOURS, "another request is no repeat"
+    assert await claims.claim("a", "m", YOURS, 1) == YOURS
+
+
 async def the_keys_of_a_tenant_are_dropped_together(parts: LiveParts) -> None:
     """Those of others stay."""
     claims = await _claims(parts)
@@ -251,6 +268,7 @@ LIVE_CHECKS: list[Callable[[LiveParts], Coroutine[Any, Any, None]]] = [
     a_key_is_its_tenants_own,
     only_who_has_a_claim_changes_it,
     a_claim_that_has_ended_holds_as_long_as_was_said,
+    a_spent_key_is_for_repeats_alone,
     the_keys_of_a_tenant_are_dropped_together,
     a_lock_has_one_holder_until_it_is_released,
     a_lock_is_its_tenants_own,

@@ -38,6 +38,14 @@ async def test_a_deletion_elsewhere_is_felt_in_memory() -> None:
         assert (await services.parents.find(TENANT, second, ())).id == second
 
 
+async def test_a_deletion_elsewhere_that_found_nothing_ends_no_response_of_a_connection() -> None:
+    slot = ("connection", "lane")
+    async with parts() as services:
+        made = ident(await respond(services, create(store=False), caller(services, slot=slot)))
+        await told(services, Notice("deleted", TENANT, (made,)))
+        assert (await services.parents.find(TENANT, made, [slot])).id == made
+
+
 async def test_a_node_that_may_have_missed_something_reads_the_store_again() -> None:
     async with parts() as services:
         first, second = [ident(await respond(services, create(text))) for text in ("a", "b")]

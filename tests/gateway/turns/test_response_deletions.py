@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+
 import pytest
 
 from segue.gateway.turns.node_deletions import NodeDeletions
@@ -40,4 +43,37 @@ async def test_a_repeat_waits_for_the_confirmation_that_was_missing() -> None:
         assert await deletions.delete(TENANT, response_id), "it is not said that there is none"
         assert nodes.told[0] == Notice("deleted", TENANT, (response_id,))
         assert not await deletions.delete("bob", response_id)
+        assert nodes.told[-1] == Notice("deleted", "bob", (response_id,)), "another gateway may have deleted it"
+        await notices.aclose()
+
+
+class _SlowlyAway(_AwayOnce):
+    """One that learns late that it cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.gate = asyncio.Event(), asyncio.Event()
+
+    async def tell(self, notice: Notice) -> None:
+        self.asked.set()
+        await self.gate.wait()
+        await super().tell(notice)
+
+
+async def test_a_deletion_that_nobody_waits_for_fails_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    async with parts() as services:
+        response_id = ident(await respond(services, create()))
+        nodes = _SlowlyAway()
+        notices = NodeDeletions(nodes)
+        deletions = ResponseDeletions(services.store, services.parents, notices, clock=services.clock)
+        asking = asyncio.create_task(deletions.delete(TENANT, response_id))
+        await nodes.asked.wait()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        nodes.gate.set()
+        while deletions.running:  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0)
+        del asking
+        gc.collect()
+        assert "never retrieved" not in caplog.text
         await notices.aclose()

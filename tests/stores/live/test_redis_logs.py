@@ -11,6 +11,7 @@ import pytest
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId
 from segue.stores.event_logs import EventLogs, EventsGone, LogTaken, OwnerGone
+from segue.stores.live.interface import LiveUnavailable
 from tests.stores.live.live_nodes import live_nodes, until
 from tests.stores.live.redis_servers import RedisServer, discard, temporary_server
 
@@ -103,6 +104,25 @@ async def test_the_log_of_a_dead_node_is_ended_once(live_url: str) -> None:
         assert len(await collect(two.logs)) == 5, "what others were told stays"
 
 
+async def test_who_ends_a_log_that_goes_on_after_all_ends_it_at_its_end(live_url: str) -> None:
+    async with live_nodes(live_url, "a", "b") as (one, two):
+        await written(one.logs, [CREATED])
+        await until_copied(two.logs, 0)
+        await one.nodes.aclose()  # its lease is over, and it does not know
+        with pytest.raises(OwnerGone) as caught:
+            await two.logs.latest("a", ONE)
+        await one.logs.append("a", ONE, events(1, 3))
+        await until_copied(two.logs, 3)
+        late = Event("response.failed", b'{"response":{', caught.value.number, echo=ECHO)
+        await two.logs.fail("a", ONE, late, keep_s=5)
+        with pytest.raises(OwnerGone) as caught:
+            await two.logs.latest("a", ONE)
+        assert caught.value.number == 4
+        end = Event("response.failed", b'{"response":{', 4, echo=ECHO)
+        await two.logs.fail("a", ONE, end, keep_s=5)
+        assert await collect(two.logs) == [CREATED, *events(1, 3), end]
+
+
 async def until_copied(logs: EventLogs, number: int, ident: ResponseId = ONE) -> None:
     following = logs.follow("a", ident, -1)
     async for batch in following:
@@ -154,6 +174,32 @@ async def test_a_redis_that_stands_still_delays_a_turn_by_one_call_at_most(own_s
         own_server.resume()
         await one.logs.end("a", ONE, 100)
         await one.logs.settled("a", ONE)
+
+
+async def test_a_log_that_is_dropped_while_redis_stands_still_is_gone_afterwards(own_server: RedisServer) -> None:
+    async with live_nodes(own_server.url(), "a", "b", lease_s=60.0, call_s=0.1) as (one, two):
+        await written(one.logs, [CREATED])
+        await until_copied(two.logs, 0)
+        own_server.pause()
+        await one.logs.drop("a", ONE)
+        own_server.resume()
+        async with asyncio.timeout(30):
+            while True:
+                with contextlib.suppress(LiveUnavailable):
+                    if not await two.logs.runs_elsewhere("a", ONE):
+                        break
+                await asyncio.sleep(0.01)
+
+
+async def test_who_waits_for_a_copy_waits_for_one_attempt(own_server: RedisServer) -> None:
+    async with live_nodes(own_server.url(), "a", "b", lease_s=60.0, call_s=0.1) as (one, two):
+        await written(one.logs, [CREATED])
+        await one.logs.published("a", ONE)
+        assert await two.logs.latest("a", ONE) == CREATED
+        own_server.pause()
+        await written(one.logs, [CREATED], ident=TWO)
+        await one.logs.published("a", TWO)
+        own_server.resume()
 
 
 async def test_a_log_and_those_of_a_tenant_have_bounds(redis_server: RedisServer) -> None:

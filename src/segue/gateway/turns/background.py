@@ -37,9 +37,6 @@ from segue.stores.live.interface import LiveUnavailable, Notice
 
 _log = logging.getLogger("segue.gateway")
 
-#: How many keys of turns that ran and came to nothing are remembered at most.
-_MOST_SPENT = 10_000
-
 
 class BackgroundSettings(msgspec.Struct, frozen=True):
     """How long a turn runs on without a follower, how long its events are kept after its end, how many may run."""
@@ -86,17 +83,6 @@ class _KeptTurn:
             self.began.set_result(problem)
 
 
-class _SpentKey(msgspec.Struct, frozen=True):
-    """What a key stood for whose turn ran and came to nothing: a repeat is told, and begins no second run."""
-
-    claim: Claim
-    expires_at: float
-
-    def is_for(self, claim: Claim, now: float) -> bool:
-        """Tell whether this is the same request once more."""
-        return claim.digest == self.claim.digest and now < self.expires_at
-
-
 class BackgroundResponses:
     """Runs kept turns, and lets clients follow them."""
 
@@ -121,7 +107,6 @@ class BackgroundResponses:
         self._metrics = metrics
         self._drain = drain
         self._running: dict[tuple[str, ResponseId], _KeptTurn] = {}
-        self._spent: dict[tuple[str, str], _SpentKey] = {}
         self._last_expiry = 0.0  # of all logs that have ended
         self._purging: asyncio.TimerHandle | None = None
         self._purge: asyncio.Task[None] | None = None
@@ -360,7 +345,6 @@ class BackgroundResponses:
             if not kept.run.committing:
                 kept.stop()
         await asyncio.gather(*(kept.task for kept in running if kept.task is not None), return_exceptions=True)
-        self._spent = {name: spent for name, spent in self._spent.items() if name[0] != tenant}
         try:
             if everywhere:
                 await self._claims.drop_tenant(tenant)
@@ -417,16 +401,19 @@ class BackgroundResponses:
         return self._finish(kept)
 
     async def _write(self, kept: _KeptTurn) -> None:
-        """Append what the turn has yielded to its log; from then on the turn has begun."""
+        """Append what the turn has yielded to its log; from then on the turn has begun.
+
+        Nobody is told of a response that no other gateway knows: who is told may ask there, and this one may die.
+        """
         batch, kept.pending = kept.pending, ()
         await self._logs.append(kept.tenant, kept.response_id, batch)
+        if not kept.began.done():
+            await self._logs.published(kept.tenant, kept.response_id)
         kept.report(None)
 
     async def _refuse(self, kept: _KeptTurn, problem: Problem) -> None:
         """End a turn that came to nothing."""
-        await self._discard(kept.create, kept.tenant, kept.response_id)
-        if repeat_of(problem) == "paid":
-            self._spend(kept)
+        await self._discard(kept.create, kept.tenant, kept.response_id, has_run=repeat_of(problem) == "paid")
         kept.report(problem)
 
     async def _abandon(self, kept: _KeptTurn) -> None:
@@ -451,7 +438,7 @@ class BackgroundResponses:
         await self._finish(kept)
 
     async def _finish(self, kept: _KeptTurn) -> None:
-        """Set until when events, key and state of a turn are kept. A failed or cancelled turn releases its key."""
+        """Set until when events, key and state of a turn are kept. That of a failed or cancelled one is for repeats."""
         tenant, response_id, create = kept.tenant, kept.response_id, kept.create
         if kept.unwanted:
             await self._executor.delete(tenant, response_id)
@@ -463,8 +450,7 @@ class BackgroundResponses:
                 now = self._executor.clock()
                 await self._claims.expire(tenant, create.idempotency_key, response_id, at=expires_at, now=now)
             else:
-                await self._claims.release(tenant, create.idempotency_key, response_id)
-                self._spend(kept)
+                await self._spend(create.idempotency_key, tenant, response_id)
         turn = self._executor.cache.peek_slot(self._grace.slot(tenant, response_id))
         if turn is not None:
             self._grace.retain(tenant, turn, expires_at)
@@ -472,9 +458,11 @@ class BackgroundResponses:
         self._last_expiry = expires_at
         self._arm()
 
-    async def _discard(self, create: Create, tenant: str, response_id: ResponseId) -> None:
+    async def _discard(self, create: Create, tenant: str, response_id: ResponseId, *, has_run: bool = False) -> None:
         """Leave no trace of a turn; its key goes first, so that a request that waits for the turn can begin its own."""
-        if create.idempotency_key is not None:
+        if create.idempotency_key is not None and has_run:
+            await self._spend(create.idempotency_key, tenant, response_id)
+        elif create.idempotency_key is not None:
             await self._claims.release(tenant, create.idempotency_key, response_id)
         await self._logs.drop(tenant, response_id)
         self._grace.drop(tenant, response_id)
@@ -484,13 +472,9 @@ class BackgroundResponses:
         """Claim the idempotency key of a create, if it has one; return the response that has claimed it already."""
         if create.idempotency_key is None:
             return None
-        mine, name = Claim(response_id, create.digest()), (tenant, create.idempotency_key)
-        now, spent = self._executor.clock(), self._spent.get(name)
-        if spent is not None and create.epoch is not None and spent.is_for(mine, now):
-            return spent.claim.response_id
-        self._spent.pop(name, None)
+        mine, now, repeats = Claim(response_id, create.digest()), self._executor.clock(), create.epoch is not None
         try:
-            claim = await self._claims.claim(tenant, create.idempotency_key, mine, now)
+            claim = await self._claims.claim(tenant, create.idempotency_key, mine, now, repeats=repeats)
         except LiveUnavailable:
             raise Refused(live_away()) from None
         if claim.digest != mine.digest:
@@ -510,16 +494,11 @@ class BackgroundResponses:
         if not mine:
             raise Refused(live_away())
 
-    def _spend(self, kept: _KeptTurn) -> None:
-        """Remember a key that was given back though the model ran. A create that names the epoch is a repeat."""
-        create = kept.create
-        if create.idempotency_key is None:
-            return
-        if len(self._spent) >= _MOST_SPENT:
-            del self._spent[next(iter(self._spent))]
-        expires_at = self._executor.clock() + self._settings.events_s
-        claim = Claim(kept.response_id, create.digest())
-        self._spent[kept.tenant, create.idempotency_key] = _SpentKey(claim, expires_at)
+    async def _spend(self, key: str, tenant: str, response_id: ResponseId) -> None:
+        """Give a key back though the model ran. A create that names the epoch is a repeat, and is told so."""
+        now = self._executor.clock()
+        expires_at = now + self._settings.events_s
+        await self._claims.spend(tenant, key, response_id, at=expires_at, now=now)
         self._last_expiry = expires_at
         self._arm()
 
@@ -556,6 +535,5 @@ class BackgroundResponses:
         now = self._executor.clock()
         await self._logs.purge(now)
         await self._claims.purge(now)
-        self._spent = {name: spent for name, spent in self._spent.items() if spent.expires_at > now}
         if self._last_expiry > now:
             self._arm()

@@ -74,7 +74,5 @@ class NodeDeletions:
 
 
 def _not_confirmed() -> Problem:
-    message = (
-        "It is deleted, but not every gateway has confirmed that. Send the request again, to the same one, to know."
-    )
+    message = "It is deleted, but not every gateway has confirmed that. Send the request again to know."
     return Problem("store_error", message)

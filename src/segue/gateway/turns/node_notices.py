@@ -33,7 +33,7 @@ class NodeNotices:
         match notice.kind:
             case "deleted":
                 executor.parents.note_deletion()
-                executor.eviction.forget(tenant, ids)
+                executor.eviction.forget(tenant, [one for one in ids if not self._is_unstored(tenant, one)])
                 await self._background.drop_events(tenant, ids)
             case "erased":
                 await self._erasure.forget_here(tenant)
@@ -46,6 +46,11 @@ class NodeNotices:
                     await asyncio.wait([asyncio.ensure_future(self._background.settled(tenant, one))], timeout=_END_S)
             case _:
                 assert_never(notice.kind)
+
+    def _is_unstored(self, tenant: str, response_id: ResponseId) -> bool:
+        """Say whether a response lives on connections here alone: then a deletion somewhere has found nothing."""
+        cache = self._executor.cache
+        return cache.has_turn(tenant, response_id) and cache.peek_stored(tenant, response_id) is None
 
     async def _forget(self, tenant: str, response_id: ResponseId) -> None:
         """Stop a turn and forget it; one whose record is being written at a slow store is deleted after that."""

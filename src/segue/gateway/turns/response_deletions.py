@@ -24,6 +24,11 @@ class ResponseDeletions:
         self._clock = clock
         self._deleting: set[asyncio.Task[bool]] = set()
 
+    @property
+    def running(self) -> int:
+        """How many deletions are under way."""
+        return len(self._deleting)
+
     async def delete(self, tenant: str, response_id: ResponseId) -> bool:
         """Delete a response; its id resolves to nothing from now on, in the memory of every gateway too.
 
@@ -36,14 +41,19 @@ class ResponseDeletions:
         self._deletions.check()
         task = asyncio.ensure_future(self._delete(tenant, response_id))
         self._deleting.add(task)
-        task.add_done_callback(self._deleting.discard)
+        task.add_done_callback(self._forget)
         return await asyncio.shield(task)
+
+    def _forget(self, task: asyncio.Task[bool]) -> None:
+        self._deleting.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may have been cancelled
 
     async def _delete(self, tenant: str, response_id: ResponseId) -> bool:
         deleted = await self._store.delete(tenant, response_id, self._clock())
-        if not deleted and not self._deletions.is_owed(tenant, response_id):
-            return False
-        self._parents.note_deletion()
-        self._parents.eviction.forget(tenant, [response_id])
-        await self._deletions.deleted(tenant, [response_id])
-        return True
+        deleted = deleted or self._deletions.is_owed(tenant, response_id)
+        if deleted or self._parents.cache.peek_stored(tenant, response_id) is not None:
+            self._parents.note_deletion()
+            self._parents.eviction.forget(tenant, [response_id])
+        await self._deletions.deleted(tenant, [response_id])  # who deleted it before may have died before it told
+        return deleted

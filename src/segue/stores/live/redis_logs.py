@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -23,6 +24,7 @@ from segue.stores.event_logs import EventsGone, LogTaken, MemoryEventLogs, Owner
 from segue.stores.live.event_batches import decode_events, encode_events
 from segue.stores.live.interface import LiveUnavailable, Nodes
 from segue.stores.live.redis_link import RedisLink, load_script
+from segue.stores.live.redis_owed import OwedCalls
 from segue.stores.live.tenant_keys import tenant_tag
 
 #: How long a log is kept at most while its turn runs: longer than any turn does.
@@ -49,6 +51,8 @@ class _LogCopy:
         self.echo_sent = False
         self.expires_at: float | None = None
         self.taken = False
+        self.tried = asyncio.Event()
+        """Set when something was copied, or could not be."""
         self.task: asyncio.Task[None] | None = None
 
 
@@ -85,6 +89,7 @@ class RedisEventLogs:
         self._tenant_bytes = tenant_bytes
         self._clock = clock
         self._copies: dict[tuple[str, ResponseId], _LogCopy] = {}
+        self._owed = OwedCalls()
         self._opening, self._appending, self._reading, self._dropping = map(
             load_script, ("open_log", "append_log", "read_log", "drop_logs")
         )
@@ -99,6 +104,7 @@ class RedisEventLogs:
         with contextlib.suppress(LiveUnavailable):  # what copies it tries again
             await self._open(copy)
         copy.task = asyncio.get_running_loop().create_task(self._copy(copy))
+        copy.task.add_done_callback(lambda _: copy.tried.set())
 
     async def wait_for_room(self, tenant: str, response_id: ResponseId) -> None:
         """Wait as the log in memory does, whose copy is one of its followers."""
@@ -125,13 +131,12 @@ class RedisEventLogs:
         await self._append(tenant, response_id, "", number, number, entry, keep_ms=keep_ms, latest=entry, ends=True)
 
     async def drop(self, tenant: str, response_id: ResponseId) -> None:
-        """Drop the log, here and in Redis. If Redis is away, what is there expires."""
+        """Drop the log, here and in Redis; if that is away, as soon as it is back, or readers would wait for an end."""
         await self._local.drop(tenant, response_id)
         copy = self._copies.pop((tenant, response_id), None)
         await self._stop(copy)
         if copy is None or not copy.taken:
-            with contextlib.suppress(LiveUnavailable):
-                await self._drop(tenant, response_id)
+            await self._owed.make_or_owe(partial(self._drop, tenant, response_id))
 
     async def drop_tenant(self, tenant: str, *, everywhere: bool = True) -> int:
         """Drop all logs of a tenant here; and in Redis, those of other nodes too."""
@@ -147,6 +152,12 @@ class RedisEventLogs:
             if copy.expires_at is not None and copy.expires_at <= now:
                 await self._stop(self._copies.pop(key))
 
+    async def published(self, tenant: str, response_id: ResponseId) -> None:
+        """Wait until it was tried to copy what the log had first; if Redis is away, the turn goes on without."""
+        copy = self._copies.get((tenant, response_id))
+        if copy is not None:
+            await copy.tried.wait()
+
     async def settled(self, tenant: str, response_id: ResponseId) -> None:
         """Wait until a log that has ended is copied."""
         copy = self._copies.get((tenant, response_id))
@@ -155,6 +166,7 @@ class RedisEventLogs:
 
     async def aclose(self) -> None:
         """Copy nothing more."""
+        await self._owed.aclose()
         for copy in self._copies.values():
             await self._stop(copy)
 
@@ -279,7 +291,7 @@ class RedisEventLogs:
                     return
                 continue
             except LiveUnavailable:
-                pass
+                copy.tried.set()
             await asyncio.sleep(_AGAIN_S)
 
     async def _copy_pages(self, copy: _LogCopy) -> bool:
@@ -291,6 +303,7 @@ class RedisEventLogs:
                 if copy.shared and not await self._send(copy, page):
                     return False
                 copy.sent = page[-1].sequence_number
+                copy.tried.set()
         expires_at = copy.expires_at or self._clock()
         keep_ms = max(1, int((expires_at - self._clock()) * 1000))
         return await self._append(tenant, response_id, str(copy.token), 0, copy.sent, b"", keep_ms=keep_ms, ends=True)

@@ -4,6 +4,7 @@
 -- ARGV: response, token, number of the first event, of the last, the events, their echo (''), the latest that shows the
 -- response (''), bytes that a log may have, bytes that all logs of the tenant may have, milliseconds that it is kept,
 -- 1 if it ends, what the keys of a log and of a stream begin with.
+-- Without a token, the log is that of a node that is gone.
 -- Returns added, known, fenced (another node has ended it, or has it) or gone.
 local found = redis.call('HMGET', KEYS[1], 'state', 'token', 'last')
 if not found[1] then
@@ -11,6 +12,9 @@ if not found[1] then
 end
 if found[1] ~= 'running' or (ARGV[2] ~= '' and found[2] ~= ARGV[2]) then
   return 'fenced'
+end
+if ARGV[2] == '' and tonumber(ARGV[4]) <= tonumber(found[3]) then
+  return 'known'  -- its node, which was taken for dead, has written more: who ends the log looks at it again
 end
 local result = 'known'
 if ARGV[5] ~= '' and tonumber(ARGV[4]) > tonumber(found[3]) then

@@ -12,7 +12,7 @@ elseif ARGV[2] == 'forward' then
   end
   redis.call('HSET', KEYS[1], 'state', 'forwarded')
 else
-  redis.call('HSET', KEYS[1], 'state', 'done')
+  redis.call('HSET', KEYS[1], 'state', ARGV[2] == 'spend' and 'spent' or 'done')
   redis.call('PEXPIRE', KEYS[1], ARGV[3])
 end
 return 1
