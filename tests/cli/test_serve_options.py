@@ -53,5 +53,5 @@ def test_a_port_beyond_the_last_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_worker_is_told_the_same() -> None:
-    spec = WorkerSpec(3, ServeOptions(config="a.toml", workers="auto"), [[4, 5], [6]])
+    spec = WorkerSpec(3, ServeOptions(config="a.toml", workers="auto"), [[4, 5], [6]], 9)
     assert msgspec.json.decode(msgspec.json.encode(spec), type=WorkerSpec) == spec

@@ -12,6 +12,7 @@ from segue.cli.worker_supervision import (
     FIRST_PAUSE_S,
     LONGEST_PAUSE_S,
     SETTLED_S,
+    SILENT_TICKS,
     Announce,
     Drain,
     Effect,
@@ -142,6 +143,42 @@ def test_it_ends_if_nothing_runs_when_it_is_stopped() -> None:
     assert supervision.wake_at is None
 
 
+def test_one_that_stands_still_is_killed_and_replaced() -> None:
+    supervision = running()
+    for _ in range(SILENT_TICKS):
+        supervision.on_beat(A)
+        assert supervision.tick() == []
+    supervision.on_beat(A)
+    assert supervision.tick() == [Tell("worker 2 stands still, and is killed"), Kill(B)]
+    for _ in range(SILENT_TICKS):
+        supervision.on_beat(A)
+        assert supervision.tick() == [], "it is killed once"
+    supervision.on_beat(B)  # that was on the way
+    told = supervision.on_exit(B, -9, SETTLED_S)
+    assert told == [Tell("worker 2 has ended with status -9"), Spawn(WorkerProcess(3, 1))]
+
+
+def test_one_that_is_not_ready_yet_may_be_silent() -> None:
+    supervision = WorkerSupervision(1)
+    supervision.start(0.0)
+    assert not any(supervision.tick() for _ in range(20))
+
+
+def test_one_that_stands_still_while_it_drains_or_is_replaced_does_not_hold_up_the_others() -> None:
+    supervision = running(1)
+    supervision.roll(1.0)
+    successor = WorkerProcess(2, 0)
+    assert supervision.on_ready(successor, 2.0) == [Retire(A)]
+    for _ in range(SILENT_TICKS):
+        supervision.on_beat(successor)
+        assert supervision.tick() == []
+    assert Kill(A) in supervision.tick()
+    supervision.on_exit(A, -9, 3.0)
+    supervision.stop()
+    assert Kill(successor) in [effect for _ in range(SILENT_TICKS + 2) for effect in supervision.tick()]
+    assert supervision.on_exit(successor, -9, 4.0) == [End(0)]
+
+
 class Processes(RuleBasedStateMachine):
     """Workers that get ready and end in any order, beside rolls and stops."""
 
@@ -168,8 +205,10 @@ class Processes(RuleBasedStateMachine):
                     assert any(
                         ready and other.slot == worker.slot for other, ready in self.alive.items() if other != worker
                     )
-                case Drain(worker) | Kill(worker):
+                case Drain(worker):
                     self.stopped = True
+                    assert worker in self.alive
+                case Kill(worker):
                     assert worker in self.alive
                 case Announce():
                     assert not self.announced
@@ -194,6 +233,20 @@ class Processes(RuleBasedStateMachine):
         worker = data.draw(st.sampled_from(list(self.alive)))
         del self.alive[worker]
         self.carry_out(self.supervision.on_exit(worker, status, self.now))
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(self.alive.values()))
+    def one_stands_still(self, data: st.DataObject) -> None:
+        worker = data.draw(st.sampled_from([worker for worker, ready in self.alive.items() if ready]))
+        effects: list[Effect] = []
+        for _ in range(SILENT_TICKS + 1):
+            for other in self.alive:
+                if other != worker:
+                    self.supervision.on_beat(other)
+            effects += self.supervision.tick()
+        assert [effect for effect in effects if not isinstance(effect, Tell)] == [Kill(worker)]
+        del self.alive[worker]
+        self.carry_out(self.supervision.on_exit(worker, -9, self.now))
 
     @rule()
     @precondition(lambda self: self.supervision.wake_at is not None)

@@ -67,13 +67,15 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, count: int = 2, settings: str = SETTINGS) -> AsyncIterator[Running]:
+async def running(
+    folder: Path, count: int = 2, settings: str = SETTINGS, *, silence_s: float = 0
+) -> AsyncIterator[Running]:
     file = folder / "segue.toml"
     file.write_text(settings)
     options = ServeOptions(config=str(file), log="warning")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        supervisor = Supervisor(await open_ports(options.read(), count), options, "http")
+        supervisor = Supervisor(await open_ports(options.read(), count), options, "http", silence_s=silence_s)
         command = asyncio.create_task(supervisor.run())
         try:
             await until(lambda: bool(printed.getvalue()) or command.done())
@@ -108,6 +110,46 @@ async def test_one_is_killed_and_all_are_replaced_while_clients_ask(tmp_path: Pa
             seen.add(await service.epoch())  # every one is answered
         assert not second & await service.epochs(2)
     assert await service.command == 0
+
+
+SILENCE_S = 3.0
+BEATING = SETTINGS.replace("[server]", f"[server]\nworker_silence_s = {SILENCE_S}")
+
+
+async def test_one_that_is_stopped_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(tmp_path, settings=BEATING, silence_s=SILENCE_S) as service:
+        await service.epochs(2)
+        stopped = service.processes[0]
+        os.kill(stopped, signal.SIGSTOP)
+        await until(lambda: len(service.processes) == 2 and stopped not in service.processes)
+        await service.epochs(2)
+    assert "stands still, and is killed" in caplog.text
+
+
+async def test_one_whose_event_loop_stands_still_is_replaced(tmp_path: Path) -> None:
+    """It reads its configuration again, from a pipe into which nobody writes."""
+    file, endless = tmp_path / "segue.toml", tmp_path / "endless"
+    async with running(tmp_path, settings=BEATING, silence_s=SILENCE_S) as service:
+        await service.epochs(2)
+        stuck = service.processes[0]
+        os.mkfifo(endless)
+        endless.rename(file)
+        os.kill(stuck, signal.SIGHUP)
+        writer = await opened_for_writing(file)
+        file.unlink()
+        file.write_text(BEATING)
+        await until(lambda: len(service.processes) == 2 and stuck not in service.processes)
+        await service.epochs(2)
+        os.close(writer)
+
+
+async def opened_for_writing(fifo: Path) -> int:
+    """Open a pipe as soon as somebody reads it."""
+    while True:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            await asyncio.sleep(0.005)
 
 
 async def test_a_configuration_that_cannot_be_used_ends_all(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -46,6 +46,8 @@ IDLE_BYTES = 4 * 1024 * 1024
 WATCH_S = 1.0
 #: How long a worker that was replaced serves as before: a client that it has accepted sends its request by then.
 RETIRE_S = 1.0
+#: So many heartbeats a worker has in the time after which its silence means that it stands still.
+BEATS = 10
 
 
 def find_config(path: Path | None) -> Path | None:
@@ -56,10 +58,14 @@ def find_config(path: Path | None) -> Path | None:
 
 
 class Inherited(msgspec.Struct, frozen=True):
-    """What a worker has from its supervisor: the sockets of each address, and a pipe whose end tells it to retire."""
+    """What a worker has from its supervisor: the sockets of each address, and a pipe whose end tells it to retire.
+
+    `heartbeat` is a pipe back: a byte in it shows that the event loop turns.
+    """
 
     sockets: Sequence[Sequence[socket.socket]]
     pipe: int
+    heartbeat: int
 
 
 def run_serve(options: ServeOptions) -> int:
@@ -77,7 +83,9 @@ def run_gateway(options: ServeOptions, inherited: Inherited | None = None) -> in
     config = options.read()
     watched = watch if config.server.reload_on_change else None
     try:
-        return run(run_until_signal(config, options.read, watched=watched, inherited=inherited))
+        work = run_until_signal(config, options.read, watched=watched, inherited=inherited)
+        silence_s = config.server.worker_silence_s
+        return run(work if inherited is None or not silence_s else _with_heartbeat(work, inherited, silence_s / BEATS))
     except (StoreError, LiveUnavailable, Unavailable, OSError, ValueError) as error:
         raise start_error(error) from error
 
@@ -156,6 +164,23 @@ async def run_until_signal(
     finally:
         await gateway.aclose()
     return 0
+
+
+async def _with_heartbeat(work: Coroutine[object, object, int], inherited: Inherited, period_s: float) -> int:
+    beating = asyncio.create_task(_beat(inherited.heartbeat, period_s))
+    try:
+        return await work
+    finally:
+        await _cancel((beating,))
+
+
+async def _beat(heartbeat: int, period_s: float) -> None:
+    """Show the supervisor that the event loop turns. It reads soon: a full pipe, or none, is no reason to wait."""
+    os.set_blocking(heartbeat, False)
+    while True:
+        with suppress(OSError):
+            os.write(heartbeat, b".")
+        await asyncio.sleep(period_s)
 
 
 async def _retire(gateway: Gateway, hurry: asyncio.Event) -> None:

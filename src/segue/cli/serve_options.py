@@ -61,8 +61,12 @@ def _with_port(url: str, port: int) -> str:
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
-    """How to run a worker: its number, the command's options, and its listening sockets for each address."""
+    """How to run a worker: its number, the command's options, its listening sockets for each address.
+
+    `heartbeat` is a pipe into which it writes while its event loop turns.
+    """
 
     number: int
     options: ServeOptions
     sockets: Sequence[Sequence[int]]
+    heartbeat: int

@@ -1,8 +1,9 @@
 """One worker of `segue serve --workers N`: a gateway that listens on sockets which its supervisor has opened.
 
 `python -m segue.cli.worker SPEC` runs it; SPEC is JSON. Its standard input is a pipe from the supervisor: the end of it
-means that the worker is to accept nothing more, and to end when nothing runs any more. Not here: the supervisor
-(`workers`), and what a gateway does until a signal (`serve`).
+means that the worker is to accept nothing more, and to end when nothing runs any more. By another pipe the supervisor
+learns that its event loop turns. Not here: the supervisor (`workers`), and what a gateway does until a signal
+(`serve`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def main(argument: str) -> int:
     set_up_log(spec.options.log, f"%(asctime)s %(levelname)s %(name)s worker={spec.number} %(message)s")
     sockets = [[socket.socket(fileno=number) for number in own] for own in spec.sockets]
     try:
-        return run_gateway(spec.options, Inherited(sockets, sys.stdin.fileno()))
+        return run_gateway(spec.options, Inherited(sockets, sys.stdin.fileno(), spec.heartbeat))
     except ConfigError as error:
         print(f"segue: {error}", file=sys.stderr)
         return 2

@@ -3,8 +3,10 @@
 A *slot* is one of the N places for a worker. The supervisor holds the listening sockets of each slot, so a connection
 that waits in one is accepted by whichever worker has the slot. A worker that ends by itself is launched again: at once
 if it had lived for a while, else after a pause that doubles. In a rolling restart each slot gets a new worker, one
-after the other; the old one ends when the new one is ready. Every call returns what is to be done, in order. Not here:
-processes, signals and sockets (`workers`).
+after the other; the old one ends when the new one is ready. A worker that is ready has a heartbeat; one that is silent
+for several ticks of the supervisor's own clock stands still, and is killed. Ticks are counted, and not seconds: a
+supervisor that stood still itself has heard nothing meanwhile. Every call returns what is to be done, in order. Not
+here: processes, signals and sockets (`workers`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import msgspec
 SETTLED_S = 10.0
 #: The pause before a worker is launched again that has not: it doubles up to the second figure.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 5.0
+#: So many ticks a worker may be silent.
+SILENT_TICKS = 5
 
 
 class WorkerProcess(msgspec.Struct, frozen=True, order=True):
@@ -85,6 +89,8 @@ class WorkerSupervision:
         self._slots = [_WorkerSlot() for _ in range(workers)]
         self._numbers = 0
         self._ready: set[WorkerProcess] = set()
+        self._silent: dict[WorkerProcess, int] = {}
+        """How many ticks each worker that was ready has been silent."""
         self._retiring: dict[int, WorkerProcess] = {}
         """Workers whose slot has another one, by number."""
         self._to_roll: list[int] = []
@@ -116,6 +122,7 @@ class WorkerSupervision:
     def on_ready(self, worker: WorkerProcess, now: float) -> list[Effect]:
         """Note that a worker accepts connections."""
         self._ready.add(worker)
+        self._silent[worker] = 0
         slot = self._slots[worker.slot]
         if slot.successor == worker:
             return self._succeed(slot, now)
@@ -127,6 +134,7 @@ class WorkerSupervision:
     def on_exit(self, worker: WorkerProcess, status: int, now: float) -> list[Effect]:
         """Note that a worker has ended."""
         self._ready.discard(worker)
+        self._silent.pop(worker, None)
         slot = self._slots[worker.slot]
         was_retiring = self._retiring.pop(worker.number, None) is not None
         was_successor, was_current = slot.successor == worker, slot.current == worker
@@ -145,6 +153,21 @@ class WorkerSupervision:
             self._to_roll.clear()
             told.append(Tell("no other worker is replaced"))
         return [*told, *self._fill(worker.slot, now)]
+
+    def on_beat(self, worker: WorkerProcess) -> None:
+        """Note that the event loop of a worker turns."""
+        if worker in self._silent:
+            self._silent[worker] = 0
+
+    def tick(self) -> list[Effect]:
+        """Kill who has been silent for too long, whatever it does: it serves nobody, and ends nothing."""
+        effects: list[Effect] = []
+        for worker, silent in list(self._silent.items()):
+            self._silent[worker] = silent + 1
+            if silent >= SILENT_TICKS:
+                del self._silent[worker]
+                effects += [Tell(f"worker {worker.number} stands still, and is killed"), Kill(worker)]
+        return effects
 
     def wake(self, now: float) -> list[Effect]:
         """Launch what has waited for its pause."""

@@ -3,7 +3,7 @@
 The supervisor opens the ports and keeps them open; it serves nothing itself. On Linux each slot has sockets of its own
 (`SO_REUSEPORT`), over which the kernel spreads connections evenly; elsewhere all slots share one. A worker has a pipe
 from the supervisor: when that is closed, because another worker has its slot or the supervisor is gone, the worker
-accepts nothing more and ends what runs.
+accepts nothing more and ends what runs. It has a pipe to the supervisor too, for its heartbeat.
 
 SIGHUP makes every worker read its configuration again, and replaces the workers one after the other if another version
 of segue is installed by then. SIGUSR2 replaces them in any case. Not here: what is done when (`worker_supervision`),
@@ -20,14 +20,15 @@ import socket
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import msgspec
 
 import segue
 from segue.cli.serve_options import ServeOptions, WorkerSpec, of_worker
 from segue.cli.worker_supervision import (
+    SILENT_TICKS,
     Announce,
     Drain,
     Effect,
@@ -88,10 +89,11 @@ async def open_ports(config: Config, workers: int) -> list[Sockets]:
 class Supervisor:
     """Carries out what a `WorkerSupervision` decides."""
 
-    def __init__(self, ports: Sequence[Sockets], options: ServeOptions, scheme: str) -> None:
+    def __init__(self, ports: Sequence[Sockets], options: ServeOptions, scheme: str, *, silence_s: float = 0) -> None:
         self._ports = ports
         self._options = options
         self._scheme = scheme
+        self._silence_s = silence_s
         self._supervision = WorkerSupervision(len(ports))
         self._processes: dict[WorkerProcess, Process] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -101,9 +103,11 @@ class Supervisor:
     async def run(self) -> int:
         """Run the workers until all of them have ended; returns the exit status."""
         self._carry_out(self._supervision.start(time.monotonic()))
+        watching = asyncio.create_task(self._watch())
         try:
             return await self._ended
         finally:
+            watching.cancel()
             for process in self._processes.values():
                 with suppress(ProcessLookupError):
                     process.kill()
@@ -177,29 +181,58 @@ class Supervisor:
                 max(0.0, at - time.monotonic()), lambda: self._carry_out(self._supervision.wake(time.monotonic()))
             )
 
+    async def _watch(self) -> None:
+        """Look at an interval whether a worker stands still."""
+        while self._silence_s:
+            await asyncio.sleep(self._silence_s / SILENT_TICKS)
+            self._carry_out(self._supervision.tick())
+
     async def _run_worker(self, worker: WorkerProcess) -> None:
         """Run a worker to its end, and tell the supervision when it is ready and when it has ended."""
         sockets = self._ports[worker.slot]
         numbers = [[one.fileno() for one in own] for own in sockets]
         options = msgspec.structs.replace(self._options, slot=worker.slot)
-        spec = msgspec.json.encode(WorkerSpec(worker.number, options, numbers)).decode()
-        process = self._processes[worker] = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "segue.cli.worker",
-            spec,
-            stdin=PIPE,
-            stdout=PIPE,
-            pass_fds=[number for own in numbers for number in own],
-            start_new_session=True,  # Ctrl-C in a terminal is for the supervisor, which tells the workers
-        )
-        assert process.stdout is not None
-        async for line in process.stdout:
-            if line.startswith(READY):
-                self._carry_out(self._supervision.on_ready(worker, time.monotonic()))
-        status = await process.wait()
+        heard, heartbeat = os.pipe()
+        spec = msgspec.json.encode(WorkerSpec(worker.number, options, numbers, heartbeat)).decode()
+        try:
+            process = self._processes[worker] = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "segue.cli.worker",
+                spec,
+                stdin=PIPE,
+                stdout=PIPE,
+                pass_fds=[heartbeat, *(number for own in numbers for number in own)],
+                start_new_session=True,  # Ctrl-C in a terminal is for the supervisor, which tells the workers
+            )
+        finally:
+            os.close(heartbeat)
+        with self._heartbeat(worker, heard):
+            assert process.stdout is not None
+            async for line in process.stdout:
+                if line.startswith(READY):
+                    self._carry_out(self._supervision.on_ready(worker, time.monotonic()))
+            status = await process.wait()
         del self._processes[worker]
         self._carry_out(self._supervision.on_exit(worker, status, time.monotonic()))
+
+    @contextmanager
+    def _heartbeat(self, worker: WorkerProcess, heard: int) -> Iterator[None]:
+        """Listen to the heartbeat of a worker within a block."""
+        loop = asyncio.get_running_loop()
+
+        def on_beat() -> None:
+            if os.read(heard, 4096):
+                self._supervision.on_beat(worker)
+            else:
+                loop.remove_reader(heard)
+
+        loop.add_reader(heard, on_beat)
+        try:
+            yield
+        finally:
+            loop.remove_reader(heard)
+            os.close(heard)
 
     def _close_pipe(self, worker: WorkerProcess) -> None:
         process = self._processes.get(worker)
@@ -221,7 +254,8 @@ async def supervise(options: ServeOptions, workers: int, *, terminal_is_gone: Ca
     """
     config = options.read()
     scheme = "http" if config.server.tls_cert is None else "https"
-    supervisor = Supervisor(await open_ports(config, workers), options, scheme)
+    ports, silence_s = await open_ports(config, workers), config.server.worker_silence_s
+    supervisor = Supervisor(ports, options, scheme, silence_s=silence_s)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop)

@@ -39,6 +39,16 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
             )
         ),
     ] = 1
+    worker_silence_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description=(
+                "With several workers: one whose event loop has stood still for so long is killed, and another one "
+                "takes its place; 0: never."
+            ),
+        ),
+    ] = 20.0
     hosts: Annotated[list[str], Meta(description="Host names that requests may use, besides loopback ones.")] = []
     origins: Annotated[
         list[str], Meta(description="Origins of web pages that may call, besides the gateway's own.")
