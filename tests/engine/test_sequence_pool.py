@@ -150,6 +150,40 @@ class TestOpening:
         assert (opened.sequence.tokens, opened.sequence is long) == ([], False)
 
 
+class TestIdleState:
+    @with_options(host_bytes=2**20, idle_tokens=30, batch_invariant=False)
+    def test_it_leaves_the_context_when_a_turn_begins_that_does_not_need_it(self, made: Pool) -> None:
+        """Attention would go through it for every token of that turn."""
+        first = made.turn(FIRST, "one")
+        expected = made.next_tokens(first)
+        running = made.begin(SECOND)
+        assert running is not None
+        assert (first.tier, made.counters.evictions) == ("host", 1)
+        opened = made.pool.open([*FIRST, 7], "alice", alone=False)
+        assert opened is not None
+        assert (opened.sequence, opened.restored, running.tier) == (first, True, "context")
+        assert made.next_tokens(first) == expected
+
+    @with_options(host_bytes=2**20, idle_tokens=30, batch_invariant=False)
+    def test_what_a_turn_continues_stays(self, made: Pool) -> None:
+        made.turn(FIRST, "one")
+        opened = made.pool.open([*FIRST, 7], "alice", alone=True)
+        assert opened is not None
+        assert (opened.restored, made.counters.evictions) == (False, 0)
+
+    @with_options(host_bytes=2**20, idle_tokens=40, batch_invariant=False)
+    def test_a_little_of_it_stays(self, made: Pool) -> None:
+        made.turn(FIRST, "one")
+        assert made.begin(SECOND) is not None
+        assert made.counters.evictions == 0
+
+    @with_options(host_bytes=2**20, idle_tokens=30)
+    def test_it_stays_where_its_cells_would_not_be_used_again(self, made: Pool) -> None:
+        made.turn(FIRST, "one")
+        assert made.begin(SECOND) is not None
+        assert made.counters.evictions == 0
+
+
 class TestTiers:
     @with_options(host_bytes=2**20)
     def test_an_evicted_sequence_comes_back_the_same(self, made: Pool) -> None:

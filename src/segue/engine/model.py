@@ -54,6 +54,8 @@ class ModelFile(msgspec.Struct, frozen=True):
     - `kv_bytes`: the KV cache of all conversations in the context, at least one of full length; allocated at the start.
       `cells` says the same in tokens. What does not fit is evicted to host memory (`host_bytes`). What does not fit
       there goes to files in `spill_directory` (`disk_bytes`), if all of its turns are stored.
+    - `idle_tokens`: how many tokens of conversations that no turn works on stay in the context when a turn begins. Each
+      of them would slow it down a little. The others go to host memory, while that has room.
     - `idle_s`: how long to keep state that only a client which sends its whole history again could use.
     - `parallel`: turns that run at once; `slots`: conversations in the context; `waiting`: turns that may wait.
     - `answer_tokens`: the longest answer where a request sets no limit.
@@ -72,6 +74,7 @@ class ModelFile(msgspec.Struct, frozen=True):
     host_bytes: int = 1024 * _MIB
     disk_bytes: int = 0
     spill_directory: Path | None = None
+    idle_tokens: int = 512
     idle_s: float = 900.0
     parallel: int = 4
     slots: int = 64
@@ -126,6 +129,8 @@ class LoadedModel:
         #: The most tokens of a turn, input and output together.
         self.context = min(file.context, int(self._model.n_ctx_train))
         self._invariant = file.batch_invariant and self.divisible
+        #: Whether cells that are given back are taken again at once; else only `defrag` makes room.
+        self.reuses_cells = not self._invariant
         self._scratch, self._garbage = file.slots, file.slots + 1
         self._saved_piece_tokens = max(1, _SAVED_PIECE_BYTES // self.cell_bytes)
         #: The most tokens of a step.

@@ -42,7 +42,7 @@ class SequencePool:
         self._counters = counters
         self._clock = clock
         disk_bytes = 0 if file.spill_directory is None else file.disk_bytes
-        self._budget = KvBudget(model.cells, file.slots, file.host_bytes, disk_bytes)
+        self._budget = KvBudget(model.cells, file.slots, file.host_bytes, disk_bytes, file.idle_tokens)
         self._cache = KvCache(self._budget)
         self._disk = DiskTier(file.spill_directory) if file.spill_directory is not None and disk_bytes else None
         self._retention = RetentionIndex()
@@ -66,9 +66,16 @@ class SequencePool:
         `alone` says that no turn runs, so none will make room.
         """
         match = find_prefix_match(prompt, self._candidates(tenant, prompt))
+        self._evict_surplus(None if match is None else match.key)
         restored = match is not None and self._cache[match.key].tier != "context"
         sequence = self._open_empty(prompt, tenant) if match is None else self._open_match(prompt, match, alone=alone)
         return None if sequence is None else OpenedSequence(sequence, restored)
+
+    def _evict_surplus(self, kept: int | None) -> None:
+        """Evict what is idle and would slow down a turn that begins with the sequence `kept`."""
+        if self._model.reuses_cells and self._model.divisible:
+            for key in self._cache.choose_idle(kept, cell_bytes=self._model.cell_bytes):
+                self.evict(self._cache[key])
 
     def _candidates(self, tenant: str, prompt: Sequence[int]) -> list[PrefixCandidate]:
         """Return the tenant's sequences; of a model that cannot divide them, those that the prompt continues."""

@@ -59,6 +59,49 @@ class TestRoom:
         assert (cache.free_cells, len(trunk.cells)) == (8, 2)
 
 
+class TestIdleSequences:
+    """Which are evicted when a turn begins that does not need them."""
+
+    def test_the_least_recent_ones_go_until_few_cells_are_left(self) -> None:
+        cache = KvCache(KvBudget(cells=100, slots=8, host_bytes=1000, idle_cells=10))
+        first, second, third, pinned = (sequence(cache, length) for length in (4, 4, 6, 20))
+        pinned.pins = 1
+        assert cache.choose_idle(None, cell_bytes=1) == [first.key]
+        assert cache.choose_idle(first.key, cell_bytes=1) == [], "that one is not idle any more"
+        cache.touch(first)
+        sequence(cache, 5)
+        assert cache.choose_idle(None, cell_bytes=1) == [second.key, third.key]
+
+    def test_they_stay_if_host_memory_has_no_room_for_them(self) -> None:
+        """Nothing is lost because another turn begins."""
+        cache = KvCache(KvBudget(cells=100, slots=8, host_bytes=50, idle_cells=0))
+        long, short, other = (sequence(cache, length) for length in (6, 3, 3))
+        assert cache.choose_idle(None, cell_bytes=10) == [short.key]
+        cache.evict(short, 30)
+        assert cache.choose_idle(None, cell_bytes=10) == []
+        assert (long.tier, other.tier) == ("context", "context")
+
+    def test_those_that_share_most_of_their_cells_stay(self) -> None:
+        """Each would have cells of its own when it comes back."""
+        cache = KvCache(KvBudget(cells=100, slots=8, host_bytes=1000, idle_cells=0))
+        trunk = sequence(cache, 8)
+        fork = cache.copy(trunk, 8)
+        fork.pins = 0
+        cache.extend(fork, 7)
+        assert cache.choose_idle(None, cell_bytes=1) == []
+        cache.extend(fork, 1)
+        assert cache.choose_idle(None, cell_bytes=1) == [fork.key]
+        cache.evict(fork, 16)
+        assert cache.choose_idle(None, cell_bytes=1) == [trunk.key]
+
+    def test_what_a_running_turn_shares_is_not_idle(self) -> None:
+        cache = KvCache(KvBudget(cells=100, slots=8, host_bytes=1000, idle_cells=4))
+        trunk = sequence(cache, 12)
+        running = cache.copy(trunk, 8)
+        assert running.pins
+        assert cache.choose_idle(None, cell_bytes=1) == []
+
+
 class TestEviction:
     def test_host_memory_has_a_budget(self) -> None:
         """The least recent leaves it: to the disk if it may go there, else for good."""

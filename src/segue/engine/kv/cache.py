@@ -5,11 +5,15 @@ cell for each token, and one of a few slots), in host memory as bytes, or on dis
 are all stored may go to disk. Copied sequences share the cells of their common prefix, and a shared cell counts once. A
 pinned sequence is never evicted. To make room, the least recently used sequence goes from the context to host memory,
 and from there to disk if it may; otherwise it is dropped, and its tokens are computed again when a prompt needs them.
+Cells that are only kept for later cost every token that is computed beside them, since attention goes through them all.
+So most of them go to host memory when a turn begins that does not need them, as long as there is room.
 Not here: the cells and bytes themselves, which `sequence_pool` moves.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -19,12 +23,16 @@ Tier = Literal["context", "host", "disk"]
 
 
 class KvBudget(msgspec.Struct, frozen=True):
-    """The limits: `cells` and `slots` of the context, and bytes in host memory and on disk."""
+    """The limits: `cells` and `slots` of the context, and bytes in host memory and on disk.
+
+    `idle_cells`: how many sequences that no turn works on may keep beside a turn, if host memory has room for more.
+    """
 
     cells: int
     slots: int
     host_bytes: int
     disk_bytes: int = 0
+    idle_cells: int = 0
 
 
 class KvSequence(msgspec.Struct, eq=False):
@@ -113,6 +121,32 @@ class KvCache:
                 references[cell] = left
                 missing -= left == 0
         return None if missing > 0 or no_slot else victims
+
+    def choose_idle(self, kept: int | None, *, cell_bytes: int) -> list[int]:
+        """Return which sequences to evict, in order, beside a turn that begins with `kept`: those too many.
+
+        Host memory has room for them. One that shares more than half of its cells with others stays, since it would
+        have cells of its own when it comes back. This changes nothing: the caller evicts them one by one.
+        """
+        idle = [one for one in self._least_recent("context") if one.key != kept]
+        if sum([len(one.cells) for one in idle]) <= self._budget.idle_cells:
+            return []  # the usual case
+        uses = Counter(itertools.chain.from_iterable([one.cells for one in idle]))
+        surplus = sum(count == self._references[cell] for cell, count in uses.items()) - self._budget.idle_cells
+        room = self._budget.host_bytes - self.host_bytes
+        victims: list[int] = []
+        references: dict[int, int] = {}
+        for sequence in idle:
+            if surplus <= 0:
+                break
+            left = {cell: references.get(cell, self._references[cell]) - 1 for cell in sequence.cells}
+            freed, size = sum(not one for one in left.values()), len(left) * cell_bytes
+            if size <= room and 2 * freed >= len(left):
+                references |= left
+                surplus -= freed
+                room -= size
+                victims.append(sequence.key)
+        return victims
 
     def create(self, tenant: str) -> KvSequence:
         """Make an empty sequence in a free slot, pinned once."""
