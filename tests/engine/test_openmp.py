@@ -20,4 +20,4 @@ print(before, getenv(b"GOMP_SPINCOUNT"))
 def test_libgomp_finds_a_short_spin_count_in_the_environment_of_the_process() -> None:
     command = [sys.executable, "-c", _PROGRAM]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={}, timeout=60)
-    assert done.stdout == "None b'30000'\n"
+    assert done.stdout == "None b'100000'\n"

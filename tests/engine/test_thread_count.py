@@ -37,7 +37,7 @@ def test_as_many_as_had_a_processor_go_on() -> None:
     """At least one fewer, at least one, and fewer again if these waited too."""
     eight = Steps(8)
     had = (8, 6.5, 6, 3.5, 3, 0.2, 0.2)
-    assert [eight.step(processors, 0.24) for processors in had] == [8, 8, 8, 6, 4, 4, 1]
+    assert [eight.step(processors, 0.24) for processors in had] == [8, 8, 8, 8, 4, 4, 1]
     two = Steps(2)
     assert [two.step(processors, 0.24) for processors in (2, 1, 1, 2)] == [2, 2, 1, 1]
 

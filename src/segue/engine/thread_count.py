@@ -13,7 +13,7 @@ from __future__ import annotations
 from math import exp
 
 #: With a smaller part of the processors that its threads need, a step takes longer than with fewer threads.
-_ENOUGH = 0.8
+_ENOUGH = 0.75
 #: Steps that are longer ago than this hardly count.
 _RECENT_S = 0.2
 #: How long fewer threads compute after all have waited, and at most; each further time doubles it.
