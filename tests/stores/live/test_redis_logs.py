@@ -162,6 +162,23 @@ async def test_what_came_while_redis_was_away_is_copied_afterwards(own_server: R
         assert await collect(two.logs) == [CREATED, *events(1, 39)]
 
 
+async def test_what_was_copied_although_nobody_said_so_is_read_once(own_server: RedisServer) -> None:
+    """A call that got no answer was carried out; what is sent again is more by then."""
+    async with live_nodes(own_server.url(), "a", "b", lease_s=60.0, call_s=0.1) as (one, two):
+        await written(one.logs, [CREATED])
+        await one.logs.published("a", ONE)
+        own_server.pause()
+        await one.logs.append("a", ONE, events(1, 3))
+        await until(lambda: not one.live.link.available)
+        await one.logs.append("a", ONE, events(4, 3))
+        own_server.resume()
+        await until(lambda: one.live.link.available)
+        await one.logs.end("a", ONE, 100)
+        await one.logs.settled("a", ONE)
+        assert await collect(two.logs) == [CREATED, *events(1, 6)]
+        assert await collect(two.logs, 2) == events(3, 4)
+
+
 async def test_a_redis_that_stands_still_delays_a_turn_by_one_call_at_most(own_server: RedisServer) -> None:
     async with live_nodes(own_server.url(), "a", call_s=0.05, log_bytes=4096) as (one,):
         await written(one.logs, [CREATED])

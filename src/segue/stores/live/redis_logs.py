@@ -384,10 +384,18 @@ class _CopyGone(Exception):
 
 
 def _page_of(entries: Sequence[bytes], echo: bytes, after: int) -> list[Event]:
-    """Return the events of entries that follow a number. Raises `EventsGone` if some of them are missing."""
-    page = [event for entry in entries for event in decode_events(entry, echo) if event.sequence_number > after]
-    if page and page[0].sequence_number != after + 1:
-        raise EventsGone
+    """Return the events of entries that follow a number. Raises `EventsGone` if some of them are missing.
+
+    Entries may overlap: one whose sender got no answer may be there, and what was sent again has more at its end.
+    """
+    page: list[Event] = []
+    for entry in entries:
+        for event in decode_events(entry, echo):
+            ahead = event.sequence_number - after - len(page)
+            if ahead > 1:
+                raise EventsGone
+            if ahead == 1:
+                page.append(event)
     return page
 
 
