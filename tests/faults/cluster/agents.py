@@ -24,6 +24,8 @@ from tests.sidecar.sidecars import running as sidecar_running
 _REPEATABLE = frozenset({429, 503})
 #: Statuses that say nothing of it: an outcome that is unknown, and a provider that seemed to be away.
 _UNKNOWN = frozenset({424, 502, 504})
+#: Those of them that are only said if something has happened to a gateway.
+_NO_REPLY = frozenset({424, 503})
 _PATIENCE_S = 60.0
 _THINKS_S = 0.02
 
@@ -32,6 +34,7 @@ class ClusterAgent:
     """An agent of a tenant: each of its requests holds those before it."""
 
     def __init__(self, cluster: Cluster, tenant: str, sidecar: Running, name: str, seed: int) -> None:
+        self._cluster = cluster
         self._ledger = cluster.ledger
         self._tenant = tenant
         self._sidecar = sidecar
@@ -44,12 +47,20 @@ class ClusterAgent:
         exchange = self._ledger.begin_exchange(self._name, self._tenant)
         self._said = [*self._said[-20:], self._random.randbytes(self._random.choice((40, 400, 4000))).hex()]
         body = json.dumps({"messages": self._said, "marker": exchange.marker}).encode()
+        faults = self._cluster.node_faults
         async with asyncio.timeout(_PATIENCE_S):
             response = await self._sidecar.post(body, target=f"{AGENTS}/v1/messages")
-        if not is_whole(response):
-            return  # it was cut, and the agent sees that
+        calm = faults == self._cluster.node_faults
+        if not is_whole(response):  # the agent sees that it was cut
+            if calm:
+                self._ledger.fault(
+                    f"the reply to {exchange.marker} was cut, and no gateway was disturbed: {response!r}"
+                )
+            return
         status = status_of(response)
-        if status == 200:
+        if calm and status in _NO_REPLY:
+            self._ledger.fault(f"{exchange.marker} has no reply, and no gateway was disturbed: {response!r}")
+        elif status == 200:
             if body_of(response) != b"".join(pieces_of(exchange.marker)) or exchange.runs != 1:
                 self._ledger.fault(f"{exchange.marker}, forwarded {exchange.runs} times, has {body_of(response)!r}")
         elif status in _REPEATABLE:

@@ -85,20 +85,20 @@ class Disturbances:
         leases = await self._cluster.leases()
         try:
             while len(await self._cluster.leases()) >= len(leases):
-                node.pause()
+                self._cluster.pause_node(node)
                 await self._turns(2)
         finally:
-            node.resume()
+            self._cluster.resume_node(node)
 
     async def stall_node(self) -> None:
         """Let a node stand still for less than its lease."""
         node = self._random.choice(self._cluster.nodes)
         self.schedule.append(f"stall {node.slot}")
-        node.pause()
+        self._cluster.pause_node(node)
         try:
             await self._turns(3)
         finally:
-            node.resume()
+            self._cluster.resume_node(node)
 
     async def cut_clients(self) -> None:
         """Cut all connections of clients and of sidecars."""

@@ -122,6 +122,8 @@ class Cluster:
         self.nodes = [ClusterNode(slot) for slot in range(NODES)]
         self.live_faults = 0
         """How often Redis went away or came back: what nodes were to write there meanwhile may be there or not."""
+        self.node_faults = 0
+        """How often a node went away, or came back, or stood still, or went on."""
         self.balancer: Balancer
         self.provider: ScriptedProvider
         self.forks: NodeForks
@@ -145,8 +147,20 @@ class Cluster:
 
     async def restart_node(self, node: ClusterNode) -> None:
         """Kill a node, and start it again at once."""
+        self.node_faults += 1
         await node.kill()
         await self.start_node(node)
+        self.node_faults += 1
+
+    def pause_node(self, node: ClusterNode) -> None:
+        """Let a node stand still, also if somebody else has let it go on."""
+        self.node_faults += 1
+        node.pause()
+
+    def resume_node(self, node: ClusterNode) -> None:
+        """Let a node go on as if nothing had been."""
+        node.resume()
+        self.node_faults += 1
 
     async def cut_database(self) -> None:
         """End all connections of all nodes to the database, in whatever they are."""
