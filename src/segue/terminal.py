@@ -9,6 +9,8 @@ column, so that no figure is cut. Not here: what is printed, and stdout for scri
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 
 from rich.console import Console
 from rich.measure import Measurement, measure_renderables
@@ -62,9 +64,14 @@ def _is_free(column: Column) -> bool:
 
 
 def _groups(console: Console, table: Table, first: Column, others: Sequence[Column]) -> Iterator[list[Column]]:
-    """Yield the columns beside the first one, as many at a time as fit, and at least those of one head."""
+    """Yield the columns beside the first one, as many at a time as fit; those of one head together, if they fit."""
     group: list[Column] = []
-    for columns in _under_one_head(others):
+    shared = _under_one_head(others)
+    fitting = (
+        [columns] if _width(console, table, [first, *columns]) <= console.width else _apart(columns)
+        for columns in shared
+    )
+    for columns in chain.from_iterable(fitting):
         if group and _width(console, table, [first, *group, *columns]) > console.width:
             yield group
             group = []
@@ -76,12 +83,8 @@ def _width(console: Console, table: Table, columns: Sequence[Column]) -> int:
     """Return how wide these columns are if no word of them is cut, and no line that must not be wrapped."""
     options = console.options.update(width=_WIDEST)
     whole = Measurement.get(console, options, _part(table, columns)).minimum
-    lines = (Measurement.get(console, options, _part(table, [one])) for one in columns if _is_unbroken(one))
+    lines = (Measurement.get(console, options, _part(table, [one])) for one in columns if one.no_wrap)
     return whole + sum(line.maximum - line.minimum for line in lines)
-
-
-def _is_unbroken(column: Column) -> bool:
-    return column.no_wrap and column.max_width is None
 
 
 def _under_one_head(columns: Sequence[Column]) -> list[list[Column]]:
@@ -96,6 +99,14 @@ def _under_one_head(columns: Sequence[Column]) -> list[list[Column]]:
         else:
             together.append([one])
     return together
+
+
+def _apart(columns: Sequence[Column]) -> list[list[Column]]:
+    """Part columns that are too wide together; each gets the head that they share."""
+    head, has_lines, _ = str(columns[0].header).partition("\n")
+    if not has_lines:
+        return [[one] for one in columns]
+    return [[replace(one, header=f"{head}\n{str(one.header).partition(chr(10))[2]}")] for one in columns]
 
 
 def _part(table: Table, columns: Sequence[Column]) -> Table:

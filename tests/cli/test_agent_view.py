@@ -40,7 +40,7 @@ def test_a_narrow_screen_has_every_figure(width: int, *, is_table: bool) -> None
         view.turn_started(1)
         view.turn_finished(TURN)
         view.finish(RunResult(ending="completed", turns=(TURN,), time_s=2.0))
-    words = shown.getvalue().replace(",", "").split()
+    words = shown.getvalue().replace(",", "").replace(";", "").split()
     assert {"agent", "completed", "1000", "900", "20", "2.0"} <= set(words)
     assert max(map(len, lines(shown))) <= width
     assert ("─" in shown.getvalue()) is is_table

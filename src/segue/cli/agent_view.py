@@ -125,7 +125,7 @@ class AgentScreen:
             yield table
             return
         for row in rows:  # a table without its figures says nothing
-            yield Text(", ".join(f"{header} {cell}" for header, cell in zip(_HEADERS, row, strict=True) if cell))
+            yield Text("; ".join(f"{header} {cell}" for header, cell in zip(_HEADERS, row, strict=True) if cell))
 
     @contextmanager
     def showing(self) -> Iterator[None]:

@@ -6,12 +6,14 @@ Not here: the checks themselves (`segue.sidecar.diagnosis`).
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
 import msgspec
+from rich.console import Console
 
 from segue.cli.agent_settings import facts_of
 from segue.cli.loop import run
@@ -30,6 +32,7 @@ from segue.sidecar.diagnosis.link_probe import observe_link
 from segue.sidecar.diagnosis.ssh_checks import judge_ssh
 from segue.sidecar.ssh_address import is_ssh, parse_ssh_address
 from segue.sidecar.ssh_stream import SshSettings, why_unreachable
+from segue.terminal import terminal
 
 _MARKS: Mapping[CheckStatus, str] = MappingProxyType({"passed": "✓", "warning": "!", "failed": "✗", "skipped": "-"})
 _ASCII_MARKS: Mapping[CheckStatus, str] = MappingProxyType(
@@ -96,8 +99,8 @@ def run_doctor(
         print(msgspec.json.encode({**verdict, **msgspec.structs.asdict(diagnosis)}).decode())
     else:
         marks = marks_of(sys.stdout.encoding)
-        for line in (*told(diagnosis.gateways, marks), *lines_of((*diagnosis.sidecar, *diagnosis.agent), marks)):
-            print(line)
+        lines = (*told(diagnosis.gateways, marks), *lines_of((*diagnosis.sidecar, *diagnosis.agent), marks))
+        print_findings(lines, terminal())
     return 0 if diagnosis.well else 1
 
 
@@ -182,6 +185,18 @@ def lines_of(checks: Iterable[DiagnosticResult], marks: Mapping[CheckStatus, str
     """Yield one line for each result."""
     for check in checks:
         yield _encodable(f"{marks[check.status]} {check.name:<{_NAME_WIDTH}} {text_of(check)}", marks)
+
+
+def print_findings(lines: Iterable[str], console: Console) -> None:
+    """Print what was found: on a terminal broken between words, below where the finding begins; else as it is."""
+    for line in lines:
+        begin = len(line) - len(line.split(maxsplit=2)[-1])
+        parts = [line]
+        if console.is_terminal:
+            parts = textwrap.wrap(
+                line, console.width, subsequent_indent=begin * " ", break_long_words=False, break_on_hyphens=False
+            )
+        print(*parts, sep="\n", file=console.file)
 
 
 def text_of(check: DiagnosticResult) -> str:

@@ -17,14 +17,13 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import msgspec
 
 from segue.cli.agent_settings import claude_variables, facts_of
 from segue.cli.child_process import ChildProcess
-from segue.cli.doctor import diagnose_all, marks_of, text_of, told
+from segue.cli.doctor import diagnose_all, marks_of, print_findings, text_of, told
 from segue.cli.loop import run
 from segue.cli.sidecar import LoadedConfig, load_sidecar, prepared_dialer, settings_of
 from segue.cli.start_errors import start_error
@@ -40,9 +39,6 @@ from segue.sidecar.ssh_address import is_ssh
 from segue.sidecar.stats import SidecarReport
 from segue.stores.interface import StoreError
 from segue.terminal import terminal
-
-if TYPE_CHECKING:
-    pass
 
 NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
@@ -143,8 +139,7 @@ async def require_link(sidecar: Sidecar, program: str, *, within_s: float = _FIR
     if any(one.well for one in diagnoses):
         return
     wrong = [one.without_passed() for one in diagnoses]
-    for line in told(wrong, marks_of(sys.stderr.encoding)):
-        print(line, file=sys.stderr)
+    print_findings(told(wrong, marks_of(sys.stderr.encoding)), terminal(stderr=True))
     raise ConfigError(f"{program} is not started, since there is no gateway for it; --no-check starts it all the same")
 
 
