@@ -27,6 +27,7 @@ test: $(STAMP) ## run the tests (PYTEST_ARGS="-k name" to choose)
 test-all: $(STAMP) ## run the slow tests too, ten times as many generated examples, and asyncio in its debug mode
 	$(BIN)/python -m tools.frameworks
 	$(BIN)/python -m tools.chromium
+	$(BIN)/python -m pip install --quiet --group deploy || echo "not installed: the group deploy"
 	$(TEST) -m '' --hypothesis-profile=deep -o asyncio_debug=true $(PYTEST_ARGS)
 
 coverage: $(STAMP) ## run the tests, and judge what the packages' own reach

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -184,6 +185,31 @@ def test_a_pod_has_time_to_drain_and_is_asked_how_it_is() -> None:
     mounted = {mount["name"] for mount in container["volumeMounts"]}
     assert mounted == {volume["name"] for volume in spec["volumes"]}
     assert budget["spec"]["maxUnavailable"] < deployment["spec"]["replicas"]
+
+
+def linter(name: str) -> str:
+    """The program of the group `deploy`, which `make test-all` installs."""
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    return found or pytest.skip(f"there is no {name} here: `pip install --group deploy`")
+
+
+@pytest.mark.deep  # the tests above are its quick twin; the schemas are 100 MB
+def test_kubernetes_knows_every_field(tmp_path: Path) -> None:
+    """By the schemas of an old version, and of the newest that the validator has."""
+    validate = linter("kubernetes-validate")
+    for version in ("1.27", "1.37"):
+        told = run([validate, "--strict", "--kubernetes-version", version, str(KUBERNETES)])
+        assert told.count("passed for resource") == len(documents(KUBERNETES))
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(KUBERNETES.read_text("utf-8").replace("maxSurge", "maxSurg"))
+    done = subprocess.run([validate, "--strict", str(wrong)], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0
+    assert "maxSurg" in done.stdout + done.stderr
+
+
+@pytest.mark.deep
+def test_a_linter_of_dockerfiles_has_nothing_to_say() -> None:
+    assert run([linter("hadolint"), str(DOCKER / "Dockerfile")]) == ""
 
 
 # -------------------------------------------------------------------------------------------------------------- systemd
