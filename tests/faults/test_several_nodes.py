@@ -113,6 +113,16 @@ async def test_the_epoch_is_that_of_all_nodes(live_url: str) -> None:
         two.check_epoch(keyed(epoch=one.nodes.epoch.hex()))
 
 
+async def test_a_repeat_that_meets_the_loss_of_all_keys_after_it_was_let_in_runs_nothing(live_url: str) -> None:
+    upstream = ScriptedUpstream()
+    async with gateways(live_url, upstream) as (one,):
+        before = keyed(epoch="0123456789abcdef")  # it was the epoch when the request came
+        assert (await refusal(one, before)).code == "epoch_changed"
+        assert upstream.started == 0
+        response_id = await begin(one, keyed(epoch=one.nodes.epoch.hex()))
+        assert await begin(one, keyed()) == response_id, "the key was free"
+
+
 async def test_without_redis_nothing_with_a_key_begins_and_all_else_goes_on(live_url: str) -> None:
     upstream = ScriptedUpstream()
     async with gateways(live_url, upstream) as (one,):

@@ -41,16 +41,19 @@ class ClusterAgent:
         self._name = name
         self._random = random.Random(f"{seed} {name}")
         self._said: list[str] = []
+        self._faults = -1
 
     async def ask(self) -> None:
         """Send a request, and judge what came back."""
         exchange = self._ledger.begin_exchange(self._name, self._tenant)
         self._said = [*self._said[-20:], self._random.randbytes(self._random.choice((40, 400, 4000))).hex()]
         body = json.dumps({"messages": self._said, "marker": exchange.marker}).encode()
-        faults = self._cluster.node_faults
+        before, self._faults = self._faults, self._cluster.node_faults
         async with asyncio.timeout(_PATIENCE_S):
             response = await self._sidecar.post(body, target=f"{AGENTS}/v1/messages")
-        calm = faults == self._cluster.node_faults
+        calm = (
+            before == self._cluster.node_faults
+        )  # since the request before: a link that is lost may not be noticed yet
         if not is_whole(response):  # the agent sees that it was cut
             if calm:
                 self._ledger.fault(
@@ -59,7 +62,9 @@ class ClusterAgent:
             return
         status = status_of(response)
         if calm and status in _NO_REPLY:
-            self._ledger.fault(f"{exchange.marker} has no reply, and no gateway was disturbed: {response!r}")
+            self._ledger.fault(
+                f"{exchange.marker}, forwarded {exchange.runs} times, got {response!r}, and no gateway was disturbed"
+            )
         elif status == 200:
             if body_of(response) != b"".join(pieces_of(exchange.marker)) or exchange.runs != 1:
                 self._ledger.fault(f"{exchange.marker}, forwarded {exchange.runs} times, has {body_of(response)!r}")

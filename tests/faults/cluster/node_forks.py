@@ -2,8 +2,9 @@
 
 It imports all that a gateway needs, and opens nothing. Each line on its standard input is a JSON object with the
 arguments, the environment and the log of a node: it forks a child that runs the command with them, and prints the
-child's id. What the child prints goes to the same output. Leases may be shorter than those of the command, so that
-whoever waits for one to end need not wait long. Not here: who kills the children (`nodes`).
+child's id. What the child prints goes to the same output. It leads a process group, all of which it ends when its input
+ends. Leases may be shorter than those of the command, so that whoever waits for one to end need not wait long. Not
+here: who kills the children (`nodes`).
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def fork_nodes() -> None:
         if not child:
             _become(start)
         _say(f"forked {child}")
+    os.killpg(os.getpgrp(), signal.SIGKILL)  # who has started us is gone: no node may outlive a test
 
 
 def _say(line: str) -> None:

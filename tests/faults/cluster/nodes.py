@@ -237,14 +237,15 @@ async def _forking(folder: Path) -> AsyncIterator[NodeForks]:
         cwd=folder,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         forks = NodeForks(process)
         await forks.line()
         yield forks
     finally:
-        if process.returncode is None:
-            process.kill()
+        if process.returncode is None and process.stdin is not None:
+            process.stdin.close()
         await process.communicate()
 
 

@@ -29,7 +29,7 @@ from segue.gateway.turns.grace_period import GracePeriod
 from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId, parse_response_id
 from segue.protocol.lost_turns import lost_turn
-from segue.protocol.problems import Problem, Refused, events_gone, key_reused, live_away, outcome_unknown
+from segue.protocol.problems import Problem, Refused, epoch_changed, events_gone, key_reused, live_away, outcome_unknown
 from segue.protocol.requests import Create
 from segue.stores.event_logs import EventLogs, EventsGone, LogTaken, OwnerGone
 from segue.stores.idempotency_keys import Claim, Claims
@@ -477,6 +477,9 @@ class BackgroundResponses:
             claim = await self._claims.claim(tenant, create.idempotency_key, mine, now, repeats=repeats)
         except LiveUnavailable:
             raise Refused(live_away()) from None
+        if repeats and create.epoch != self._executor.parents.nodes.epoch.hex():  # since the request came
+            await self._claims.release(tenant, create.idempotency_key, response_id)
+            raise Refused(epoch_changed())
         if claim.digest != mine.digest:
             raise Refused(key_reused())
         if claim.lost and await self.latest(tenant, claim.response_id) is None:
