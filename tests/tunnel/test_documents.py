@@ -277,3 +277,12 @@ def test_a_body_as_it_is_has_the_declared_size_or_is_not_copied() -> None:
         assert isinstance(body, Body)
         assert body.sent == document[len(document) - size :]
         assert isinstance(decode_document(document + b"x", lambda _: None), DocumentError)
+
+
+@pytest.mark.parametrize("body", [bytes(3 << 20), random.Random(1).randbytes(3 << 20)], ids=["expanded", "as it is"])
+def test_others_can_work_between_the_pieces_of_a_large_body(body: bytes) -> None:
+    pauses: list[int] = []
+    decoded = decode_document(encode_document(body), lambda _: None, pause=lambda: pauses.append(1))
+    assert isinstance(decoded, Body)
+    assert decoded.sent == body
+    assert len(pauses) >= 3

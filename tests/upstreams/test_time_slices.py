@@ -1,10 +1,127 @@
-"""A thread beside the event loop works for a slice at a time, and the loop goes round between two of them."""
+"""A thread beside the event loop works for a slice at a time; the loop goes round between two, and has its share."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from contextlib import closing
 
-from segue.upstreams.time_slices import TimeSlices
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segue.upstreams import time_slices
+from segue.upstreams.time_slices import MOST_REST_S, TimeSlices, rest_s
+
+_SECONDS = st.floats(0.0, 10.0)
+
+
+@given(computed_s=_SECONDS, round_s=_SECONDS)
+def test_a_busy_loop_has_three_quarters_of_the_time_and_a_thread_always_goes_on(
+    computed_s: float, round_s: float
+) -> None:
+    rest = rest_s(computed_s, round_s)
+    assert 0.0 <= rest <= MOST_REST_S
+    assert rest in {0.0, 3 * computed_s, MOST_REST_S}
+    assert rest_s(computed_s, 0.0001) == 0.0
+
+
+@given(computed_s=_SECONDS, more_s=_SECONDS)
+def test_who_has_computed_more_rests_longer(computed_s: float, more_s: float) -> None:
+    assert rest_s(computed_s, 1.0) <= rest_s(computed_s + more_s, 1.0)
+
+
+class _Clock:
+    """The clock of a thread; `round_s` is how long each round of the loop takes."""
+
+    def __init__(self, round_s: float) -> None:
+        self.computed_s = 0.0
+        self.rests: list[float] = []
+        self._round_s = round_s
+        self._now = 0.0
+
+    def perf_counter(self) -> float:
+        self._now += self._round_s
+        return self._now
+
+    def thread_time(self) -> float:
+        return self.computed_s
+
+    def sleep(self, duration_s: float) -> None:
+        self.rests.append(duration_s)
+
+
+def _rests(monkeypatch: pytest.MonkeyPatch, slices: TimeSlices, round_s: float) -> list[float]:
+    """Return how long a thread rests between slices of 2 ms."""
+    clock = _Clock(round_s)
+    monkeypatch.setattr(time_slices, "time", clock)
+    for _ in range(3):
+        slices.pause()
+        clock.computed_s += 0.002
+    return clock.rests
+
+
+async def test_a_thread_rests_while_the_loop_has_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    slices = TimeSlices(asyncio.get_running_loop(), slice_s=0.0)
+    assert await asyncio.to_thread(_rests, monkeypatch, slices, 0.002) == pytest.approx([0.006, 0.006])
+
+
+async def test_a_thread_does_not_rest_beside_an_idle_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    slices = TimeSlices(asyncio.get_running_loop(), slice_s=0.0)
+    assert await asyncio.to_thread(_rests, monkeypatch, slices, 0.0001) == []
+
+
+async def test_what_turns_wait_for_does_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    slices = TimeSlices(asyncio.get_running_loop(), slice_s=0.0, most_rest_s=0.0)
+    assert await asyncio.to_thread(_rests, monkeypatch, slices, 0.002) == []
+
+
+class _LoopClock:
+    """A clock that a busy loop drives: each of its rounds takes a millisecond, and so does each slice of a thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._slices = 0
+        self._round = threading.Condition()
+        self.rounds = 0
+        self._again = loop.call_soon(self._go_round)
+
+    def _go_round(self) -> None:
+        with self._round:
+            self.rounds += 1
+            self._round.notify()
+        self._again = self._loop.call_soon(self._go_round)
+
+    def perf_counter(self) -> float:
+        return self.rounds * 0.001
+
+    def thread_time(self) -> float:
+        self._slices += 1
+        return self._slices * 0.001
+
+    def sleep(self, duration_s: float) -> None:
+        ends_at = self.perf_counter() + duration_s
+        with self._round:
+            self._round.wait_for(lambda: self.perf_counter() >= ends_at)
+
+    def close(self) -> None:
+        self._again.cancel()
+
+
+async def test_a_busy_loop_goes_round_four_times_for_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    slices, clock = TimeSlices(loop, slice_s=0.0), _LoopClock(loop)
+    monkeypatch.setattr(time_slices, "time", clock)
+
+    def compute() -> int:
+        slices.pause()
+        before = clock.rounds
+        for _ in range(20):
+            slices.pause()
+        return clock.rounds - before
+
+    with closing(clock):
+        assert await asyncio.to_thread(compute) >= 20 * 4
 
 
 async def test_what_is_ready_in_the_loop_is_done_between_two_slices() -> None:

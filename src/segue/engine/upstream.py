@@ -109,7 +109,7 @@ class LocalUpstream:
         """Load the model. Raises `Unavailable` if that fails; `aclose` is then not needed, but does no harm."""
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[Unavailable | None] = loop.create_future()
-        pause = TimeSlices(loop).pause
+        pause = TimeSlices(loop, most_rest_s=0.0).pause  # each turn waits for the steps of the model
         self._engine.start(lambda reason: _call(loop, lambda: _settle(loaded, reason)), pause=pause)
         try:
             reason = await loaded

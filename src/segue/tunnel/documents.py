@@ -174,13 +174,22 @@ def encode_document(
     return b"".join((bytes((first,)), reference, encode_varint(len(plain)), wrapped, sent_digest, payload))
 
 
+def _go_on() -> None:
+    """Go on without a pause."""
+
+
 def decode_document(
-    document: bytes | bytearray, lookup: Callable[[bytes], Base | None], limit: int = MAX_BODY_BYTES
+    document: bytes | bytearray,
+    lookup: Callable[[bytes], Base | None],
+    limit: int = MAX_BODY_BYTES,
+    *,
+    pause: Callable[[], None] = _go_on,
 ) -> Body | BaseMiss | DocumentError:
     """Return the body of a document, if its size is within `limit` and its digest is right.
 
     `lookup` finds a base by its id. If the two ends differ, in a base or in how their libraries compress, the result is
-    a `BaseMiss`; if the document itself is wrong, it is a `DocumentError`.
+    a `BaseMiss`; if the document itself is wrong, it is a `DocumentError`. `pause` is called between the pieces of the
+    body: whoever decodes a large one can let others work there.
     """
     header = _read_header(document)
     if header is None:
@@ -192,7 +201,10 @@ def decode_document(
         return prefix
     payload = memoryview(document)[header.end :]
     dictionary = _as_dictionary(prefix, primed=header.coding == _PRIMED)
-    plain = _copy(payload, header.size) if header.coding == _RAW else _expand(payload, header.size, dictionary)
+    if header.coding == _RAW:
+        plain = _copy(payload, header.size, pause)
+    else:
+        plain = _expand(payload, header.size, dictionary=dictionary, pause=pause)
     if plain is None or len(plain) != header.size:
         return _failure(header, "the body does not expand to its size")
     return _check(header, plain, limit)
@@ -322,17 +334,20 @@ def _search(total: int, *, has_base: bool) -> dict[int, int]:
     }
 
 
-def _copy(payload: memoryview, size: int) -> bytes | None:
+def _copy(payload: memoryview, size: int, pause: Callable[[], None]) -> bytes | None:
     """Return the bytes if they have this size; what has another may be large, and is not copied to be refused."""
     if len(payload) != size:
         return None
     copied = BytesIO()
     for at in range(0, size, _PIECE_BYTES):
+        pause()
         copied.write(payload[at : at + _PIECE_BYTES])
     return copied.getvalue()
 
 
-def _expand(blocks: memoryview, size: int, dictionary: _Dictionary | None) -> bytes | None:
+def _expand(
+    blocks: memoryview, size: int, *, dictionary: _Dictionary | None, pause: Callable[[], None]
+) -> bytes | None:
     """Return exactly `size` bytes from exactly these blocks, or None."""
     options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _window_log(size + 1)}
     expander = zstd.ZstdDecompressor(options=options, zstd_dict=dictionary)
@@ -341,6 +356,7 @@ def _expand(blocks: memoryview, size: int, dictionary: _Dictionary | None) -> by
     left = size + 1
     try:
         while left and not expander.eof:
+            pause()
             piece = expander.decompress(frame, min(left, _PIECE_BYTES))
             if not piece:
                 break

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import random
+import threading
 
 import aiohttp
 import pytest
@@ -23,6 +24,7 @@ from segue.testing.provider import (
 )
 from segue.tunnel.client import TunnelRequest
 from segue.tunnel.documents import Base, encode_document
+from segue.upstreams.time_slices import TimeSlices
 from tests.faults.gateways import settled
 from tests.gateway.peer import Peer
 from tests.gateway.tunnel.forwarding import GET, KEY, advice_of, error_of, ok, post, running
@@ -213,13 +215,17 @@ async def test_a_base_of_another_tenant_is_missed() -> None:
         assert len(provider.requests) == 2
 
 
-async def test_a_large_body_is_rebuilt_off_the_loop() -> None:
+async def test_a_large_body_is_rebuilt_off_the_loop_in_slices_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: set[str] = set()
+    monkeypatch.setattr(TimeSlices, "pause", lambda _: threads.add(threading.current_thread().name))
     body = bytes(range(256)) * 8000
     async with running(ok) as (_, url, provider):
         peer = Peer(url)
         async with peer.connected() as socket:
             await peer.request(socket, post(encode_document(body)))
         assert provider.requests[0].body == body
+    assert threads
+    assert "MainThread" not in threads
 
 
 @pytest.mark.parametrize("size", [100_001, 3_000_000])

@@ -51,6 +51,7 @@ from segue.tunnel.stream_compression import (
     StreamEncoder,
 )
 from segue.tunnel.websocket_records import Record, RecordError, encode_record
+from segue.upstreams.time_slices import TimeSlices
 
 _log = logging.getLogger("segue.gateway")
 
@@ -281,7 +282,8 @@ class ForwardedExchange:
         limit = self._resources.config.max_body_bytes
         if max(len(document), declared_size(document)) <= _THREAD_BYTES:
             return decode_document(document, self._base, limit)
-        return await asyncio.to_thread(decode_document, document, self._base, limit)
+        slices = TimeSlices(asyncio.get_running_loop())
+        return await asyncio.to_thread(decode_document, document, self._base, limit, pause=slices.pause)
 
     def _base(self, base_id: bytes) -> Base | None:
         return self._resources.bases.get(self._session.principal.tenant, base_id)
