@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import repeat
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from segue.engine.counters import EngineCounters
 from segue.engine.job import Job, TurnBegan, TurnFinished, Update
 from segue.engine.model import BatchEntry, LoadedModel, ModelFile, Sampler
+from segue.engine.output.logprobs import ScoredText
 from segue.engine.prompt.chat_template import DEFAULT_CALL_FORMAT
 from segue.engine.prompt.messages import Tools
 from segue.engine.prompt.rendering import Prompt
+from segue.engine.prompt_lookup import DraftGain, PromptLookup
+from segue.engine.sampling_params import read_sampling_params
 from segue.engine.worker import Worker
 from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
@@ -34,6 +40,7 @@ class Working:
     """A worker on a tiny model, and the jobs that left it."""
 
     def __init__(self, file: ModelFile) -> None:
+        self.file = file
         self.model = LoadedModel(file)
         self.counters = EngineCounters()
         self.clock = Clock()
@@ -54,6 +61,11 @@ class Working:
         self.computed.append(list(jobs))
         return nullcontext()
 
+    @property
+    def turn_length(self) -> int:
+        """How many tokens are computed of the sequence that a turn works on."""
+        return next(len(one.tokens) + 1 for one in self.worker.sequences if one.pins)
+
     def finish(self) -> None:
         """Step until there is nothing to compute."""
         while self.worker.busy:
@@ -69,7 +81,21 @@ def new_job(length: int, *, first: int = 20, prefill_only: bool = False, **field
     """A job whose prompt has this many tokens."""
     tokens = [first + one % 50 for one in range(length)]
     parser = parser_for(DEFAULT_CALL_FORMAT, Tools())
-    return Job(request("", **fields), Prompt(tokens, length), parser, wake=lambda: None, prefill_only=prefill_only)
+    asked = request("", **fields)
+    params = read_sampling_params(asked.settings)
+    made = Prompt(tokens, length)
+    return Job(asked, made, parser, wake=lambda: None, prefill_only=prefill_only, sampling_params=params)
+
+
+def seeded(job: Job) -> Job:
+    """The same job with the same random numbers, whatever the id of its response."""
+    job.sampling_params = msgspec.structs.replace(job.sampling_params, seed=7)
+    return job
+
+
+def scores(updates: Sequence[Update]) -> list[object]:
+    """Every token of an answer, with what the model made of it."""
+    return [token for one in updates if isinstance(one, ScoredText) for token in one.logprobs]
 
 
 def text_of(updates: Sequence[Update]) -> str:
@@ -374,3 +400,76 @@ class TestTimes:
         working.finish()
         working.worker.step()
         assert working.worker.computed_s == 0.0
+
+
+class TestDrafts:
+    """The answers of drafted tokens are those without, to the last bit, in fewer steps."""
+
+    @pytest.fixture
+    def options(self) -> dict[str, Any]:
+        return {"draft_tokens": 0}
+
+    def drafting(self, working: Working, patch: pytest.MonkeyPatch, drafts: Iterator[list[int]]) -> None:
+        """Let a draft be made in every step: the next of these."""
+        made = msgspec.structs.replace(working.file, draft_tokens=5)
+        patch.setattr(working.worker, "_file", made)
+        patch.setattr(DraftGain, "is_tried", lambda gain: True)
+        patch.setattr(PromptLookup, "draft", lambda lookup, most: next(drafts)[:most])
+
+    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("sampled", [{}, {"temperature": 1.0}, {"frequency_penalty": 1.0}])
+    def test_whatever_is_drafted(
+        self, seed: int, sampled: dict[str, Any], working: Working, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Right, half right or wrong; and what is kept afterwards goes on as before."""
+        random = Random(seed)
+        asked: dict[str, Any] = {"max_output_tokens": 40, "top_logprobs": 2, **sampled}
+        alone = working.answer(seeded(new_job(30, **asked)))
+        written = list(working.worker.sequences[0].tokens[30:])
+        entries = Entries(monkeypatch)
+
+        def drafts() -> Iterator[list[int]]:
+            while True:
+                at = working.turn_length - 30
+                right = written[at : at + random.randrange(6)]
+                yield [token if random.random() < 0.8 else 0 for token in right]
+
+        self.drafting(working, monkeypatch, drafts())
+        again = working.answer(seeded(new_job(30, first=20, tenant="another", **asked)))
+        assert scores(again) == scores(alone) != []
+        assert again[-1] == alone[-1]
+        assert len(entries.steps) < 40
+        assert working.counters.accepted_tokens > 0
+        kept = working.worker.sequences[-1]
+        assert kept.tokens[30:] == written
+        assert working.model.rewind(kept.slot, len(kept.tokens))
+
+    def test_two_answers_at_once_are_not_drafted(self, working: Working, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.drafting(working, monkeypatch, repeat([1, 2]))
+        entries = Entries(monkeypatch)
+        jobs = [new_job(20), new_job(20, first=40)]
+        for job in jobs:
+            working.worker.add(job)
+        working.finish()
+        assert working.counters.drafted_tokens == 0
+        assert all(len(entry.tokens) == 1 for step in entries.steps for entry in step if entry.position >= 20)
+
+    def test_a_draft_is_no_longer_than_the_answer_may_be(
+        self, working: Working, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.drafting(working, monkeypatch, repeat([1, 2, 3, 4, 5]))
+        entries = Entries(monkeypatch)
+        job = new_job(20, max_output_tokens=3)
+        assert working.answer(job)[-1] == TurnFinished(3, complete=False)
+        assert [entry.drafted for step in entries.steps for entry in step] == [0, 1, 0]
+
+    def test_a_cancelled_answer_leaves_its_prompt(self, working: Working, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.drafting(working, monkeypatch, repeat([1, 2]))
+        job = new_job(20, max_output_tokens=30)
+        working.worker.add(job)
+        for _ in range(8):
+            working.worker.step()
+        job.cancelled = True
+        working.finish()
+        (kept,) = working.worker.sequences
+        assert kept.tokens == job.prompt.tokens

@@ -60,6 +60,7 @@ DIALECTS_OF: Mapping[str, tuple[UpstreamDialect, ...]] = MappingProxyType(
         "parallel": ("local",),
         "batch_invariant": ("local",),
         "answer_tokens": ("local",),
+        "draft_tokens": ("local",),
         "kv_bytes": ("local",),
         "kv_host_bytes": ("local",),
         "kv_disk_bytes": ("local",),
@@ -211,6 +212,14 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ge=1, description="local: longest answer, in tokens, where a request sets no limit; told in the response."
         ),
     ] = 2048
+    draft_tokens: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=16,
+            description="local: most tokens of an answer to draft from earlier text, where that is faster; 0: none.",
+        ),
+    ] = 3
     kv_bytes: Annotated[
         Bytes, Meta(description="local: KV cache of all conversations in the context, at least one; allocated at once.")
     ] = 256 * MIB

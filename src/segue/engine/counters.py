@@ -8,14 +8,21 @@ import msgspec
 
 from segue.engine.kv.cache import Tier
 
+EngineTokens = Literal["reused", "restored", "prefilled", "output", "drafted", "accepted"]
+
 
 class EngineCounters(msgspec.Struct):
-    """The counts. Tokens of prompts are reused (some of them after a restore) or prefilled."""
+    """The counts. Tokens of prompts are reused (some of them after a restore) or prefilled.
+
+    Tokens of answers may be drafted; those that were right are accepted.
+    """
 
     reused_tokens: int = 0
     restored_tokens: int = 0
     prefilled_tokens: int = 0
     output_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
     evictions: int = 0
     preemptions: int = 0
     defrags: int = 0
@@ -24,7 +31,7 @@ class EngineCounters(msgspec.Struct):
     host_bytes: int = 0
     disk_bytes: int = 0
 
-    def tokens(self, kind: Literal["reused", "restored", "prefilled", "output"]) -> int:
+    def tokens(self, kind: EngineTokens) -> int:
         """Return the tokens of one kind."""
         match kind:
             case "reused":
@@ -35,3 +42,7 @@ class EngineCounters(msgspec.Struct):
                 return self.prefilled_tokens
             case "output":
                 return self.output_tokens
+            case "drafted":
+                return self.drafted_tokens
+            case "accepted":
+                return self.accepted_tokens

@@ -59,6 +59,7 @@ class ModelFile(msgspec.Struct, frozen=True):
     - `idle_s`: how long to keep state that only a client which sends its whole history again could use.
     - `parallel`: turns that run at once; `slots`: conversations in the context; `waiting`: turns that may wait.
     - `answer_tokens`: the longest answer where a request sets no limit.
+    - `draft_tokens`: the most tokens of an answer to draft from earlier text (`prompt_lookup`), where that pays.
     - `threads`: threads that compute, None for one per usable processor.
     - `batch`: the most tokens of a step; `chunk`: the most prompt tokens of a step while an answer is written.
     - `batch_invariant`: what else is computed in a step, and where state lies, changes no bit of a result. So an answer
@@ -85,15 +86,20 @@ class ModelFile(msgspec.Struct, frozen=True):
     answer_tokens: int = 2048
     template: Path | None = None
     cells: int | None = None
+    draft_tokens: int = 3
 
 
 class BatchEntry(msgspec.Struct, frozen=True):
-    """What a step computes of one sequence: tokens from a position on. `sampled`: a sampler needs the last one."""
+    """What a step computes of one sequence: tokens from a position on. `sampled`: a sampler needs the last one.
+
+    If the last `drafted` tokens are a draft, a sampler may need each of them and the one before.
+    """
 
     slot: int
     tokens: Sequence[int]
     position: int
     sampled: bool
+    drafted: int = 0
 
 
 class LoadedModel:
@@ -238,20 +244,20 @@ class LoadedModel:
     # --- computing ---------------------------------------------------------------------------------------------------
 
     def compute(self, entries: Sequence[BatchEntry]) -> list[int]:
-        """Compute a step; return for each entry where in the step its last token is, for `Sampler.sample`.
+        """Compute a step; return where in it the last token of each entry is, for `Sampler.sample`; a draft is behind.
 
         There must be `room` for it. Raises InterruptedError after `interrupt`; the caller then rewinds all entries.
         """
         self._batch.clear()
         ends = []
         for entry in entries:
-            last = len(entry.tokens) - 1
+            last = len(entry.tokens) - 1 - entry.drafted
             for index, token in enumerate(entry.tokens):
-                self._batch.add(token, entry.position + index, [entry.slot], entry.sampled and index == last)
-            ends.append(self._batch.n_tokens - 1)
-        tokens = self._batch.n_tokens
+                self._batch.add(token, entry.position + index, [entry.slot], entry.sampled and index >= last)
+            ends.append(self._batch.n_tokens - 1 - entry.drafted)
+        tokens, rows = self._batch.n_tokens, sum(1 + entry.drafted for entry in entries if entry.sampled)
         self._taken += tokens
-        if not self._pads_single_tokens or (tokens > 1 and sum(entry.sampled for entry in entries) != 1):
+        if not self._pads_single_tokens or (tokens > 1 and rows != 1):
             self._decode()
             return ends
         self._batch.add(0, 0, [self._scratch], True)  # noqa: FBT003 - positional in the binding

@@ -177,6 +177,12 @@ class SequencePool:
         del sequence.tokens[length:]
         self._cache.truncate(sequence, length)
 
+    def discard(self, sequence: KvSequence) -> None:
+        """Forget what was computed behind the tokens of a sequence: a draft that was wrong."""
+        if sequence.key in self._cache:  # else the turn has ended, and left nothing
+            self._model.rewind(sequence.slot, len(sequence.tokens))
+            self._cache.truncate(sequence, len(sequence.tokens))
+
     def retain(self, sequence: KvSequence, response: ResponseKey, *, expiring: bool) -> None:
         """Leave a sequence to the response of the turn that ends; if `expiring`, for `idle_s` only."""
         self._cache.touch(sequence)

@@ -26,7 +26,8 @@ from segue.engine.job import Job, TurnBegan, TurnFinished, cannot_follow, stoppe
 from segue.engine.kv.cache import KvSequence
 from segue.engine.kv.retention import ResponseKey
 from segue.engine.model import BatchEntry, LoadedModel, ModelFile, Sampler
-from segue.engine.scheduler import Scheduler
+from segue.engine.prompt_lookup import DraftGain, PromptLookup
+from segue.engine.scheduler import Scheduler, Share
 from segue.engine.sequence_pool import SequencePool
 from segue.engine.slow_answers import LONGEST_S, SlowAnswers
 from segue.protocol.problems import Problem
@@ -46,6 +47,7 @@ class _ActiveTurn:
         self.sampler = sampler
         self.tokens = list(job.prompt.tokens)
         self.prompt_length = len(self.tokens)
+        self.lookup = PromptLookup(self.tokens)
 
     @property
     def output_length(self) -> int:
@@ -85,6 +87,7 @@ class Worker:
         self._processor_time = processor_time
         self._wall_time = wall_time
         self._slow: SlowAnswers[int] = SlowAnswers()
+        self._gain = DraftGain()
         self._pool = SequencePool(model, file, counters, clock=clock)
         self._scheduler = self._new_scheduler()
         self._turns: dict[int, _ActiveTurn] = {}  # by the key of their sequence, in the order they began
@@ -247,13 +250,14 @@ class Worker:
         shares = self._scheduler.step(self._slow.held(self._turns.keys()))
         if not shares:
             return
-        self._pool.make_context_room(sum(share.tokens for share in shares))
+        draft = self._draft(shares)
+        self._pool.make_context_room(sum(share.tokens for share in shares) + len(draft))
         turns = [self._turns[share.key] for share in shares]
         entries = []
         for share, turn in zip(shares, turns, strict=True):
             at = len(turn.sequence.tokens)
-            tokens = turn.tokens[at : at + share.tokens]
-            entries.append(BatchEntry(turn.sequence.slot, tokens, at, sampled=share.sampled))
+            tokens = turn.tokens[at : at + share.tokens] + draft
+            entries.append(BatchEntry(turn.sequence.slot, tokens, at, sampled=share.sampled, drafted=len(draft)))
         begun_at, wall_at = self._processor_time(), self._wall_time()
         try:
             with self._computing([turn.job for turn in turns]):
@@ -273,9 +277,50 @@ class Worker:
         self._slow.computed({turn.sequence.key for turn in turns}, self._processor_time() - begun_at)
         for turn, entry in zip(turns, entries, strict=True):
             turn.sequence.tokens += entry.tokens
+        if draft:
+            self._sample_drafted(turns[0], draft, ends[0])
+        else:
+            self._sample_all(turns, entries, ends)
+
+    def _sample_all(self, turns: Sequence[_ActiveTurn], entries: Sequence[BatchEntry], ends: Sequence[int]) -> None:
+        """Sample the next token of every answer in a step."""
+        if len(turns) == 1 and turns[0].output_length:
+            self._gain.add_plain(self.computed_s)
         for turn, entry, end in zip(turns, entries, ends, strict=True):
             if entry.sampled and not turn.job.cancelled:
                 self._sample(turn, end)
+
+    def _draft(self, shares: Sequence[Share[int]]) -> list[int]:
+        """Return tokens to compute behind the newest one of an answer, if it is alone in the step and that pays."""
+        turn = self._turns[shares[0].key]
+        if len(shares) > 1 or not turn.output_length or turn.unread or not self._model.divisible:
+            return []
+        left = self._max_output_tokens(turn) - turn.output_length - 1
+        most = min(self._file.draft_tokens, left, self._model.batch - 1)
+        if most < 1 or not self._gain.is_tried():
+            return []
+        draft = turn.lookup.draft(most)
+        return draft if draft and self._pool.reserve(turn.sequence, len(turn.tokens) + len(draft)) else []
+
+    def _sample_drafted(self, turn: _ActiveTurn, draft: Sequence[int], end: int) -> None:
+        """Sample the tokens of an answer as far as they are those of the draft, and one more."""
+        sequence = turn.sequence
+        del sequence.tokens[-len(draft) :]
+        before = turn.output_length
+        for at, drafted in enumerate((*draft, None)):
+            if turn.job.cancelled:
+                break
+            self._sample(turn, end + at)
+            if sequence.key not in self._turns or turn.tokens[-1] != drafted:
+                break
+            sequence.tokens.append(turn.tokens[-1])
+        self._pool.discard(sequence)
+        made = turn.output_length - before
+        accepted = max(0, made - 1)
+        turn.lookup.judge(accepted)
+        self._gain.add_drafted(self.computed_s, made)
+        self._counters.drafted_tokens += len(draft)
+        self._counters.accepted_tokens += accepted
 
     def _sample(self, turn: _ActiveTurn, end: int) -> None:
         """Sample the next token of an answer."""

@@ -330,6 +330,7 @@ def _build_local(up: UpstreamConfig) -> LocalUpstream:
         parallel=up.parallel,
         batch_invariant=up.batch_invariant,
         answer_tokens=up.answer_tokens,
+        draft_tokens=up.draft_tokens,
         kv_bytes=up.kv_bytes,
         host_bytes=up.kv_host_bytes,
         disk_bytes=up.kv_disk_bytes,

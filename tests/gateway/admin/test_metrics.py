@@ -110,6 +110,7 @@ def test_a_local_models_counters_are_those_of_now() -> None:
     metrics.engines.models.append(model)
     counters = model.counters
     counters.reused_tokens, counters.restored_tokens, counters.prefilled_tokens, counters.output_tokens = 1, 2, 3, 4
+    counters.drafted_tokens, counters.accepted_tokens = 14, 15
     counters.evictions, counters.preemptions, counters.defrags = 5, 6, 7
     counters.sequences |= {"context": 8, "host": 9, "disk": 10}
     counters.context_tokens, counters.host_bytes, counters.disk_bytes = 11, 12, 13
@@ -125,6 +126,8 @@ def test_a_local_models_counters_are_those_of_now() -> None:
         'tokens_total{kind="restored",}': 2,
         'tokens_total{kind="prefilled",}': 3,
         'tokens_total{kind="output",}': 4,
+        'tokens_total{kind="drafted",}': 14,
+        'tokens_total{kind="accepted",}': 15,
         "evictions_total{}": 5,
         "parked_total{}": 6,
         "compactions_total{}": 7,

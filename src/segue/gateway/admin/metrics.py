@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from segue import __version__
+from segue.engine.counters import EngineTokens
 from segue.engine.upstream import LocalUpstream
 from segue.gateway.quotas.concurrency import ConcurrencyLimiter
 from segue.gateway.quotas.quotas import Quotas
@@ -345,7 +346,10 @@ class EngineCollector(Collector):
 
         running = gauge("running", "Turns that a model in this process works on.")
         waiting = gauge("waiting", "Turns that wait for it.")
-        tokens = counter("tokens", "Tokens of prompts reused, restored (of those), prefilled, and of answers.", "kind")
+        about = (
+            "Tokens of prompts reused, restored (of those), prefilled; of answers; drafted, and accepted (of those)."
+        )
+        tokens = counter("tokens", about, "kind")
         sequences = gauge("sequences", "Conversations whose KV cache is kept, by where.", "place")
         cells = gauge("context_tokens", "Tokens in the context, shared ones once.")
         held = gauge("state_bytes", "Evicted KV cache, by where.", "place")
@@ -356,7 +360,7 @@ class EngineCollector(Collector):
             counts, name = model.counters, model.name
             running.add_metric([name], model.running)
             waiting.add_metric([name], model.waiting)
-            for kind in ("reused", "restored", "prefilled", "output"):
+            for kind in get_args(EngineTokens):
                 tokens.add_metric([name, kind], counts.tokens(kind))
             for place in ("context", "host", "disk"):
                 sequences.add_metric([name, place], counts.sequences[place])
