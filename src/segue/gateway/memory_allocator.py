@@ -26,6 +26,8 @@ LARGE_BYTES = 1024 * 1024
 #: takes some milliseconds.
 LOOK_S = 2.0
 GROWN_BYTES = 64 * 1024 * 1024
+#: So many looks are between two tries, at most.
+MOST_LOOKS = 32
 
 
 def return_large_blocks() -> None:
@@ -36,20 +38,43 @@ def return_large_blocks() -> None:
         library.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
+class TrimPace:
+    """When it is worth going through what is free, at one look after another. Pure.
+
+    What one look finds held may be free at the next, when the process has not grown. So it is tried again as long as
+    the process is large, but less and less often while that gives nothing back.
+    """
+
+    def __init__(self, resident_bytes: int) -> None:
+        self._least = resident_bytes
+        self._looks = 1
+        self._left = 1
+
+    def is_due(self, resident_bytes: int) -> bool:
+        """Note how large the process is at a look; return whether to try."""
+        self._least = min(self._least, resident_bytes)
+        self._left = max(0, self._left - 1)
+        return not self._left and resident_bytes - self._least >= GROWN_BYTES
+
+    def tried(self, given_back_bytes: int) -> None:
+        """Note what a try has given back."""
+        self._looks = 1 if given_back_bytes >= GROWN_BYTES // 8 else min(2 * self._looks, MOST_LOOKS)
+        self._left = self._looks
+
+
 async def return_free_memory(is_idle: Callable[[], bool]) -> None:
     """Give back what is free, for ever, whenever the process has grown by much and `is_idle` says that it may."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):
         return
-    least = _resident_bytes()
+    pace = TrimPace(_resident_bytes())
     while True:
         await asyncio.sleep(LOOK_S)
-        now = _resident_bytes()
-        least = min(least, now)
-        if now - least >= GROWN_BYTES and is_idle():
+        before = _resident_bytes()
+        if pace.is_due(before) and is_idle():
             await asyncio.to_thread(trim, KEPT_BYTES)
-            least = _resident_bytes()
+            pace.tried(before - _resident_bytes())
 
 
 def _resident_bytes() -> int:
