@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,13 @@ from segue.cli.demo import run_demo
 from segue.cli.demo_slow_link import LinkArm
 from segue.testing.tiny_model import write_tiny_model
 from tests.terminals import terminal_of
+
+
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    """The demo turns off the log of its process."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 async def tell_of_a_slow_link(console: Console) -> tuple[LinkArm, ...]:
@@ -29,7 +38,8 @@ def test_the_demo_without_a_local_model(
     monkeypatch.setattr(demo, "why_no_local_model", lambda: "it is not installed here")
     monkeypatch.setattr(demo, "show_slow_link", tell_of_a_slow_link)
     assert run_demo(None, tmp_path / "demo.json") == 0
-    printed = capsys.readouterr().out
+    printed, logged = capsys.readouterr()
+    assert logged == "", "the screen says it"
     assert "No local model: it is not installed here" in printed
     resent, continued = json.loads((tmp_path / "demo.json").read_bytes())["arms"]
     assert [len(arm["turns"]) for arm in (resent, continued)] == [6, 6]

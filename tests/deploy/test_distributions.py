@@ -62,6 +62,9 @@ def test_the_metadata_says_what_it_is(built: tuple[Path, Path]) -> None:
     told = metadata(built[0])
     assert (told["Name"], told["License-Expression"], told["License-File"]) == ("segue", "Apache-2.0", "LICENSE")
     assert told["Requires-Python"] == ">=3.11"
+    assert told["Metadata-Version"] >= "2.4", "a license is an expression since then"
+    for name in ("Summary", "Author", "Keywords"):
+        assert told[name]
     assert set(told.get_all("Provides-Extra", [])) == set(PROJECT["optional-dependencies"])
     assert told["Description-Content-Type"] == "text/markdown"
     assert "Typing :: Typed" in told.get_all("Classifier", [])
@@ -162,28 +165,78 @@ def interpreter(version: str) -> str | None:
     return None
 
 
+class Installed:
+    """segue in a new environment, in a home that has nothing else."""
+
+    def __init__(self, version: str, package: str, folder: Path) -> None:
+        python = interpreter(version)
+        if python is None:
+            pytest.skip(f"there is no Python {version} here")
+        self._folder = folder
+        self._programs = folder / "env" / "bin"
+        subprocess.run([python, "-m", "venv", str(folder / "env")], check=True, capture_output=True, timeout=200)
+        done = self._run("pip", "install", "--quiet", "--disable-pip-version-check", package, timeout=400)
+        if "No matching distribution" in done.stderr or "Failed to establish" in done.stderr:
+            pytest.skip("the package index cannot be reached, or has no wheels for this Python")
+        assert done.returncode == 0, done.stderr
+
+    def _run(self, program: str, *arguments: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+        line = [str(self._programs / program), *arguments]
+        environ = None if program == "pip" else {**OUTSIDE, "HOME": str(self._folder), "SHELL": "/bin/bash"}
+        return subprocess.run(
+            line, cwd=self._folder, capture_output=True, text=True, check=False, timeout=timeout, env=environ
+        )
+
+    def segue(self, *arguments: str) -> str:
+        """Run segue; return what it prints."""
+        done = self._run("segue", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def python(self, program: str) -> str:
+        """Run a program; return what it prints."""
+        done = self._run("python", "-c", program)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
 @pytest.mark.deep
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
 def test_a_newcomer_can_install_it(version: str, built: tuple[Path, Path], tmp_path: Path) -> None:
     """Into a new environment, from the package index. Without the extra `local`, the scripted model answers."""
-    python = interpreter(version)
-    if python is None:
-        pytest.skip(f"there is no Python {version} here")
-    home = tmp_path / "env"
-    subprocess.run([python, "-m", "venv", str(home)], check=True, capture_output=True, timeout=200)
-    line = [str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", str(built[0])]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=400)
-    if "No matching distribution" in done.stderr or "Failed to establish" in done.stderr:
-        pytest.skip("the package index cannot be reached, or has no wheels for this Python")
-    assert done.returncode == 0, done.stderr
+    new = Installed(version, str(built[0]), tmp_path)
+    assert "Usage: segue" in new.segue("--help")
+    assert "% less" in new.segue("demo")
+    assert "fix-a-failing-test" in new.segue("agent", "--list-tasks")
+    assert "bash-completion/completions/segue" in new.segue("--install-completion")
+    assert (tmp_path / ".local" / "share" / "bash-completion" / "completions" / "segue").read_text().strip()
 
-    def segue(*arguments: str) -> str:
-        line = [str(home / "bin" / "segue"), *arguments]
-        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100, env=OUTSIDE)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
-    assert "Usage: segue" in segue("--help")
-    assert "% less" in segue("demo")
-    assert "fix-a-failing-test" in segue("agent", "--list-tasks")
+#: Packages that an extra brings, by the names under which they are imported.
+BROUGHT = {"local": "cyllama, jinja2, llguidance", "cluster": "psycopg, redis", "all": "cyllama, psycopg, redis"}
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("extra", BROUGHT)
+def test_a_newcomer_can_install_an_extra_from_the_source(extra: str, built: tuple[Path, Path], tmp_path: Path) -> None:
+    """The source distribution is built on the way. With the extra `local`, the model of the demo can be fetched."""
+    new = Installed("3.11", f"{built[1]}[{extra}]", tmp_path)
+    assert (
+        new.python(f"import {BROUGHT[extra]}, segue; print(segue.__version__)").strip() == metadata(built[0])["Version"]
+    )
+    if extra == "local":
+        assert new.segue("model", "get", "smollm2").startswith(f"smollm2: {tmp_path}")
+        assert "Context at the end" in new.segue("demo")
+
+
+@pytest.mark.deep  # hatchling has judged classifiers and license while it built
+def test_an_index_would_take_both(built: tuple[Path, Path]) -> None:
+    """With the tool that uploads: metadata, and a README that it can show."""
+    twine = shutil.which("twine", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if twine is None:
+        pytest.skip("there is no twine here: `pip install --group deploy`")
+    line = [twine, "check", "--strict", *map(str, built)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=100, env=OUTSIDE)
+    assert (done.returncode, done.stdout.count("PASSED")) == (0, 2), done.stdout

@@ -9,6 +9,7 @@ run, the demo prints why, and the scripted model answers. At the end a slow link
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
@@ -132,6 +133,7 @@ class DemoScreen:
 
 def run_demo(model: Path | None, json_file: Path | None, *, slow_link: bool = True) -> int:
     """Hold the conversation over both transports and show what each turn took; then another one on a `slow_link`."""
+    logging.disable(logging.WARNING)  # what is to be known of the gateways is on the screen
     return run(_demo(terminal(), model, json_file, slow_link=slow_link))
 
 
