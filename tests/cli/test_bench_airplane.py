@@ -40,7 +40,7 @@ def flown(monkeypatch: pytest.MonkeyPatch) -> list[Flight]:
                 "2g",
                 "--turns",
                 "3",
-                "--tokens-per-second",
+                "--tokens-s",
                 "10",
                 "--event",
                 "dark@5+1",
@@ -78,7 +78,7 @@ def test_options_say_what_is_flown(
     [
         (["--link", "carrier-pigeon"], "there is no link 'carrier-pigeon'"),
         (["--turns", "0"], "--turns must be at least 1"),
-        (["--tokens-per-second", "0"], "--turns must be at least 1, and --tokens-per-second more than 0"),
+        (["--tokens-s", "0"], "--turns must be at least 1, and --tokens-s more than 0"),
         (["--event", "storm@1+1"], "'storm@1+1' is no event"),
     ],
 )

@@ -55,7 +55,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
         ([], ("article", "fibre", None, 3, False)),
         (["--quick", "--engine", str(ENGINE)], ("article", "fibre", None, 1, True)),
         (
-            ["--workload", "loop-12", "--link", "2g", "--tokens-per-second", "65", "--rounds", "2"],
+            ["--workload", "loop-12", "--link", "2g", "--tokens-s", "65", "--rounds", "2"],
             ("loop-12", "2g", 65.0, 2, False),
         ),
     ],
@@ -81,7 +81,7 @@ def test_options_say_what_is_measured(
         (["--link", "string"], "there is no link 'string'"),
         (["--workload", "nothing"], "there is no workload 'nothing'"),
         (["--rounds", "-1"], "--rounds must be at least 1"),
-        (["--tokens-per-second", "0"], "--tokens-per-second more than 0"),
+        (["--tokens-s", "0"], "--tokens-s more than 0"),
         (["--engine", "missing.json"], "missing.json cannot be read"),
     ],
 )

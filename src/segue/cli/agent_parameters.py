@@ -53,10 +53,12 @@ MaxTurns: TypeAlias = Annotated[
     int, Parameter(help="Turns after which a run ends, with status 3.", validator=_AT_LEAST_ONE)
 ]
 MaxSeconds: TypeAlias = Annotated[
-    int | None, Parameter(help="Seconds after which it ends, with status 4.", validator=_AT_LEAST_ONE)
+    int | None,
+    Parameter(help="Seconds after which it ends, with status 4 [default: no limit].", validator=_AT_LEAST_ONE),
 ]
 MaxTokens: TypeAlias = Annotated[
-    int | None, Parameter(help="Tokens after which it ends, with status 5.", validator=_AT_LEAST_ONE)
+    int | None,
+    Parameter(help="Tokens after which it ends, with status 5 [default: no limit].", validator=_AT_LEAST_ONE),
 ]
 ListTasks: TypeAlias = Annotated[bool, Parameter(help="List the built-in tasks.", negative="")]
 MakeTask: TypeAlias = Annotated[

@@ -33,7 +33,7 @@ def run_bench_airplane(
     if flown is None:
         return refuse(f"there is no link {link!r}; `segue bench links` lists them")
     if turns < 1 or not tokens_s > 0:
-        return refuse("--turns must be at least 1, and --tokens-per-second more than 0")
+        return refuse("--turns must be at least 1, and --tokens-s more than 0")
     if (reason := why_no_tls()) is not None:
         return refuse(reason)
     try:

@@ -27,7 +27,7 @@ def spectrum(
     *,
     workload: Annotated[str, Parameter(help="What is worked on: see `segue bench table`.")] = "article",
     link: Annotated[str, Parameter(help="The network: see `segue bench links`.")] = "fibre",
-    tokens_per_second: Annotated[float | None, Parameter(help="How fast the model writes [default: at once].")] = None,
+    tokens_s: Annotated[float | None, Parameter(help="How fast the model writes [default: at once].")] = None,
     rounds: Annotated[int | None, Parameter(help="How often each is measured [default: 3; quick: 1].")] = None,
     engine: Annotated[
         Path | None, Parameter(help="Take the local model's figures from this file of `segue bench engine --json`.")
@@ -41,7 +41,7 @@ def spectrum(
     return run_bench_spectrum(
         workload,
         link=link,
-        tokens_s=tokens_per_second,
+        tokens_s=tokens_s,
         rounds=rounds or (1 if quick else 3),
         engine=engine,
         files=files,
@@ -58,18 +58,18 @@ def airplane(
         Parameter(help="The network: see `segue bench links` [default: geo-in-flight; quick: leo-in-flight]."),
     ] = None,
     turns: Annotated[int | None, Parameter(help="Length of the session [default: 15; quick: 4].")] = None,
-    tokens_per_second: Annotated[
+    tokens_s: Annotated[
         float | None, Parameter(help="How fast the model writes: 65 is slow, 1000 is fast [default: 65; quick: 1000].")
     ] = None,
     event: FlightEvents = (),
-    seed: Annotated[int, Parameter(help="Of the session, of losses, and of what is random in waits.")] = 1,
+    seed: Annotated[int, Parameter(help="What the session, the losses and the random waits are drawn from.")] = 1,
     quick: Annotated[bool, Parameter(help="A short flight on a faster link, a few seconds long.", negative="")] = False,
     files: ReportFileOptions = NO_FILES,
 ) -> int:
     """An agent's task on a flight with hand-overs, an outage and a captive portal: plain, and through a sidecar.
 
-    Both run in real time over an emulated link with real TLS. The agent waits, retries and gives up as its makers say.
-    The default takes about two minutes.
+    Both run in real time over an emulated link with real TLS. The agent waits, retries and gives up by the published
+    rules of its makers. The default takes about two minutes.
     """
     from segue.cli.bench_airplane import run_bench_airplane
 
@@ -77,7 +77,7 @@ def airplane(
         agent,
         link=link,
         turns=turns,
-        tokens_s=tokens_per_second,
+        tokens_s=tokens_s,
         events=event,
         seed=seed,
         quick=quick,

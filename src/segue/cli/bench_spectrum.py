@@ -24,7 +24,7 @@ def run_bench_spectrum(
     if link not in LINKS:
         return refuse(f"there is no link {link!r}; `segue bench links` lists them")
     if rounds < 1 or (tokens_s is not None and not tokens_s > 0):
-        return refuse("--rounds must be at least 1, and --tokens-per-second more than 0")
+        return refuse("--rounds must be at least 1, and --tokens-s more than 0")
     if (reason := why_no_tls()) is not None:
         return refuse(reason)
     console = terminal()

@@ -101,7 +101,7 @@ def import_conversation(
     key: parameters.Key = None,
     config: UserConfigFile = None,
 ) -> int:
-    """Give a conversation that `segue export` wrote to a gateway, and print the id to continue."""
+    """Give a gateway a conversation that `segue export` wrote, and print the id to continue."""
     from segue.cli.transfer import run_import
 
     return run_import(file, config=config, base_url=base_url, key=key)

@@ -45,13 +45,18 @@ Access: TypeAlias = Annotated[
         "address; or anyone [default: user].",
     ),
 ]
-CaFile: TypeAlias = Annotated[Path | None, Parameter(help="Certificates to verify gateways by.")]
+CaFile: TypeAlias = Annotated[
+    Path | None, Parameter(help="Certificates to verify gateways by [default: the system's].")
+]
 ClientCert: TypeAlias = Annotated[
     Path | None, Parameter(help="A certificate (PEM) to show to gateways that ask for one.")
 ]
 ClientKey: TypeAlias = Annotated[Path | None, Parameter(help="The key (PEM) of that certificate.")]
 Cache: TypeAlias = Annotated[
-    bool | None, Parameter(help="Keep a few request bodies on disk, for a new start [default: yes].")
+    bool | None,
+    Parameter(
+        help="Keep a few request bodies on disk, so that first requests are small after a start, too [default: yes]."
+    ),
 ]
 #: For commands that agents run under: their working folder may be somebody else's.
 UserConfigFile: TypeAlias = Annotated[

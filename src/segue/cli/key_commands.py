@@ -24,7 +24,9 @@ def new(
     tenant: Annotated[
         str | None, Parameter(help="The tenant whose responses it may see; default: one of its own, NAME.")
     ] = None,
-    expires: Annotated[str | None, Parameter(help="When it stops working: 12h, 30d, 8w, or a date.")] = None,
+    expires: Annotated[
+        str | None, Parameter(help="When it stops working: 12h, 30d, 8w, or a date. Default: never.")
+    ] = None,
     model: Annotated[
         tuple[str, ...], Parameter(help="A model that it may ask for, or a glob; repeat it for more. Default: all.")
     ] = (),

@@ -47,7 +47,7 @@ app = App(
     version_flags=["--version"],
     default_parameter=PARAMETER_DEFAULTS,
 )
-bench = App(name="bench", help="Measure, on this machine.")
+bench = App(name="bench", help="Measure on this machine what continuation costs and saves.")
 app.command(bench)
 bench.command(airplane)
 bench.command(engine)
@@ -442,8 +442,12 @@ def capacity(  # noqa: PLR0913 - one for each assumption
     task_s: Annotated[float, Parameter(help="Seconds of a task, if both ways take the same.")] = 40.0,
     replay_s: Annotated[float, Parameter(help="Seconds of a task that sends everything in each turn.")] = 40.8,
     delta_s: Annotated[float, Parameter(help="Seconds of a task that sends only what is new.")] = 28.9,
-    cpu_ms: Annotated[float | None, Parameter(help="Milliseconds of CPU that a turn costs the gateway.")] = None,
-    connection_bytes: Annotated[float | None, Parameter(help="Memory of an open connection.")] = None,
+    cpu_ms: Annotated[
+        float | None, Parameter(help="Milliseconds of CPU that a turn costs the gateway [default: not counted].")
+    ] = None,
+    connection_bytes: Annotated[
+        float | None, Parameter(help="Bytes of memory that an open connection takes [default: not counted].")
+    ] = None,
     results: Annotated[
         Path | None, Parameter(help="Take those two from this file, which `segue bench gateway --json` wrote.")
     ] = None,
@@ -482,7 +486,8 @@ def compare(
     /,
     *,
     fail_over: Annotated[
-        float | None, Parameter(help="End with status 1 if something got worse by more than this percentage.")
+        float | None,
+        Parameter(help="End with status 1 if something got worse by more than this percentage [default: never]."),
     ] = None,
     json: Annotated[Path | None, Parameter(help="Also write the comparison to this file.")] = None,
 ) -> int:

@@ -25,7 +25,7 @@ def endpoint(  # noqa: PLR0913 - one for each option
     budget: Annotated[int, Parameter(help="Tokens, in and out, after which it asks no more.")] = 100_000,
     timeout: Annotated[float, Parameter(help="Seconds that one request may take.")] = 60.0,
     yes: Annotated[
-        bool, Parameter(help="Agree to the cost at a server that is not this machine.", negative="")
+        bool, Parameter(help="Agree to the cost at a server that is not on this machine.", negative="")
     ] = False,
     files: ReportFileOptions = NO_FILES,
 ) -> int:
