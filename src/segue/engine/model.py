@@ -153,6 +153,7 @@ class LoadedModel:
         # several threads may divide the cells that a single token attends to, and add up what each has found
         self._pads_single_tokens = self._invariant and (threads > 1 or self._is_padding_needed())
         self._piece_bytes = PieceBytes()
+        self._pieces: dict[int, bytes] = {}  # of tokens that were sampled, since most of them will be again
         self._call_tokens = self._find_call_tokens()
         self._vocabulary = self._token_vocabulary()
         _exclusions(self._model.n_vocab)  # made now, since the first answer would have to wait for it
@@ -217,6 +218,12 @@ class LoadedModel:
 
     def piece(self, token: int) -> bytes:
         """Return the bytes that a token adds to the text; a control token has none, if not of calls or thoughts."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._find_piece(token)
+        return piece
+
+    def _find_piece(self, token: int) -> bytes:
         if token in self._call_tokens:
             return str(self._vocab.get_text(token)).encode()
         shown = self._vocab.token_to_piece(token, 0, False)  # noqa: FBT003 - positional in the binding
@@ -230,7 +237,7 @@ class LoadedModel:
         """Return the tokens as grammars see them: control tokens that are part of a call count as their text."""
         tokens, special, ends = [], [], []
         for token in range(self._model.n_vocab):
-            piece, is_end = self.piece(token), bool(self._vocab.is_eog(token))
+            piece, is_end = self._find_piece(token), bool(self._vocab.is_eog(token))
             ends += [token] if is_end else []
             special += [token] if is_end or not piece else []
             tokens.append(piece or str(self._vocab.get_text(token)).encode())

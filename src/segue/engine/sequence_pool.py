@@ -8,12 +8,12 @@ Everything here belongs to the engine's thread. Not here: turns (`worker`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import msgspec
 
 from segue.engine.counters import EngineCounters
-from segue.engine.kv.cache import HostEviction, KvBudget, KvCache, KvSequence, Tier
+from segue.engine.kv.cache import HostEviction, KvBudget, KvCache, KvSequence
 from segue.engine.kv.defrag import plan_defrag
 from segue.engine.kv.disk_tier import DiskTier
 from segue.engine.kv.prefix_match import PrefixCandidate, PrefixMatch, find_prefix_match, is_continuation
@@ -276,8 +276,7 @@ class SequencePool:
     def count(self) -> None:
         """Bring the counters up to date."""
         counters = self._counters
-        tiers = [one.tier for one in self._cache]
-        counters.sequences = {tier: tiers.count(tier) for tier in get_args(Tier)}
+        counters.sequences = self._cache.tiers.copy()
         counters.context_tokens = self._model.cells - self._cache.free_cells
         counters.host_bytes, counters.disk_bytes = self._cache.host_bytes, self._cache.disk_bytes
 

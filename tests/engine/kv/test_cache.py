@@ -241,6 +241,8 @@ class Sequences(RuleBasedStateMachine):
 
     @invariant()
     def counts_are_true(self) -> None:
+        places = [one.tier for one in self.cache]
+        assert self.cache.tiers == {tier: places.count(tier) for tier in ("context", "host", "disk")}
         inside = [one for one in self.cache if one.tier == "context"]
         assert all(len(one.cells) == self.lengths[one.key] for one in inside)
         assert self.cache.free_cells == self.BUDGET.cells - len({cell for one in inside for cell in one.cells}) >= 0

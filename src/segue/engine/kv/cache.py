@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -80,6 +80,8 @@ class KvCache:
         self._clock = 0
         self.host_bytes = 0
         self.disk_bytes = 0
+        #: How many sequences lie in each tier.
+        self.tiers: dict[Tier, int] = dict.fromkeys(get_args(Tier), 0)
 
     @property
     def free_cells(self) -> int:
@@ -153,6 +155,7 @@ class KvCache:
         self._next_key += 1
         sequence = KvSequence(self._next_key, tenant, slot=self._free_slots.pop(), pins=1, disk_allowed=True)
         self._sequences[sequence.key] = sequence
+        self.tiers["context"] += 1
         self.touch(sequence)
         return sequence
 
@@ -188,7 +191,7 @@ class KvCache:
     def evict(self, sequence: KvSequence, size_bytes: int) -> list[HostEviction]:
         """Move a sequence from the context to host memory; return which ones then leave host memory, maybe itself."""
         self._leave_context(sequence)
-        sequence.tier = "host"
+        self._enter(sequence, "host")
         sequence.size_bytes = size_bytes
         self.host_bytes += size_bytes
         evictions: list[HostEviction] = []
@@ -208,13 +211,15 @@ class KvCache:
             self.host_bytes -= sequence.size_bytes
         else:
             self.disk_bytes -= sequence.size_bytes
-        sequence.tier, sequence.size_bytes = "context", 0
+        self._enter(sequence, "context")
+        sequence.size_bytes = 0
         sequence.slot = self._free_slots.pop()
         self.extend(sequence, length)
 
     def drop(self, sequence: KvSequence) -> None:
         """Remove a sequence from whatever tier it is in."""
         del self._sequences[sequence.key]
+        self.tiers[sequence.tier] -= 1
         match sequence.tier:
             case "context":
                 self._leave_context(sequence)
@@ -229,6 +234,11 @@ class KvCache:
         sequence.used_at = self._clock
 
     # --- private -----------------------------------------------------------------------------------------------------
+
+    def _enter(self, sequence: KvSequence, tier: Tier) -> None:
+        self.tiers[sequence.tier] -= 1
+        self.tiers[tier] += 1
+        sequence.tier = tier
 
     def _least_recent(self, tier: Tier) -> list[KvSequence]:
         idle = (one for one in self._sequences.values() if one.tier == tier and not one.pins)
@@ -255,5 +265,5 @@ class KvCache:
             return [*evictions, HostEviction(victim.key, None)]
         self.host_bytes -= victim.size_bytes
         self.disk_bytes += victim.size_bytes
-        victim.tier = "disk"
+        self._enter(victim, "disk")
         return [*evictions, HostEviction(victim.key, "disk")]
