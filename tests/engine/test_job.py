@@ -31,6 +31,20 @@ def test_an_owner_is_woken_once_for_all_that_waits() -> None:
     assert (job.take(), job.take(), len(woken)) == (["three"], [], 2)
 
 
+def test_what_is_only_added_wakes_nobody_until_it_is_announced() -> None:
+    woken: list[None] = []
+    job = new_job(lambda: woken.append(None))
+    job.announce()
+    job.add("one")
+    assert not woken, "there was nothing to announce"
+    job.announce()
+    job.announce()
+    job.put("two")
+    assert (job.take(), len(woken)) == (["one", "two"], 1)
+    job.announce()
+    assert len(woken) == 1
+
+
 def test_no_update_is_lost_between_two_threads() -> None:
     """The engine's thread puts while the owner takes."""
     job, taken = new_job(), list[Update]()

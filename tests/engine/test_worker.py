@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from random import Random
@@ -77,14 +78,21 @@ class Working:
         return job.take()
 
 
-def new_job(length: int, *, first: int = 20, prefill_only: bool = False, **fields: Any) -> Job:  # noqa: ANN401 - of `request`
+def new_job(
+    length: int,
+    *,
+    first: int = 20,
+    prefill_only: bool = False,
+    wake: Callable[[], None] = lambda: None,
+    **fields: Any,  # noqa: ANN401 - of `request`
+) -> Job:
     """A job whose prompt has this many tokens."""
     tokens = [first + one % 50 for one in range(length)]
     parser = parser_for(DEFAULT_CALL_FORMAT, Tools())
     asked = request("", **fields)
     params = read_sampling_params(asked.settings)
     made = Prompt(tokens, length)
-    return Job(asked, made, parser, wake=lambda: None, prefill_only=prefill_only, sampling_params=params)
+    return Job(asked, made, parser, wake=wake, prefill_only=prefill_only, sampling_params=params)
 
 
 def seeded(job: Job) -> Job:
@@ -170,6 +178,25 @@ class TestTurns:
         assert [len(step) for step in entries.steps] == [1, 2, 2, 1, 1, 1, 1, 1]
         assert working.computed[1] == [long, short]
         assert working.left == [short, long]
+
+    def test_who_waits_for_tokens_is_woken_as_the_next_ones_are_computed(self, working: Working) -> None:
+        """All of them then, and not between two computations, when the thread needs the interpreter itself."""
+        computed_when_woken: list[tuple[int, int]] = []
+
+        def woken(number: int) -> None:
+            computed_when_woken.append((number, len(working.computed)))
+            jobs[number].take()
+
+        jobs = [new_job(5, max_output_tokens=3, wake=partial(woken, number)) for number in range(2)]
+        for job in jobs:
+            working.worker.add(job)
+        working.worker.step()
+        working.worker.step()
+        assert computed_when_woken == [(0, 0), (1, 0), (0, 1), (1, 1)], "the turns began, and got a token each"
+        working.worker.announce()
+        assert computed_when_woken[4:] == [(0, 2), (1, 2)]
+        working.finish()
+        assert computed_when_woken[6:] == [(0, 3), (1, 3)], "the last token comes with the end"
 
     def test_prompts_are_prefilled_in_chunks_beside_an_answer(
         self, working: Working, monkeypatch: pytest.MonkeyPatch

@@ -194,6 +194,7 @@ class Engine:
                 _guarded(worker, action)
             _guarded(worker, Worker.step)
             if worker.computed_s < _PAUSE_BELOW_S:
+                worker.announce()
                 pause()
 
     def _end(self, worker: Worker) -> None:

@@ -1,7 +1,7 @@
 """A turn on its way through the engine: the request, and an outbox of updates.
 
-The engine's thread puts updates into the outbox, and wakes the owner when the first one arrives; more updates do not
-wake it again until it takes them. The context of the model bounds how much an outbox can hold. Nothing here knows
+The engine's thread puts updates into the outbox, and wakes the owner; more updates do not wake it again until it takes
+them. The context of the model bounds how much an outbox can hold. Nothing here knows
 asyncio: the owner passes a function that wakes it. Not here: what the engine does with a job (`worker`).
 """
 
@@ -72,19 +72,31 @@ class Job:
         self._wake = wake
         self._lock = Lock()
         self._outbox: list[Update] = []
+        self._announced = False  # the owner was woken, and has not taken anything since
 
     def put(self, update: Update) -> None:
-        """Add an update; wake the owner if the outbox was empty."""
+        """Add an update, and announce it."""
+        self.add(update)
+        self.announce()
+
+    def add(self, update: Update) -> None:
+        """Add an update; the owner gets it with the next one that is announced."""
         with self._lock:
-            first = not self._outbox
             self._outbox.append(update)
-        if first:
+
+    def announce(self) -> None:
+        """Wake the owner if there are updates of which it does not know."""
+        with self._lock:
+            due = bool(self._outbox) and not self._announced
+            self._announced = self._announced or due
+        if due:
             self._wake()
 
     def take(self) -> list[Update]:
         """Take all updates out of the outbox."""
         with self._lock:
             updates, self._outbox = self._outbox, []
+            self._announced = False
         return updates
 
 

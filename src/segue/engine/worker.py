@@ -94,6 +94,7 @@ class Worker:
         self._preempted: list[_ActiveTurn] = []
         self._waiting: deque[Job] = deque()  # for room
         self._counters = counters
+        self._unannounced: list[Job] = []  # their answers have got a token since the newest computation
         #: How long the newest step computed, in seconds; other threads had the interpreter meanwhile.
         self.computed_s = 0.0
 
@@ -122,12 +123,25 @@ class Worker:
     def step(self) -> None:
         """Drop what is cancelled or expired, begin what can begin, and compute the next tokens of all that runs."""
         self.computed_s = 0.0
+        if self._waiting:  # to make room for another turn may take a while
+            self.announce()
         self._drop_cancelled()
         self._pool.expire()
         self._begin_waiting()
         self._reserve_for_answers()
         self._compute()
         self._pool.count()
+        if not self.busy:
+            self.announce()
+
+    def announce(self) -> None:
+        """Wake those whose answers have got a token. They are woken in any case before the next one is computed.
+
+        Not before: they need the interpreter, which the thread has between two computations, and not while one lasts.
+        """
+        for job in self._unannounced:
+            job.announce()
+        self._unannounced.clear()
 
     def evict_idle(self, to: Literal["host", "disk"]) -> None:
         """Move every sequence that no turn works on out of the context, and for the disk out of host memory too."""
@@ -258,6 +272,7 @@ class Worker:
             at = len(turn.sequence.tokens)
             tokens = turn.tokens[at : at + share.tokens] + draft
             entries.append(BatchEntry(turn.sequence.slot, tokens, at, sampled=share.sampled, drafted=len(draft)))
+        self.announce()
         begun_at, wall_at = self._processor_time(), self._wall_time()
         try:
             with self._computing([turn.job for turn in turns]):
@@ -338,7 +353,8 @@ class Worker:
             top = job.reader.top_logprobs
             score = None if top is None else self._model.score(end, token, top)
             for part in job.reader.feed(self._model.piece(token), score):
-                job.put(part)
+                job.add(part)
+            self._unannounced.append(job)
             if job.reader.stopped:
                 self._finish(turn, complete=True)
                 return
