@@ -20,8 +20,10 @@ class Steps:
         return threads
 
     def held_s(self) -> float:
-        """Let all threads wait for a second; return for how long fewer compute then."""
-        all_threads = self.step(0.5 * self.count.begin(self.at))
+        """Let all threads wait until fewer compute; return for how long these do."""
+        all_threads = self.count.begin(self.at)
+        while self.count.begin(self.at) == all_threads:
+            self.step(0.5 * all_threads, 0.25)
         began_at = self.at
         while (fewer := self.count.begin(self.at)) < all_threads:
             self.step(fewer, 0.125)
@@ -36,15 +38,16 @@ def test_all_threads_compute_on_a_machine_that_is_idle() -> None:
 def test_as_many_as_had_a_processor_go_on() -> None:
     """At least one fewer, at least one, and fewer again if these waited too."""
     eight = Steps(8)
-    had = (8, 6.5, 6, 3.5, 3, 0.2, 0.2)
-    assert [eight.step(processors, 0.24) for processors in had] == [8, 8, 8, 8, 4, 4, 1]
+    had = (8, 6.5, 5, 4.5, 4, 2, 2, 2)
+    assert [eight.step(processors, 0.24) for processors in had] == [8, 8, 8, 8, 5, 5, 3, 3]
     two = Steps(2)
-    assert [two.step(processors, 0.24) for processors in (2, 1, 1, 2)] == [2, 2, 1, 1]
+    assert [two.step(processors, 0.24) for processors in (2, 1, 1, 1)] == [2, 2, 2, 1]
 
 
-def test_a_short_step_that_waits_changes_nothing() -> None:
-    """Who reads an answer needs a processor for a moment."""
+def test_one_step_that_waits_changes_nothing() -> None:
+    """Who reads an answer needs a processor for a moment, and threads that have slept may wake on the same one."""
     steps = Steps(2)
+    assert [steps.step(1, 0.2), steps.step(2, 0.02)] == [2, 2]
     assert {steps.step(processors, 0.02) for processors in (2, 2, 1, 2, 2, 2, 1.2, 2, 2, 2) * 5} == {2}
 
 
@@ -66,8 +69,7 @@ def test_all_try_it_again_after_a_while() -> None:
 
 def test_time_in_which_nothing_is_computed_counts_too() -> None:
     steps = Steps(2)
-    steps.step(1)
-    assert steps.step(1, 0.01) == 1
+    assert [steps.step(1) for _ in range(3)] == [2, 2, 1]
     steps.at += 60
     assert steps.step(2) == 2
 

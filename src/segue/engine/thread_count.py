@@ -3,9 +3,9 @@
 A step takes over a thousand operations, and all threads wait for each other after each. If one has no processor, the
 others wait, and a step takes many times as long as fewer threads would have taken. That shows: threads that compute, or
 turn in a loop while they wait, use all processors that they have. So the processor time of a step, divided by its time,
-is how many there were. That of a single step says little: who reads the answer needs a processor too, for a moment. If
-for a while there were clearly fewer than threads, only so many compute the next steps. After some time all of them try
-it again. Not here: how the threads wait (`openmp`), and who measures (`model`).
+is how many there were. That of a single step says little: who reads the answer needs a processor too, and threads that
+have slept may wake on the same one. If for a while there were clearly fewer than threads, only so many compute the next
+steps. After some time all of them try it again. Not here: how the threads wait (`openmp`), and who measures (`model`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from math import exp
 
 #: With a smaller part of the processors that its threads need, a step takes longer than with fewer threads.
 _ENOUGH = 0.75
-#: Steps that are longer ago than this hardly count.
-_RECENT_S = 0.2
+#: Steps that are longer ago than this hardly count; and one counts as this long at most, so that it takes two.
+_RECENT_S, _LONGEST_STEP_S = 0.2, 0.1
 #: How long fewer threads compute after all have waited, and at most; each further time doubles it.
 _FIRST_S, _LONGEST_S = 0.25, 8.0
+#: All of them have tried it for longer than this, if they did not wait at once.
+_AGAIN_S = 1.0
 
 
 class ThreadCount:
@@ -38,11 +40,11 @@ class ThreadCount:
     def end(self, now: float, *, time_s: float, processor_s: float) -> None:
         """Note how long the step took that ends now, and the processor time of the process meanwhile."""
         had = processor_s / time_s if time_s > 0 else self._now
-        self._had += (had - self._had) * (1 - exp(-time_s / _RECENT_S))
+        self._had += (had - self._had) * (1 - exp(-min(time_s, _LONGEST_STEP_S) / _RECENT_S))
         if self._now == 1 or self._had >= _ENOUGH * self._now:
             return
         if self._now == self._threads:  # held for longer than the last time, if that was not much longer ago
-            again = now - time_s < self._held_until + self._held_s + _RECENT_S
+            again = now - time_s < self._held_until + self._held_s + _AGAIN_S
             self._held_s = min(_LONGEST_S, 2 * self._held_s) if again else _FIRST_S
         self._held_until = now + self._held_s
         self._compute_with(max(1, min(self._now - 1, int(self._had))))
