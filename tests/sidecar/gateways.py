@@ -372,4 +372,5 @@ async def fake_gateway(
         for session in gateway.sessions.values():
             await session.close()
         await runner.cleanup()
-    assert [problem for checker in gateway.checkers.values() for problem in checker.problems] == []
+    problems = [problem for checker in gateway.checkers.values() for problem in checker.problems]
+    assert problems == [], problems

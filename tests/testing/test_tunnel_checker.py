@@ -276,6 +276,17 @@ def test_nothing_is_read_behind_a_fault_until_the_next_link() -> None:
     assert len(hear(checker, *BEGIN)) == 1
 
 
+def test_a_node_that_was_passed_by_changes_nothing_at_the_one_before() -> None:
+    checker = new_checker()
+    checker.link_opened()
+    assert hear(checker, *REPLIED) == []
+    checker.link_opened()
+    hello = Hello(VERSION, b"node", 1, (ExchangeResume(1, 0, has_head=True, again=False),))
+    assert hear(checker, ("up", hello), ("down", replace(WELCOME, epoch=b"other", last_opened=1))) == []
+    checker.link_opened()
+    assert hear(checker, ("up", hello)) == []
+
+
 def test_a_reply_may_build_on_an_earlier_one_at_the_same_node() -> None:
     checker = new_checker()
     checker.link_opened()

@@ -142,10 +142,12 @@ def test_a_request_without_a_body_is_complete_when_its_open_has_left_and_not_bef
     pair = joined()
     handle = pair.sidecar.open(post(None))
     assert not pair.sidecar.is_complete(handle)
+    assert not pair.sidecar.is_bound(), "any node can have it"
     restart(pair, b"epoch-2")
     pair.run()
     assert not told(pair, OutcomeUnknown)
     assert pair.sidecar.is_complete(handle)
+    assert pair.sidecar.is_bound()
     restart(pair, b"epoch-3")
     pair.run()
     assert told(pair, OutcomeUnknown) == [OutcomeUnknown(handle)]

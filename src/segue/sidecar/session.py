@@ -39,6 +39,7 @@ from segue.sidecar.gateway_addresses import GatewayAddresses
 from segue.sidecar.link_search import GOOD_S, LinkSearch
 from segue.sidecar.link_status import LinkState, LinkStatus, LinkTimeouts, LinkUnavailable
 from segue.sidecar.link_successor import SuccessorFinder
+from segue.sidecar.owner_search import OWNER_ONLY_S, PAUSE_S, OwnerSearch
 from segue.sidecar.packet_intake import PacketIntake
 from segue.sidecar.patience_timers import PatienceTimers
 from segue.sidecar.stats import Stats
@@ -59,14 +60,10 @@ from segue.tunnel.events import (
 
 _log = logging.getLogger("segue.sidecar")
 
-#: A session with exchanges under way looks for so long only for the node that has them.
-OWNER_ONLY_S = 3.0
 #: An agent that hangs up when its link has been silent for this long has probably hung up because of that.
 QUIET_S = 5.0
 
-_ExchangeEvent: TypeAlias = (
-    Writable | ReplyEnded | ExchangeReset | BaseMissed | UploadTaken | OutcomeUnknown
-)  # fmt: skip - one closed set
+_ExchangeEvent: TypeAlias = Writable | ReplyEnded | ExchangeReset | BaseMissed | UploadTaken | OutcomeUnknown
 
 
 class AgentExchange(ArrivingReply):
@@ -135,11 +132,11 @@ class GatewaySession:
         self._loop = asyncio.get_running_loop()
         self._tunnel = TunnelClient()
         self._exchanges: dict[int, AgentExchange] = {}
-        self._changed: dict[AgentExchange, None] = {}
-        """Those that got something of the present packet."""
+        self._changed: dict[AgentExchange, None] = {}  # those that got something of the present packet
         self._rejected: list[AgentExchange] = []
         self._status = LinkStatus(timeouts, self._loop.time(), was_up=was_up)
         self._search = LinkSearch()
+        self._owner = OwnerSearch()
         self._link_numbers = count(1)
         self._successors = SuccessorFinder(
             dialer, self._tunnel, self._name, numbers=self._link_numbers, is_wanted=self._is_wanted
@@ -149,8 +146,7 @@ class GatewaySession:
         self._farewell = Farewell(self._tunnel, stats)
         self._link_was_good = False
         self._wake = asyncio.Event()
-        self._writer: PacketWriter | None = None
-        """Of the present link."""
+        self._writer: PacketWriter | None = None  # of the present link
         self._task: asyncio.Task[None] | None = None
         self._patience = PatienceTimers(timeouts, self._review_exchanges)
 
@@ -394,10 +390,8 @@ class GatewaySession:
 
         A goodbye too is for that node alone.
         """
-        if self._has_ended():
-            return True
         was_lost_just_now = self._status.is_away_within(OWNER_ONLY_S, self._loop.time())
-        return self.max_body_bytes is not None and was_lost_just_now and len(self._tunnel) > 0
+        return self._has_ended() or (self.max_body_bytes is not None and was_lost_just_now and len(self._tunnel) > 0)
 
     def _note_failure(self, gateway: str, reason: str) -> None:
         self._addresses.note_failed(gateway)
@@ -420,6 +414,7 @@ class GatewaySession:
         try:
             link = self._dialer.link(gateway, self._name, introduce, is_wanted=self._is_wanted)
             socket = await links.enter_async_context(link)
+            await self._pass_by(socket.answer.epoch)
             if not socket.took_hello:
                 self._count_sent(len(hello))
                 with suppress(ConnectionError):  # the reader notices it too
@@ -435,6 +430,13 @@ class GatewaySession:
             self._tunnel.link_lost()
             await self._successors.aclose()
             await links.aclose()
+
+    async def _pass_by(self, epoch: str) -> None:
+        """Raise `GatewayUnreachableError` if the node of this epoch would lose what another one goes on with."""
+        if self._tunnel.is_bound() and self._owner.passes_by(epoch, self._tunnel.epoch.hex(), self._loop.time()):
+            self._link_was_good = True  # it is no failure: the next attempt follows
+            await asyncio.sleep(PAUSE_S * random.random())  # noqa: S311 - jitter, not a secret
+            raise GatewayUnreachableError("another node answers than the one that has what is under way")
 
     async def _carry(self, socket: TunnelSocket, gateway: str) -> None:
         """Exchange packets until the link is lost, or another connection takes its place."""
@@ -585,6 +587,7 @@ class GatewaySession:
         self.folds_alike = event.folds_alike
         self._addresses.note_welcome(gateway, event.address, new_epoch=event.new_epoch)
         self._status.note_up()
+        self._owner.note_up()
         self._end_attempt()
         _log.info("action=link gateway=%s up resumed=%s", gateway, not event.new_epoch)
         self._review_exchanges()

@@ -167,6 +167,8 @@ class TunnelChecker:
         self._epoch = b""
         self._highest = 0
         self._replied: set[int] = set()
+        self._left: tuple[bytes, dict[int, _WireExchange], set[int]] = (b"", {}, set())
+        """What there was at the node of an epoch, when another one welcomed: the sidecar may pass that one by."""
         self._hello = WireFrame("HELLO")
         self._links: dict[Way, _WireLink] = {}
         self._meanings: dict[FrameName, Callable[[_WireLink, WireFrame], None]] = {
@@ -232,6 +234,8 @@ class TunnelChecker:
         self._begin(link, frame)
         if frame.data not in self._epochs:
             raise WireFault("HELLO has an epoch that no WELCOME told")
+        if frame.data and frame.data == self._left[0]:
+            _, self._exchanges, self._replied = self._left
         if frame.value < max([self._highest, *(one.exchange for one in frame.listed)]):
             raise WireFault("HELLO has a last number that is below one which was used")
         for one in frame.listed:
@@ -253,7 +257,8 @@ class TunnelChecker:
         if not listed.keys() <= wanted.keys() or max(listed, default=0) > frame.value:
             raise WireFault("WELCOME lists what HELLO does not want, or what is above its last opened")
         if frame.data != self._hello.data:
-            self._replied.clear()
+            self._left = (self._hello.data, self._exchanges, self._replied)
+            self._replied = set()
         self._epochs.add(frame.data)
         for number, one in listed.items():
             if number not in self._exchanges:

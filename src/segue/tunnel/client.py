@@ -142,6 +142,10 @@ class TunnelClient(Endpoint[_ClientExchange, ClientEvent]):
         """The epoch of the node at the other end of the present or last link; empty before the first."""
         return self._epoch
 
+    def is_bound(self) -> bool:
+        """Tell whether exchanges are under way that only the node of the last link can go on with."""
+        return any(one.complete or one.has_head for one in self._exchanges.values())
+
     # --- for the shell -----------------------------------------------------------------------------------------------
 
     def link_opened(self, now: float) -> None:
