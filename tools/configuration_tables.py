@@ -10,7 +10,10 @@ from tools.markdown import code, table
 
 
 def settings(struct: type[msgspec.Struct], prefix: str) -> str:
-    """Write the keys of one table of the configuration; raises `TypeError` for a type that it cannot name yet."""
+    """Write the keys of one table of the configuration; raises `TypeError` for a type that it cannot name yet.
+
+    A variable is named once: a column of them would leave the meanings no room.
+    """
     info = kinds.type_info(struct)
     assert isinstance(info, kinds.StructType)
     rows = []
@@ -19,9 +22,10 @@ def settings(struct: type[msgspec.Struct], prefix: str) -> str:
         if isinstance(kind, kinds.Metadata):
             text = str((kind.extra_json_schema or {})["description"])
             kind = kind.type
-        variable = f"{prefix}_{field.name}".upper()
-        rows.append((code(field.name), _kind(kind), _default(field), code(variable), text))
-    return table(("key", "type", "default", "environment", "meaning"), rows)
+        rows.append((code(field.name), _kind(kind), _default(field), text))
+    variable = f"{prefix}_{info.fields[0].name}".upper()
+    said = f"The variable of a key is `{prefix}_` and the key in capitals: `{variable}`."
+    return f"{said}\n\n{table(('key', 'type', 'default', 'meaning'), rows)}"
 
 
 _PLAIN_KINDS: dict[type[kinds.Type], str] = {

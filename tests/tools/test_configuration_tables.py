@@ -24,15 +24,16 @@ class Settings(msgspec.Struct):
 
 
 def test_each_setting_has_its_row() -> None:
-    rows = settings(Settings, "SEGUE_X").splitlines()[2:]
+    said, _, _, _, *rows = settings(Settings, "SEGUE_X").splitlines()
+    assert said == "The variable of a key is `SEGUE_X_` and the key in capitals: `SEGUE_X_NAME`."
     assert rows == [
-        "| `name` | string, `^a` | required | `SEGUE_X_NAME` | Its name. |",
-        "| `until` | date and time | none | `SEGUE_X_UNTIL` | Until when. |",
-        "| `on` | boolean | `true` | `SEGUE_X_ON` | Whether. |",
-        '| `mode` | `"x"` or `"y"` | `"x"` | `SEGUE_X_MODE` | Which. |',
-        "| `most_bytes` | integer ≥ 1 | `2097152` (2 MiB) | `SEGUE_X_MOST_BYTES` | Size. |",
-        "| `wait_s` | number > 0 | `7200.0` (2 h) | `SEGUE_X_WAIT_S` | Time. |",
-        '| `names` | list of strings | `["*"]` | `SEGUE_X_NAMES` | Names. |',
+        "| `name` | string, `^a` | required | Its name. |",
+        "| `until` | date and time | none | Until when. |",
+        "| `on` | boolean | `true` | Whether. |",
+        '| `mode` | `"x"` or `"y"` | `"x"` | Which. |',
+        "| `most_bytes` | integer ≥ 1 | `2097152` (2 MiB) | Size. |",
+        "| `wait_s` | number > 0 | `7200.0` (2 h) | Time. |",
+        '| `names` | list of strings | `["*"]` | Names. |',
     ]
 
 

@@ -14,6 +14,8 @@ extensions = ["myst_parser", "sphinxcontrib.mermaid", "sphinx_copybutton"]
 root_doc = "index"
 html_theme = "furo"
 html_title = f"segue {release}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_show_copyright = False
 html_copy_source = False
 #: Links lead to headings as they do where the files are read; tables of results repeat headings below others.
