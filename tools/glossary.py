@@ -184,7 +184,74 @@ WORDS = (
     ),
     Word("disk tier", "evicted state in files", "KV offloading, spilling", "engine/kv/disk_tier.py"),
     Word("effect", "what a pure core asks its shell to do", "action, command, side effect", "protocol/session.py"),
-    Word("tenant", "whose data it is", "organisation, project, account", "gateway/access.py"),
+    Word(
+        "gateway",
+        "the server: it keeps histories, runs turns, and forwards requests of sidecars",
+        "proxy, LLM gateway",
+        "gateway/app.py",
+    ),
+    Word(
+        "sidecar",
+        "the program beside an agent that sends a gateway only what is new",
+        "local proxy",
+        "sidecar/app.py",
+    ),
+    Word("tunnel", "what connects a sidecar and a gateway, over one link after another", "transport", "tunnel"),
+    Word(
+        "route",
+        "to which provider the gateway forwards the requests of sidecars whose path begins alike",
+        "location, upstream mapping",
+        "http/routes.py",
+    ),
+    Word(
+        "stored response",
+        "a response in the store (`store: true`), found by its id from anywhere",
+        "persisted response",
+        "history/records.py",
+    ),
+    Word(
+        "kept turn",
+        "a turn that runs apart from connections, and whose events can be read again",
+        "resumable stream",
+        "protocol/event_log.py",
+    ),
+    Word("fork", "a turn that continues a response beside another turn that does", "branch", "protocol/lanes.py"),
+    Word(
+        "idempotency key",
+        "a name that a client gives a request, so that a repeat gets the same response",
+        "request id, deduplication key",
+        "gateway/turns/background.py",
+    ),
+    Word(
+        "message thread",
+        "a conversation of the Messages API of which the client sends only what is new",
+        "session",
+        "gateway/turns/threads.py",
+    ),
+    Word(
+        "compaction",
+        "a sealed summary in place of what the model has said and done",
+        "summarisation, context compression",
+        "history/compaction.py",
+    ),
+    Word(
+        "prefill",
+        "computing the state of a prompt's tokens, before the first token of the answer",
+        "prompt processing",
+        "engine/scheduler.py",
+    ),
+    Word(
+        "KV cache",
+        "what a model has computed of the tokens of a conversation",
+        "prompt state, context memory",
+        "engine/kv/cache.py",
+    ),
+    Word(
+        "tenant",
+        "the owner of data: a person, a team, a customer",
+        "organisation, project, account",
+        "gateway/access.py",
+    ),
     Word("arm", "one of the ways that a benchmark compares", "variant, condition", "bench/arms"),
 )
 
@@ -192,7 +259,7 @@ WORDS = (
 def glossary() -> str:
     """Write the table of words, in alphabetical order."""
     rows = []
-    for word in sorted(WORDS):
+    for word in sorted(WORDS, key=lambda word: word.word.lower()):
         assert (SOURCE / word.place).exists(), f"{word.word}: {word.place} is gone"
         rows.append((f"**{word.word}**", word.meaning, word.elsewhere, code(word.place)))
     return table(("word", "means", "elsewhere", "where"), rows)
