@@ -26,14 +26,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import msgspec
-
-from segue.history.chains import unpack_native
 from segue.history.conversations import ConversationHead, ConversationMove, ConversationStep
 from segue.history.records import ChainLink, Record
 from segue.protocol.codec import encode
 from segue.protocol.ids import ConversationId, ResponseId
-from segue.protocol.items import join, split
+from segue.protocol.items import join
 from segue.protocol.response_query import ResponseQuery
 from segue.stores import sqlite_conversations as conversations
 from segue.stores.group_commit import GroupCommitWriter
@@ -41,6 +38,7 @@ from segue.stores.interface import CONVERSATION_BYTES, IdTaken, ParentGone, Stor
 from segue.stores.sqlite_file import Database, Synchronous, Trace, explain, open_database
 from segue.stores.sqlite_labels import add_labels, find_labelled, pack_labels
 from segue.stores.sqlite_rows import delete_row
+from segue.stores.turn_rows import link_of, record_of
 
 T = TypeVar("T")
 
@@ -59,7 +57,6 @@ _SHRINK_PAGES = 1024
 #: How many values one query compares with; the oldest versions of SQLite take 999.
 _VALUES = 500
 
-_calls = msgspec.json.Decoder(list[str])
 
 # A row with a head is a response. One without is a tombstone, or items that were added to a conversation.
 _FIND = "SELECT seq FROM records WHERE tenant = ? AND id = ?"
@@ -446,48 +443,14 @@ def _conversation_chain(
 def _links(connection: sqlite3.Connection, query: str, values: dict[str, str | float]) -> list[ChainLink]:
     rows = connection.execute(query, values).fetchall()
     rows.sort(key=itemgetter(0), reverse=True)  # not in SQL: SQLite would copy all items through its sorter
-    return [_link(*row) for row in rows]
-
-
-def _link(
-    _above: int,
-    ident: str,
-    expires_at: float,
-    alive: int,
-    given: bytes,
-    output: bytes,
-    calls: bytes,
-    native: bytes | None,
-) -> ChainLink:
-    return ChainLink(
-        id=ResponseId(ident),
-        expires_at=expires_at,
-        alive=bool(alive),
-        input=tuple(split(given)),
-        output=tuple(split(output)),
-        calls=frozenset(_calls.decode(calls)),
-        native=unpack_native(native),
-    )
+    return [link_of(row) for row in rows]
 
 
 def _record(connection: sqlite3.Connection, tenant: str, response_id: ResponseId, now: float) -> Record | None:
     row: tuple[Any, ...] | None = connection.execute(_RECORD, (tenant, response_id, now)).fetchone()
     if row is None:
         return None
-    parent_id, created_at, expires_at, head, echo, given, output, calls, native = row
-    return Record(
-        tenant=tenant,
-        id=response_id,
-        parent_id=parent_id,
-        created_at=created_at,
-        expires_at=expires_at,
-        head=head,
-        echo=echo,
-        input=tuple(split(given)),
-        output=tuple(split(output)),
-        calls=frozenset(_calls.decode(calls)),
-        native=unpack_native(native),
-    )
+    return record_of(tenant, response_id, row)
 
 
 def _find_item(connection: sqlite3.Connection, tenant: str, item_id: str, now: float) -> ResponseId | None:

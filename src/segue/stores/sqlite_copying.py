@@ -16,6 +16,7 @@ from segue.stores.copying import PAGE_BYTES, PAGE_TURNS, StoredTurn
 from segue.stores.interface import StoreError
 from segue.stores.sqlite_file import Database, explain, open_database
 from segue.stores.sqlite_labels import add_labels, label_digests
+from segue.stores.turn_rows import stored_turn_of
 
 T = TypeVar("T")
 
@@ -101,22 +102,8 @@ def _read_turns(connection: sqlite3.Connection, after: int) -> list[tuple[int, S
     page: list[tuple[int, StoredTurn]] = []
     size = 0
     rows = connection.execute(_TURNS, (after,))
-    for seq, tenant, ident, parent, created_at, expires_at, head, echo, calls, given, output, native in rows:
-        items = tuple(item for (item,) in connection.execute(_ITEMS, (seq,)))
-        turn = StoredTurn(
-            tenant=tenant,
-            id=ResponseId(ident),
-            parent_id=parent,
-            created_at=created_at,
-            expires_at=expires_at,
-            head=head,
-            echo=echo,
-            calls=calls,
-            input=given,
-            output=output,
-            native=native,
-            items=tuple(sorted(items)),
-        )
+    for seq, *row in rows:
+        turn = stored_turn_of(row, (item for (item,) in connection.execute(_ITEMS, (seq,))))
         page.append((seq, turn))
         size += turn.size_bytes
         if size >= PAGE_BYTES or len(page) == PAGE_TURNS:

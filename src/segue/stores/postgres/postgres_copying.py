@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from segue.history.conversations import ConversationHead
-from segue.protocol.ids import ConversationId, ResponseId
+from segue.protocol.ids import ConversationId
 from segue.stores.copying import PAGE_TURNS, StoredTurn, pages_of
 from segue.stores.postgres.appends import Appends
 from segue.stores.postgres.arrays import byteas, floats, texts
@@ -19,6 +19,7 @@ from segue.stores.postgres.failures import explain
 from segue.stores.postgres.new_rows import NewRow
 from segue.stores.postgres.postgres_url import PostgresUrl
 from segue.stores.postgres.schema import migrate, schema_steps
+from segue.stores.turn_rows import stored_turn_of
 
 _MAX_QUEUED_BYTES = 16 * 1024 * 1024
 
@@ -139,25 +140,7 @@ class PostgresCopyEnd:
 async def _read_turns(connection: StoreConnection, keys: Sequence[tuple[Any, ...]]) -> list[StoredTurn]:
     values = (texts(key[0] for key in keys), texts(key[1] for key in keys))
     rows = await connection.fetch(_TURNS, values)
-    return [_turn(*row) for row in rows]
-
-
-def _turn(tenant: str, ident: str, parent: str | None, created_at: float, expires_at: float, *rest: Any) -> StoredTurn:  # noqa: ANN401 - the columns of a row
-    head, echo, calls, given, output, native, items = rest
-    return StoredTurn(
-        tenant=tenant,
-        id=ResponseId(ident),
-        parent_id=None if parent is None else ResponseId(parent),
-        created_at=created_at,
-        expires_at=expires_at,
-        head=head,
-        echo=echo,
-        calls=calls,
-        input=given,
-        output=output,
-        native=native,
-        items=tuple(sorted(item.decode() for item in items)),
-    )
+    return [stored_turn_of(row, (item.decode() for item in items)) for *row, items in rows]
 
 
 def _row(turn: StoredTurn) -> NewRow:

@@ -18,14 +18,11 @@ from math import inf
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
-import msgspec
 from psycopg.errors import UndefinedFunction
 
-from segue.history.chains import unpack_native
 from segue.history.conversations import ConversationHead, ConversationMove, ConversationStep
 from segue.history.records import ChainLink, Record
 from segue.protocol.ids import ConversationId, ResponseId
-from segue.protocol.items import split
 from segue.protocol.response_query import ResponseQuery
 from segue.stores.interface import CONVERSATION_BYTES, StoreSize
 from segue.stores.postgres import pointers
@@ -37,6 +34,7 @@ from segue.stores.postgres.labels import list_labelled
 from segue.stores.postgres.new_rows import ConversationPointer, row_of
 from segue.stores.postgres.postgres_url import PostgresUrl
 from segue.stores.postgres.schema import migrate, schema_steps
+from segue.stores.turn_rows import link_of, record_of
 
 T = TypeVar("T")
 
@@ -47,7 +45,6 @@ _DELETE_AT_ONCE = 256
 #: A store with fewer responses is counted; of a larger one the server's own estimate is taken.
 _MOST_COUNTED = 100_000
 
-_calls = msgspec.json.Decoder(list[str])
 
 # One row of arrays would take the gateway a fifth less, and the server twice as much.
 _LINK = """
@@ -185,7 +182,7 @@ class PostgresStore:
     async def record(self, tenant: str, response_id: ResponseId, now: float) -> Record | None:
         """Return the record of a living response, or None."""
         rows = await self._read(_RECORD, tenant, response_id, now)
-        return _record(tenant, response_id, rows[0]) if rows else None
+        return record_of(tenant, response_id, rows[0]) if rows else None
 
     async def find_item(self, tenant: str, item_id: str, now: float) -> ResponseId | None:
         """Return the living response to which the item with this id belongs, if there is one and no other."""
@@ -396,42 +393,4 @@ async def _bury(connection: StoreConnection, dead: list[Living]) -> None:
 
 def _links(rows: list[tuple[Any, ...]]) -> list[ChainLink]:
     rows.sort(key=itemgetter(0))
-    return [_link(*row) for row in rows]
-
-
-def _link(
-    _depth: int,
-    ident: str,
-    expires_at: float,
-    alive: bool,  # noqa: FBT001 - the columns of a row
-    given: bytes,
-    output: bytes,
-    calls: bytes,
-    native: bytes | None,
-) -> ChainLink:
-    return ChainLink(
-        id=ResponseId(ident),
-        expires_at=expires_at,
-        alive=alive,
-        input=tuple(split(given)),
-        output=tuple(split(output)),
-        calls=frozenset(_calls.decode(calls)),
-        native=unpack_native(native),
-    )
-
-
-def _record(tenant: str, response_id: ResponseId, row: tuple[Any, ...]) -> Record:
-    parent_id, created_at, expires_at, head, echo, given, output, calls, native = row
-    return Record(
-        tenant=tenant,
-        id=response_id,
-        parent_id=parent_id,
-        created_at=created_at,
-        expires_at=expires_at,
-        head=head,
-        echo=echo,
-        input=tuple(split(given)),
-        output=tuple(split(output)),
-        calls=frozenset(_calls.decode(calls)),
-        native=unpack_native(native),
-    )
+    return [link_of(row) for row in rows]
