@@ -60,7 +60,7 @@ class StoreConnection(Watched, psycopg.AsyncConnection[tuple[Any, ...]]):
         return await self._statements.fetch(statement, values)
 
     async def wait(self, gen: PQGen[T], interval: float = 0.0, timeout: float | None = None) -> T:  # noqa: ASYNC109 - as psycopg's
-        """SocketExchange something with the server. Who is cancelled, or given up, leaves a connection that is closed.
+        """Exchange something with the server. Who is cancelled, or given up, leaves a connection that is closed.
 
         So nothing is cancelled at the server: a commit that waits for its replica would become one that did not wait.
         """
