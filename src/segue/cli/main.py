@@ -477,6 +477,7 @@ def capacity(  # noqa: PLR0913 - one for each assumption
 
 bench.command(server_benchmarks.endpoint)
 bench.command(server_benchmarks.peers)
+bench.command(server_benchmarks.cluster)
 
 
 @bench.command

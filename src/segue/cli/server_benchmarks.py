@@ -76,3 +76,46 @@ def peers(
         "longest_s": seconds,
     }
     return run_bench_peers(settings, only=only, programs=programs, files=files)
+
+
+def cluster(  # noqa: PLR0913 - one for each assumption
+    *,
+    sessions: Annotated[int, Parameter(help="Plan for so many sessions.")] = 1_000_000,
+    turn_every: Annotated[float, Parameter(help="Seconds from a turn of a session to its next one.")] = 30.0,
+    keep_days: Annotated[float, Parameter(help="How long responses are kept.")] = 30.0,
+    cores: Annotated[int, Parameter(help="Cores of a node, with a worker on each.")] = 8,
+    load: Annotated[float, Parameter(help="How much of its core a worker is to use; the rest is for peaks.")] = 0.6,
+    connections: Annotated[int, Parameter(help="Connections of PostgreSQL that a worker opens at most.")] = 8,
+    workers: Annotated[int, Parameter(help="Measure one worker and so many.")] = 2,
+    rounds: Annotated[int, Parameter(help="How often each is measured.")] = 3,
+    seconds: Annotated[float, Parameter(help="How long each time.")] = 4.0,
+    share: Annotated[float, Parameter(help="The part of a core that each worker may use; needs root.")] = 0.25,
+    checked_sessions: Annotated[int, Parameter(help="Sessions of the load that is predicted.")] = 2000,
+    results: Annotated[
+        Path | None, Parameter(help="Measure nothing: take the costs from this file, which --json wrote.")
+    ] = None,
+    files: ReportFileOptions = NO_FILES,
+) -> int:
+    """Several gateways over PostgreSQL and Redis: what a turn costs, how workers add up, and what a million takes.
+
+    It starts both servers and the gateways on this machine, if they are installed, and removes them again.
+    """
+    from segue.bench.cluster_plan import ClusterPlan
+    from segue.cli.bench_cluster import run_bench_cluster
+
+    plan = ClusterPlan(
+        sessions=sessions,
+        turn_every_s=turn_every,
+        keep_days=keep_days,
+        cores=cores,
+        load=load,
+        connections=connections,
+    )
+    settings = {
+        "workers": workers,
+        "rounds": rounds,
+        "seconds": seconds,
+        "share": share,
+        "sessions": checked_sessions,
+    }
+    return run_bench_cluster(settings, plan, results=results, files=files)

@@ -249,3 +249,15 @@ async def test_logs_that_have_expired_are_forgotten(live_url: str) -> None:
         await asyncio.sleep(0.02)
         with pytest.raises(EventsGone):
             await collect(one.logs)
+
+
+async def test_a_log_that_is_dropped_while_redis_is_away_is_dropped_when_it_is_back(own_server: RedisServer) -> None:
+    """Who waits for its turn elsewhere would wait for ever."""
+    async with live_nodes(own_server.url(), "a", "b", call_s=0.1) as (one, two):
+        await one.logs.open("a", ONE, shared=True)
+        own_server.pause()
+        await one.logs.drop("a", ONE)
+        own_server.resume()
+        await until(lambda: two.live.link.available)
+        async with asyncio.timeout(10):
+            assert not await two.logs.begun("a", ONE)
