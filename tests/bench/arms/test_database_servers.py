@@ -25,7 +25,7 @@ async def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.postgres
 async def test_a_missing_redis_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers.shutil, "which", lambda _: None)
+    monkeypatch.setattr("segue.bench.arms.database_servers.shutil.which", lambda _: None)
     with pytest.raises(ServersMissing, match="Redis or Valkey"):
         async with servers.database_servers():
             pass
