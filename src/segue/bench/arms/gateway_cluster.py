@@ -44,7 +44,7 @@ async def gateway_cluster(folder: Path, *, store: str, live: str | None, workers
     """Run so many workers around a block; the folder is their home, and has to be there."""
     scripted = {f"SEGUE_UPSTREAM_0_{name}": MODEL for name in ("NAME", "DIALECT", "MODELS")}
     shared = {} if live is None else {"SEGUE_SERVER_LIVE": live}
-    environ = {"PATH": os.environ.get("PATH", ""), "HOME": str(folder), "SEGUE_SERVER_STORE": store}
+    environ = {"PATH": os.defpath, "HOME": str(folder), "SEGUE_SERVER_STORE": store}
     command = ["-P", "-m", "segue", "serve", "--port", "0", "--workers", str(workers), "--log", "error"]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
