@@ -7,8 +7,8 @@ from msgspec.structs import replace
 
 from segue.bench.cluster import (
     ClusterBench,
-    Reading,
-    Window,
+    ClusterReading,
+    LoadWindow,
     check_figures,
     costs_of,
     measure_cluster,
@@ -21,16 +21,16 @@ from segue.bench.meters.turn_load import LoadResult
 from segue.bench.reports.report import make_report
 from tests.stores.live.redis_servers import PROGRAM
 
-NOTHING = Reading(0.0, 0.0, 0.0, 0, 0, 0, 0)
+NOTHING = ClusterReading(0.0, 0.0, 0.0, 0, 0, 0, 0)
 
 
-def window(turns: int, cpu_s: float, *, seconds: float = 2.0) -> Window:
+def window(turns: int, cpu_s: float, *, seconds: float = 2.0) -> LoadWindow:
     load = LoadResult(turns=turns, seconds=seconds, latencies_s=[0.01] * turns, sent_bytes=5000 * turns)
-    after = Reading(cpu_s, cpu_s / 2, cpu_s / 4, 8000 * turns, 9000 * turns, turns // 4, 6)
-    return Window(load, NOTHING, after)
+    after = ClusterReading(cpu_s, cpu_s / 2, cpu_s / 4, 8000 * turns, 9000 * turns, turns // 4, 6)
+    return LoadWindow(load, NOTHING, after)
 
 
-IDLE = Window(
+IDLE = LoadWindow(
     LoadResult(turns=0, seconds=2.0, latencies_s=[], sent_bytes=0), NOTHING, replace(NOTHING, gateway_cpu_s=0.1)
 )
 

@@ -25,7 +25,7 @@ from segue.bench.arms.gateway_cluster import MODEL, GatewayCluster, gateway_clus
 from segue.bench.cluster_plan import ClusterPlan, TurnCosts, plan_figures, predicted
 from segue.bench.meters.cpu_quota import limited
 from segue.bench.meters.process_tree import usage_of
-from segue.bench.meters.turn_load import LoadResult, TurnLoad
+from segue.bench.meters.turn_load import LoadResult, SessionLoad
 from segue.bench.reports.report import BenchReport, Figure, figure, make_report
 
 _TEXT_BYTES = 3200
@@ -48,7 +48,7 @@ class ClusterBench(msgspec.Struct, frozen=True, kw_only=True):
     plan: ClusterPlan = ClusterPlan()
 
 
-class Reading(msgspec.Struct, frozen=True):
+class ClusterReading(msgspec.Struct, frozen=True):
     """What all have used so far, and what is in the database."""
 
     gateway_cpu_s: float
@@ -60,12 +60,12 @@ class Reading(msgspec.Struct, frozen=True):
     connections: int
 
 
-class Window(msgspec.Struct, frozen=True):
+class LoadWindow(msgspec.Struct, frozen=True):
     """A load, and what it has cost."""
 
     load: LoadResult
-    before: Reading
-    after: Reading
+    before: ClusterReading
+    after: ClusterReading
 
     def used(self, field: str) -> float:
         """Return how much of something was used."""
@@ -88,20 +88,20 @@ class _Deployment:
         self.cluster = cluster
         self._servers = servers
         self._database = database
-        self.load = TurnLoad(cluster.host, cluster.port, model=MODEL, text=_text(_TEXT_BYTES))
+        self.load = SessionLoad(cluster.host, cluster.port, model=MODEL, text=_text(_TEXT_BYTES))
 
-    async def window(self, seconds: float, *, sessions: int, every_s: float = 0.0) -> Window:
+    async def window(self, seconds: float, *, sessions: int, every_s: float = 0.0) -> LoadWindow:
         """Run a load, and read before and after it what all have used."""
         before = await self._read()
         done = await self.load.run(range(sessions), seconds=seconds, every_s=every_s)
-        return Window(done, before, await self._read())
+        return LoadWindow(done, before, await self._read())
 
-    async def _read(self) -> Reading:
+    async def _read(self) -> ClusterReading:
         gateway, postgres, redis = (
             usage_of(root).cpu_s or 0.0 for root in (self.cluster.root, self._servers.postgres, self._servers.redis)
         )
         stored = (0, 0, 0, 0) if self._database is None else await self._servers.measure(self._database)
-        return Reading(gateway, postgres, redis, *stored)
+        return ClusterReading(gateway, postgres, redis, *stored)
 
 
 async def measure_cluster(chosen: ClusterBench, on_step: Callable[[str], None]) -> BenchReport:
@@ -109,7 +109,7 @@ async def measure_cluster(chosen: ClusterBench, on_step: Callable[[str], None]) 
     on_step("starts PostgreSQL, Redis and the gateways")
     async with _deployments(chosen) as deployments:
         names = list(deployments)
-        windows: dict[str, list[Window]] = {name: [] for name in names}
+        windows: dict[str, list[LoadWindow]] = {name: [] for name in names}
         async with AsyncExitStack() as stack:
             possible = [
                 stack.enter_context(limited(one.cluster.workers(), chosen.share)) for one in deployments.values()
@@ -170,7 +170,7 @@ def worker_label(count: int) -> str:
     return "1 worker" if count == 1 else f"{count} workers"
 
 
-def turn_costs(windows: list[Window], idle: Window) -> TurnCosts:
+def turn_costs(windows: list[LoadWindow], idle: LoadWindow) -> TurnCosts:
     """Return what a turn of one worker cost in several windows together, beyond what was used without any."""
     turns = sum(window.load.turns for window in windows)
     seconds = sum(window.load.seconds for window in windows)
@@ -192,7 +192,7 @@ def turn_costs(windows: list[Window], idle: Window) -> TurnCosts:
     )
 
 
-def measured_figures(windows: Mapping[str, list[Window]]) -> list[Figure]:
+def measured_figures(windows: Mapping[str, list[LoadWindow]]) -> list[Figure]:
     """Return what each deployment did, and how several workers compare with one, and PostgreSQL with SQLite."""
     one, several, sqlite = windows
     figures = []
@@ -230,7 +230,7 @@ def _costs_figures(costs: TurnCosts) -> list[Figure]:
     return [Figure(name=name, value=value, unit=unit) for name, value, unit in rows]
 
 
-def check_figures(chosen: ClusterBench, costs: TurnCosts, large: Window) -> list[Figure]:
+def check_figures(chosen: ClusterBench, costs: TurnCosts, large: LoadWindow) -> list[Figure]:
     """Return what the costs of a turn say of a load, and what that load was."""
     said = predicted(costs, workers=chosen.workers, sessions=chosen.sessions, turn_every_s=chosen.turn_every_s)
     figures = []

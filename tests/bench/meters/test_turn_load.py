@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from segue.bench.meters.turn_load import LoadResult, TurnLoad
+from segue.bench.meters.turn_load import LoadResult, SessionLoad
 
 
 class Answers:
@@ -34,10 +34,10 @@ class Answers:
 
 
 @asynccontextmanager
-async def loaded(answers: Answers, connections: int) -> AsyncIterator[TurnLoad]:
+async def loaded(answers: Answers, connections: int) -> AsyncIterator[SessionLoad]:
     async with await asyncio.start_server(answers.serve, "127.0.0.1", 0) as server:
         host, port = server.sockets[0].getsockname()
-        load = TurnLoad(host, port, model="m", text="hello")
+        load = SessionLoad(host, port, model="m", text="hello")
         await load.connect(connections)
         try:
             yield load

@@ -32,7 +32,7 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
         return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
-class _Answer:
+class _ArrivingAnswer:
     """One reply, as far as it has come."""
 
     __slots__ = ("body_bytes", "got", "length")
@@ -43,12 +43,12 @@ class _Answer:
         self.body_bytes = 0
 
 
-class _Connection(asyncio.Protocol):
+class _LoadConnection(asyncio.Protocol):
     """Sends one request at a time and waits for its answer."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
-        self._answer = _Answer()
+        self._answer = _ArrivingAnswer()
         self._done: asyncio.Future[bytes] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -64,7 +64,7 @@ class _Connection(asyncio.Protocol):
             head = bytes(answer.got[:end]).lower()
             answer.length = end + 4 + int(head.split(_LENGTH)[1].split(b"\r\n")[0])
         if len(answer.got) >= answer.length:
-            self._answer = _Answer()
+            self._answer = _ArrivingAnswer()
             assert self._done is not None, "an answer without a request"
             self._done.set_result(bytes(answer.got))
 
@@ -98,7 +98,7 @@ class _Schedule(NamedTuple):
         return self.began + (done + place / self.lanes) * self.every_s / sessions
 
 
-class TurnLoad:
+class SessionLoad:
     """Sessions of one model at one address; `text` is what each turn of a client says."""
 
     def __init__(self, host: str, port: int, *, model: str, text: str) -> None:
@@ -107,14 +107,14 @@ class TurnLoad:
             f"POST /v1/responses HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\nContent-Length: "
         ).encode()
         self._fields = msgspec.json.encode({"model": model, "input": text, "store": True})[:-1]
-        self._connections: list[_Connection] = []
+        self._connections: list[_LoadConnection] = []
         self._ids: dict[int, bytes] = {}
 
     async def connect(self, count: int) -> None:
         """Open connections: the turns of a session all go over one of them."""
         loop = asyncio.get_running_loop()
         for _ in range(count):
-            _, connection = await loop.create_connection(_Connection, *self._address)
+            _, connection = await loop.create_connection(_LoadConnection, *self._address)
             self._connections.append(connection)
 
     def close(self) -> None:
