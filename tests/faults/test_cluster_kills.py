@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from segue.stores.live.redis_nodes import LEASE_S
 from tests.faults.cluster.agents import agents_of
 from tests.faults.cluster.disturbances import Disturbances
-from tests.faults.cluster.nodes import Cluster, clustered
+from tests.faults.cluster.nodes import Cluster, clustered, key_of
+from tests.faults.cluster.requests import client_of
 from tests.faults.cluster.sessions import sessions_of
 from tests.faults.cluster.settling import check_all
+from tests.faults.gateways import until
 
 pytestmark = [pytest.mark.postgres, pytest.mark.redis, pytest.mark.usefixtures("plain_loop")]
 
@@ -27,6 +30,7 @@ pytestmark = [pytest.mark.postgres, pytest.mark.redis, pytest.mark.usefixtures("
 SEEDS, KILLS = range(1, 11), 100
 
 
+@pytest.mark.timeout(300)
 async def test_each_disturbance_once(tmp_path: Path) -> None:
     """The quick form: each kind of disturbance comes once, with leases that are shorter still."""
     async with clustered(tmp_path, 0, lease_s=1.5) as cluster:
@@ -37,6 +41,37 @@ async def test_each_disturbance_once(tmp_path: Path) -> None:
         _report(cluster, disturbances, 0)
         assert disturbances.kills == 3
         assert cluster.ledger.acknowledged
+
+
+@pytest.mark.deep
+@pytest.mark.timeout(300)
+async def test_what_a_killed_node_ran_has_failed_once_its_lease_is_over(tmp_path: Path) -> None:
+    """With the command's own lease: a turn in the background, and one with a key, of which the model has said half."""
+    async with (
+        clustered(tmp_path, 0, lease_s=None) as cluster,
+        client_of(cluster.nodes[0].url, key_of("ada")) as at_first,
+        client_of(cluster.nodes[1].url, key_of("ada")) as at_second,
+    ):
+        cluster.model.gate = asyncio.Event()
+        apart, keyed = (cluster.ledger.begin("s", "ada") for _ in range(2))
+        begun = await at_first.post({"model": "m", "input": apart.marker, "background": True})
+        asked = {"model": "m", "input": keyed.marker, "segue": {"idempotency_key": "k"}}
+        asking = asyncio.create_task(at_first.stream(asked))
+        await until(lambda: (apart.runs, keyed.runs) == (1, 1))
+        await cluster.nodes[0].kill()
+        assert (await asking).how == "lost"
+        async with asyncio.timeout(4 * LEASE_S):
+            while True:
+                found = await at_second.call("GET", f"/v1/responses/{begun.response_id}")
+                assert found is not None
+                assert found[0] == 200
+                if found[1]["status"] == "failed":
+                    break
+                await asyncio.sleep(0.1)
+        assert found[1]["error"]["code"] == "segue_outcome_unknown"
+        assert (await at_second.post(asked)).code == "segue_outcome_unknown"
+        assert (await at_second.stream(asked)).code == "segue_outcome_unknown"
+        assert cluster.ledger.faults == []
 
 
 @pytest.mark.deep

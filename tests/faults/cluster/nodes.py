@@ -39,6 +39,8 @@ LEASE_S = 3.0
 #: Every acknowledged change is in the file before the answer, so that a kill loses none.
 _DURABLE = ("--appendonly", "yes", "--appendfsync", "no")
 _DATABASE = "postgres"
+#: How often it is looked whether a node that is not ready yet is still there.
+_LOOK_S = 0.5
 _CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
 
 
@@ -55,19 +57,25 @@ class NodeForks:
         self._starting = asyncio.Lock()
 
     async def start(self, node: NodeStart) -> int:
-        """Start a node, and wait until it is ready; return its process id."""
+        """Start a node, and wait until it is ready; return its process id.
+
+        One that could not start, since Redis did not answer it in time, is started again, as a supervisor does it.
+        """
         assert self._process.stdin is not None
         async with self._starting:
-            self._process.stdin.write(msgspec.json.encode(node) + b"\n")
-            pid = int((await self.line()).removeprefix("forked "))
-            line = await self.line()
-            assert line.startswith(READY), f"{line}: see {node.log}"
-            return pid
+            while True:
+                self._process.stdin.write(msgspec.json.encode(node) + b"\n")
+                pid = int((await self.line()).removeprefix("forked "))
+                while Path(f"/proc/{pid}").exists():  # noqa: ASYNC240 - it is no file of a disk
+                    with suppress(TimeoutError):
+                        line = await self.line(_LOOK_S)
+                        assert line.startswith(READY), f"{line}: see {node.log}"
+                        return pid
 
-    async def line(self) -> str:
+    async def line(self, patience_s: float = 2 * PATIENCE_S) -> str:
         """Return the next line that it or a node prints."""
         assert self._process.stdout is not None
-        async with asyncio.timeout(2 * PATIENCE_S):
+        async with asyncio.timeout(patience_s):
             return (await self._process.stdout.readline()).decode().strip()
 
 
@@ -114,7 +122,9 @@ class ClusterNode:
 class Cluster:
     """Everything while it runs."""
 
-    def __init__(self, folder: Path, postgres: PostgresServer, redis: RedisServer, lease_s: float | None) -> None:
+    def __init__(
+        self, folder: Path, postgres: PostgresServer, redis: RedisServer, forks: NodeForks, lease_s: float | None
+    ) -> None:
         self.folder = folder
         self.postgres = postgres
         self.redis = redis
@@ -126,7 +136,8 @@ class Cluster:
         """How often a node went away, or came back, or stood still, or went on."""
         self.balancer: Balancer
         self.provider: ScriptedProvider
-        self.forks: NodeForks
+        self.model: LedgerProvider
+        self._forks = forks
         self._lease_s = lease_s
 
     @property
@@ -142,7 +153,7 @@ class Cluster:
         """Start a node at its port."""
         arguments = ["serve", "--config", str(self.folder / "segue.toml"), "--port", str(node.port)]
         environment = {"SEGUE_TUNNEL_ADDRESS": node.url}
-        node.pid = await self.forks.start(NodeStart(arguments, environment, str(self.log), self._lease_s))
+        node.pid = await self._forks.start(NodeStart(arguments, environment, str(self.log), self._lease_s))
         node.state = "up"
 
     async def restart_node(self, node: ClusterNode) -> None:
@@ -208,6 +219,7 @@ class Cluster:
 async def clustered(folder: Path, seed: int, *, lease_s: float | None = LEASE_S) -> AsyncIterator[Cluster]:
     """Run three nodes around a block; at the end everything is killed."""
     async with AsyncExitStack() as stack:
+        forks = await stack.enter_async_context(_forking(folder))  # it imports while the servers start
         redis = await asyncio.to_thread(temporary_server, *_DURABLE)
         stack.callback(discard, redis)
         place = stack.enter_context(server_folder())
@@ -215,10 +227,10 @@ async def clustered(folder: Path, seed: int, *, lease_s: float | None = LEASE_S)
         await asyncio.to_thread(postgres.create)
         await asyncio.to_thread(postgres.start)
         stack.callback(postgres.stop, signal.SIGKILL)
-        cluster = Cluster(folder, postgres, redis, lease_s)
-        script = LedgerProvider(cluster.ledger, seed).answer
-        cluster.provider = await stack.enter_async_context(provided(script))
-        cluster.forks = await stack.enter_async_context(_forking(folder))
+        cluster = Cluster(folder, postgres, redis, forks, lease_s)
+        cluster.model = LedgerProvider(cluster.ledger, seed)
+        cluster.provider = await stack.enter_async_context(provided(cluster.model.answer))
+        await forks.line()
         cluster.balancer = await stack.enter_async_context(balanced(cluster.ports, seed))
         cluster.write_config()
         for node in cluster.nodes:
@@ -240,9 +252,7 @@ async def _forking(folder: Path) -> AsyncIterator[NodeForks]:
         start_new_session=True,
     )
     try:
-        forks = NodeForks(process)
-        await forks.line()
-        yield forks
+        yield NodeForks(process)
     finally:
         if process.returncode is None and process.stdin is not None:
             process.stdin.close()

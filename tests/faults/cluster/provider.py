@@ -6,6 +6,7 @@ here: judging what it receives (`ledger`).
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 
@@ -28,6 +29,8 @@ class LedgerProvider:
     def __init__(self, ledger: Ledger, seed: int) -> None:
         self._ledger = ledger
         self._random = random.Random(seed)
+        self.gate: asyncio.Event | None = None
+        """In the middle of each answer it waits for this."""
 
     def answer(self, request: ReceivedRequest) -> Answer:
         """Note a request, and answer it."""
@@ -41,7 +44,8 @@ class LedgerProvider:
             self._ledger.receive(texts)
             pieces = _events_of(body, texts[-1], request.number)
         pause_s = self._random.choice((0.0, 0.0, self._random.uniform(0.0, _LONGEST_PAUSE_S)))
-        return Answer(lines=_SSE, pieces=tuple(pieces), pace_s=pause_s, delay_s=pause_s)
+        gates = {} if self.gate is None else {len(pieces) // 2: self.gate}
+        return Answer(lines=_SSE, pieces=tuple(pieces), pace_s=pause_s, delay_s=pause_s, gates=gates)
 
 
 def pieces_of(marker: str) -> list[bytes]:
