@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import socket
 import sys
@@ -59,9 +60,9 @@ async def cluster(folder: Path) -> AsyncIterator[tuple[list[tuple[Process, str]]
 
 
 @asynccontextmanager
-async def gateway(folder: Path, environ: Mapping[str, str]) -> AsyncIterator[tuple[Process, str]]:
+async def gateway(folder: Path, environ: Mapping[str, str], *, port: int = 0) -> AsyncIterator[tuple[Process, str]]:
     kept = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder)}
-    line = [sys.executable, "-m", "segue", "serve", "--port", "0"]
+    line = [sys.executable, "-m", "segue", "serve", "--port", str(port)]
     process = await asyncio.create_subprocess_exec(
         *line, cwd=folder, env={**kept, **environ}, stdout=PIPE, stderr=DEVNULL
     )
@@ -82,6 +83,8 @@ async def haproxy(folder: Path, urls: list[str]) -> AsyncIterator[int]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     text = (DOCKER / "haproxy.cluster.cfg").read_text("utf-8").replace("bind :4747", f"bind 127.0.0.1:{port}")
+    for number in range(3, len(urls) + 1):  # the file has two
+        text = re.sub(r"(    server gateway-)2( gateway-)2(.*\n)", rf"\g<0>\g<1>{number}\g<2>{number}\g<3>", text)
     for number, url in enumerate(urls, 1):
         text = text.replace(f"gateway-{number}:4747 check", f"{url.removeprefix('http://')} check inter 200ms fall 1")
     (folder / "haproxy.cfg").write_text(text)

@@ -11,6 +11,7 @@ from websockets.exceptions import InvalidStatus
 
 from segue.testing.protocol_checker import Json, check_sse, parse_json
 from tests.faults.clients import (
+    Http,
     Socket,
     begin_post,
     http,
@@ -93,6 +94,21 @@ async def test_an_open_http_connection_gets_no_new_turn(tmp_path: Path) -> None:
             process.release()
             await _assert_told(busy)
         assert await process.ended() == (0, "")
+
+
+async def test_turns_still_begin_until_a_balancer_has_seen_that_the_gateway_will_leave(tmp_path: Path) -> None:
+    (tmp_path / "segue.toml").write_text("[server]\ndrain_delay_s = 600\n", "utf-8")
+    async with serving(tmp_path, "--store", "memory:") as process:
+        async with http(process.url) as client, opened(process.url) as socket:
+            process.terminate()
+            while await _health(client, "/healthz?ready") == 200:
+                pass
+            assert await _health(client, "/healthz") == 200
+            assert (await client.turn())["status"] == "completed"
+            assert (await socket.turn())["status"] == "completed"
+        process.terminate()
+        assert await process.ended() == (0, "")
+        _assert_quiet(process)
 
 
 async def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
@@ -203,3 +219,8 @@ async def _streaming(url: str) -> AsyncIterator[Callable[[], Awaitable[bytes]]]:
                 return begun + await reply.read()
 
             yield read
+
+
+async def _health(client: Http, path: str) -> int:
+    async with client.session.get(path) as reply:
+        return reply.status

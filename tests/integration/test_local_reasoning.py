@@ -106,7 +106,6 @@ async def test_responses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             events = await client.stream([QUESTION])
         deltas = [one["delta"] for one in events if one["type"] == "response.reasoning_text.delta"]
         assert "".join(deltas) == THOUGHT
-        assert len(deltas) > 1
         thought, message = events[-1]["response"]["output"]
         assert message["content"][0]["text"] == ANSWER
         with_it = await client.count([QUESTION, thought, message, NEXT])
@@ -120,7 +119,6 @@ async def test_chat_completions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
         thoughts = [delta["reasoning_content"] for delta in deltas if delta.get("reasoning_content")]
         assert "".join(thoughts) == THOUGHT
-        assert len(thoughts) > 1
         assert "".join(delta.get("content") or "" for delta in deltas) == ANSWER
         with client.thinking(monkeypatch):
             message = (await client.ask([QUESTION]))["choices"][0]["message"]
@@ -136,7 +134,6 @@ async def test_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         deltas = [one["delta"] for one in events if one["type"] == "content_block_delta"]
         thoughts = [delta["thinking"] for delta in deltas if delta["type"] == "thinking_delta"]
         assert "".join(thoughts) == THOUGHT
-        assert len(thoughts) > 1
         assert "".join(delta.get("text", "") for delta in deltas) == ANSWER
         with client.thinking(monkeypatch):
             thought, text = blocks = (await client.ask([QUESTION]))["content"]

@@ -157,7 +157,7 @@ async def run_until_signal(
             await stop.wait()
         if retired.is_set():
             await _retire(gateway, hurry)
-        draining = asyncio.create_task(gateway.drain())
+        draining = asyncio.create_task(gateway.drain(at_once=retired.is_set()))
         hurried = asyncio.create_task(hurry.wait())
         await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
         await _cancel((draining, hurried))

@@ -132,6 +132,10 @@ class ServerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
         Meta(description="Let a message of a thread be continued more than once; Anthropic's own service does not."),
     ] = True
     drain_s: Annotated[Positive, Meta(description="How long running turns may take to end at shutdown.")] = 30.0
+    drain_delay_s: Annotated[
+        float,
+        Meta(ge=0, description="How long turns still begin at shutdown: until a balancer has seen it by its checks."),
+    ] = 0.0
     tls_cert: Annotated[
         str | None, Meta(description="PEM file with the gateway's certificate and its chain: its ports speak TLS then.")
     ] = None

@@ -258,16 +258,20 @@ class Gateway:
         await upstream.aclose()
         del self.retiring[upstream]
 
-    async def drain(self) -> None:
+    async def drain(self, *, at_once: bool = False) -> None:
         """Begin nothing new, let what runs end within `drain_s`, and tell every connection to move; close the ports.
 
         The ports stay open until then: sidecars and clients that have lost their connection come back for the rest.
+        Before that, turns still begin for `drain_delay_s`, unless it is to drain `at_once`, since nobody sends any.
         """
         drain = self.services.drain
-        if self._runner is None or drain.draining:
+        if self._runner is None or drain.leaving:
             return
-        drain.draining = True
+        drain.leaving = True
         await self.services.nodes.drain()
+        if not at_once:
+            await asyncio.sleep(self.config.server.drain_delay_s)
+        drain.draining = True
         try:
             async with asyncio.timeout(self.config.server.drain_s):
                 await asyncio.gather(self.tunnel.drain(), drain.drain_connections(), return_exceptions=True)

@@ -68,10 +68,11 @@ class DrainState:
     """The connections and turns of one gateway. Once `draining` is set, no new ones may begin.
 
     Requests are still answered then. Their handlers refuse what would begin something, and let clients have the rest of
-    what runs.
+    what runs. Before that it may be `leaving`: everything goes on, while balancers find out that they shall ask others.
     """
 
     def __init__(self) -> None:
+        self.leaving = False
         self.draining = False
         self._connections: set[Drainable] = set()
         self._changed = asyncio.Event()

@@ -46,15 +46,23 @@ def shown(reply: web.Response) -> tuple[int, object]:
 
 async def test_a_process_that_answers_is_alive_even_while_it_drains() -> None:
     async with parts() as services:
-        services.drain.draining = True
+        services.drain.leaving = services.drain.draining = True
         assert shown(await routes(services).healthz(GET)) == (200, {"status": "ok"})
+
+
+async def test_a_balancer_is_told_without_a_key_that_the_gateway_will_leave() -> None:
+    asked = make_mocked_request("GET", "/healthz?ready")
+    async with parts() as services:
+        assert shown(await routes(services).healthz(asked)) == (200, {"status": "ok"})
+        services.drain.leaving = True
+        assert shown(await routes(services).healthz(asked)) == (503, {"status": "draining"})
 
 
 async def test_a_gateway_is_ready_as_long_as_it_takes_turns() -> None:
     async with parts() as services:
         await respond(services, create())
         assert shown(await routes(services).readyz(GET)) == (200, {"status": "ready", "records": 1})
-        services.drain.draining = True
+        services.drain.leaving = True
         assert shown(await routes(services).readyz(GET)) == (503, {"status": "draining"})
 
 

@@ -90,7 +90,7 @@ async def test_a_gateway_that_drains_closes_connections_after_their_reply(
     *, draining: bool, status: int, closes: bool
 ) -> None:
     drain, response = DrainState(), web.Response(status=status)
-    drain.draining = draining
+    drain.leaving = draining
     await last_changes(drain)(make_mocked_request("GET", "/"), response)
     assert (response.headers.get("Connection"), response.keep_alive) == (("close", False) if closes else (None, None))
 

@@ -20,6 +20,8 @@ from urllib.parse import quote
 
 import msgspec
 
+from segue.extras import how_to_add
+
 _START_S = 60.0
 _POSTGRES_OPTIONS: Mapping[str, str] = {
     "listen_addresses": "",
@@ -65,7 +67,7 @@ class DatabaseServers(msgspec.Struct, frozen=True):
         try:
             import psycopg  # noqa: PLC0415 - of the extra `cluster`
         except ModuleNotFoundError:
-            raise ServersMissing("the client of PostgreSQL is not installed: `pip install 'segue[cluster]'`") from None
+            raise ServersMissing(f"the client of PostgreSQL is not installed: {how_to_add('cluster')}") from None
         async with await psycopg.AsyncConnection.connect(self.store(database), autocommit=True) as connection:
             cursor = await connection.execute(statement.encode())
             return (await cursor.fetchone() or ()) if cursor.description else ()

@@ -50,6 +50,7 @@ class _LoadConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._answer = _ArrivingAnswer()
         self._done: asyncio.Future[bytes] | None = None
+        self._lost: Exception | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is of no class of asyncio
@@ -69,11 +70,14 @@ class _LoadConnection(asyncio.Protocol):
             self._done.set_result(bytes(answer.got))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = exc or ConnectionError("the gateway has closed the connection")
         if self._done is not None and not self._done.done():
-            self._done.set_exception(exc or ConnectionError("the gateway has closed the connection"))
+            self._done.set_exception(self._lost)
 
     async def ask(self, request: bytes) -> bytes:
         assert self._transport is not None, "it is connected"
+        if self._lost is not None:
+            raise self._lost
         self._done = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return await self._done

@@ -32,8 +32,12 @@ class HealthRoutes:
         self._live = live
 
     async def healthz(self, request: web.Request) -> web.Response:
-        """Answer: that there is an answer is what was asked."""
-        del request
+        """Answer: that there is an answer is what was asked. With `?ready`, answer 503 once the gateway will leave.
+
+        A balancer asks that, and needs no key; `/readyz` tells more.
+        """
+        if "ready" in request.query and self._drain.leaving:
+            return _draining()
         return web.Response(body=b'{"status":"ok"}', content_type="application/json")
 
     async def readyz(self, request: web.Request) -> web.Response:
@@ -43,8 +47,8 @@ class HealthRoutes:
         does it when what gateways share is away: that is so for all of them, and plain turns go on.
         """
         del request
-        if self._drain.draining:
-            return web.Response(status=503, body=b'{"status":"draining"}', content_type="application/json")
+        if self._drain.leaving:
+            return _draining()
         size = await self._check_store()
         live = {} if self._live is None else {"live": "in use" if self._live.available else "away"}
         upstreams = {name: "in use" if in_use else "out" for name, in_use in self._router.in_use.items()}
@@ -65,3 +69,7 @@ class HealthRoutes:
         del request
         body = self._metrics.render(self._cache)
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+
+def _draining() -> web.Response:
+    return web.Response(status=503, body=b'{"status":"draining"}', content_type="application/json")

@@ -60,7 +60,7 @@ def _is_own(request: web.Request) -> bool:
 def last_changes(drain: DrainState) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     """Make the hook that changes the head of each reply.
 
-    While the gateway drains, a connection is closed after its reply, so that clients go elsewhere. What aiohttp says
+    Once the gateway will leave, a connection is closed after its reply, so that clients go elsewhere. What aiohttp says
     about itself is taken out: it tells attackers the versions (RFC 9110, 10.2.4), and is 36 bytes.
     """
 
@@ -68,7 +68,7 @@ def last_changes(drain: DrainState) -> Callable[[web.Request, web.StreamResponse
         del request
         headers = response.headers
         headers.popall("Server", None)
-        if drain.draining and response.status != HTTPStatus.SWITCHING_PROTOCOLS:
+        if drain.leaving and response.status != HTTPStatus.SWITCHING_PROTOCOLS:
             headers["Connection"] = "close"
             response.force_close()
 
