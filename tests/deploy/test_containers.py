@@ -176,7 +176,8 @@ def test_a_pod_has_time_to_drain_and_is_asked_how_it_is() -> None:
     assert spec["terminationGracePeriodSeconds"] > pause + ServerConfig().drain_s
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         asked = container[probe]["httpGet"]
-        assert (asked["path"], asked["port"]) == ("/healthz", "http")
+        path = "/healthz?ready" if probe == "readinessProbe" else "/healthz"
+        assert (asked["path"], asked["port"]) == (path, "http")
         assert asked["httpHeaders"] == [{"name": "Host", "value": "localhost"}], (
             "the address of a pod is no served name"
         )

@@ -219,7 +219,7 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             le=16,
             description="local: most tokens of an answer to draft from earlier text, where that is faster; 0: none.",
         ),
-    ] = 3
+    ] = 0
     kv_bytes: Annotated[
         Bytes, Meta(description="local: KV cache of all conversations in the context, at least one; allocated at once.")
     ] = 256 * MIB

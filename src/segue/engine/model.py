@@ -86,7 +86,7 @@ class ModelFile(msgspec.Struct, frozen=True):
     answer_tokens: int = 2048
     template: Path | None = None
     cells: int | None = None
-    draft_tokens: int = 3
+    draft_tokens: int = 0
 
 
 class BatchEntry(msgspec.Struct, frozen=True):
