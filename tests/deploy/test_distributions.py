@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,11 +10,12 @@ import sys
 import tarfile
 import tomllib
 import zipfile
-from email.message import Message
-from email.parser import Parser
 from pathlib import Path
 
 import pytest
+
+from tools.check_release import check, read_metadata
+from tools.project_urls import VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -28,10 +30,12 @@ MOST_BYTES = 400_000
 OUTSIDE = {"PATH": os.environ["PATH"], "NO_COLOR": "1", "COLUMNS": "100"}
 
 
-def build(source: Path, target: Path) -> tuple[Path, Path]:
+def build(source: Path, target: Path, **environ: str) -> tuple[Path, Path]:
     """Build both from a checkout, with the build system that is installed here."""
     line = [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-t", "wheel", "-d", str(target)]
-    done = subprocess.run(line, cwd=source, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(
+        line, cwd=source, capture_output=True, text=True, check=False, timeout=100, env={**OUTSIDE, **environ}
+    )
     assert done.returncode == 0, done.stderr
     (wheel,), (sdist,) = target.glob("*.whl"), target.glob("*.tar.gz")
     return wheel, sdist
@@ -41,12 +45,6 @@ def build(source: Path, target: Path) -> tuple[Path, Path]:
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The wheel and the source distribution of this checkout."""
     return build(ROOT, tmp_path_factory.mktemp("dist"))
-
-
-def metadata(wheel: Path) -> Message:
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        return Parser().parsestr(archive.read(name).decode())
 
 
 def tracked(*below: str) -> set[str]:
@@ -59,7 +57,7 @@ def is_checkout() -> bool:
 
 
 def test_the_metadata_says_what_it_is(built: tuple[Path, Path]) -> None:
-    told = metadata(built[0])
+    told = read_metadata(built[0])
     assert (told["Name"], told["License-Expression"], told["License-File"]) == ("segue", "Apache-2.0", "LICENSE")
     assert told["Requires-Python"] == ">=3.11"
     assert told["Metadata-Version"] >= "2.4", "a license is an expression since then"
@@ -68,6 +66,35 @@ def test_the_metadata_says_what_it_is(built: tuple[Path, Path]) -> None:
     assert set(told.get_all("Provides-Extra", [])) == set(PROJECT["optional-dependencies"])
     assert told["Description-Content-Type"] == "text/markdown"
     assert "Typing :: Typed" in told.get_all("Classifier", [])
+
+
+def test_a_package_names_no_address_unless_it_is_told(built: tuple[Path, Path]) -> None:
+    assert [read_metadata(one).get_all("Project-URL") for one in built] == [None, None]
+    assert len([line for line in check(built, "") if "names no" in line]) == 2 * len(VARIABLES)
+
+
+def test_a_package_names_the_addresses_that_its_builder_tells(tmp_path: Path) -> None:
+    told = {variable: f"https://code.example.org/{label.lower()}" for label, variable in VARIABLES.items()}
+    wanted = [f"{label}, {told[variable]}" for label, variable in VARIABLES.items()]
+    first = build(ROOT, tmp_path / "first", **told)
+    assert [read_metadata(one).get_all("Project-URL") for one in first] == [wanted, wanted]
+    version = read_metadata(first[0])["Version"]
+    assert check(first, f"## [{version}] - 2026-12-01") == []
+    with tarfile.open(first[1]) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.glob("segue-*")
+    done = subprocess.run(
+        [sys.executable, "-m", "hatchling", "metadata"],
+        cwd=source,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    urls = json.loads(done.stdout)["urls"]
+    assert urls == {label: told[variable] for label, variable in VARIABLES.items()}, (
+        "who builds from the source tells none"
+    )
 
 
 def test_the_extra_all_has_everything_that_a_gateway_can_use() -> None:
@@ -224,7 +251,8 @@ def test_a_newcomer_can_install_an_extra_from_the_source(extra: str, built: tupl
     """The source distribution is built on the way. With the extra `local`, the model of the demo can be fetched."""
     new = Installed("3.11", f"{built[1]}[{extra}]", tmp_path)
     assert (
-        new.python(f"import {BROUGHT[extra]}, segue; print(segue.__version__)").strip() == metadata(built[0])["Version"]
+        new.python(f"import {BROUGHT[extra]}, segue; print(segue.__version__)").strip()
+        == read_metadata(built[0])["Version"]
     )
     if extra == "local":
         assert new.segue("model", "get", "smollm2").startswith(f"smollm2: {tmp_path}")
