@@ -177,6 +177,16 @@ class TestIdleState:
         assert made.begin(SECOND) is not None
         assert made.counters.evictions == 0
 
+    @with_options(host_bytes=50_000, idle_tokens=0, batch_invariant=False)
+    def test_it_takes_no_place_from_what_the_turn_continues(self, made: Pool) -> None:
+        """Host memory holds one of these sequences, and the turn needs the older one."""
+        first = made.turn(FIRST, "one")
+        made.turn(SECOND, "two")
+        assert (first.tier, made.counters.evictions) == ("host", 1)
+        opened = made.pool.open([*FIRST, 7], "alice", alone=True)
+        assert opened is not None
+        assert (opened.sequence, opened.restored, opened.sequence.tokens) == (first, True, FIRST)
+
     @with_options(host_bytes=2**20, idle_tokens=30)
     def test_it_stays_where_its_cells_would_not_be_used_again(self, made: Pool) -> None:
         made.turn(FIRST, "one")

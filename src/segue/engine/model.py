@@ -55,7 +55,7 @@ class ModelFile(msgspec.Struct, frozen=True):
       `cells` says the same in tokens. What does not fit is evicted to host memory (`host_bytes`). What does not fit
       there goes to files in `spill_directory` (`disk_bytes`), if all of its turns are stored.
     - `idle_tokens`: how many tokens of conversations that no turn works on stay in the context when a turn begins. Each
-      of them would slow it down a little. The others go to host memory, while that has room.
+      of them would slow it down a little. The others go to host memory, in place of what has been there for longest.
     - `idle_s`: how long to keep state that only a client which sends its whole history again could use.
     - `parallel`: turns that run at once; `slots`: conversations in the context; `waiting`: turns that may wait.
     - `answer_tokens`: the longest answer where a request sets no limit.

@@ -66,16 +66,22 @@ class SequencePool:
         `alone` says that no turn runs, so none will make room.
         """
         match = find_prefix_match(prompt, self._candidates(tenant, prompt))
-        self._evict_surplus(None if match is None else match.key)
-        restored = match is not None and self._cache[match.key].tier != "context"
+        source = None if match is None else self._cache[match.key]
+        self._evict_surplus(source)
+        restored = source is not None and source.tier != "context"
         sequence = self._open_empty(prompt, tenant) if match is None else self._open_match(prompt, match, alone=alone)
         return None if sequence is None else OpenedSequence(sequence, restored)
 
-    def _evict_surplus(self, kept: int | None) -> None:
+    def _evict_surplus(self, kept: KvSequence | None) -> None:
         """Evict what is idle and would slow down a turn that begins with the sequence `kept`."""
-        if self._model.reuses_cells and self._model.divisible:
-            for key in self._cache.choose_idle(kept, cell_bytes=self._model.cell_bytes):
-                self.evict(self._cache[key])
+        if not self._model.reuses_cells or not self._model.divisible:
+            return
+        if kept is not None:
+            kept.pins += 1  # nor may others take its place in host memory
+        for key in self._cache.choose_idle(cell_bytes=self._model.cell_bytes):
+            self.evict(self._cache[key])
+        if kept is not None:
+            kept.pins -= 1
 
     def _candidates(self, tenant: str, prompt: Sequence[int]) -> list[PrefixCandidate]:
         """Return the tenant's sequences; of a model that cannot divide them, those that the prompt continues."""

@@ -66,20 +66,31 @@ class TestIdleSequences:
         cache = KvCache(KvBudget(cells=100, slots=8, host_bytes=1000, idle_cells=10))
         first, second, third, pinned = (sequence(cache, length) for length in (4, 4, 6, 20))
         pinned.pins = 1
-        assert cache.choose_idle(None, cell_bytes=1) == [first.key]
-        assert cache.choose_idle(first.key, cell_bytes=1) == [], "that one is not idle any more"
+        assert cache.choose_idle(cell_bytes=1) == [first.key]
+        first.pins = 1
+        assert cache.choose_idle(cell_bytes=1) == [], "that one is not idle any more"
+        first.pins = 0
         cache.touch(first)
         sequence(cache, 5)
-        assert cache.choose_idle(None, cell_bytes=1) == [second.key, third.key]
+        assert cache.choose_idle(cell_bytes=1) == [second.key, third.key]
 
-    def test_they_stay_if_host_memory_has_no_room_for_them(self) -> None:
-        """Nothing is lost because another turn begins."""
+    def test_they_stay_if_host_memory_cannot_hold_them(self) -> None:
+        """Those that go at once do not push each other out of it."""
         cache = KvCache(KvBudget(cells=100, slots=8, host_bytes=50, idle_cells=0))
         long, short, other = (sequence(cache, length) for length in (6, 3, 3))
-        assert cache.choose_idle(None, cell_bytes=10) == [short.key]
+        assert cache.choose_idle(cell_bytes=10) == [short.key]
         cache.evict(short, 30)
-        assert cache.choose_idle(None, cell_bytes=10) == []
         assert (long.tier, other.tier) == ("context", "context")
+
+    def test_they_take_the_place_of_older_ones_in_host_memory(self) -> None:
+        """Else all of them would stay as soon as host memory is full, and slow down each turn from then on."""
+        cache = KvCache(KvBudget(cells=100, slots=8, host_bytes=50, idle_cells=0))
+        oldest, newer = sequence(cache, 4), sequence(cache, 4)
+        assert cache.choose_idle(cell_bytes=10) == [oldest.key]
+        cache.evict(oldest, 40)
+        assert cache.choose_idle(cell_bytes=10) == [newer.key]
+        assert cache.evict(newer, 40) == [HostEviction(oldest.key, None)]
+        assert (newer.tier, cache.host_bytes) == ("host", 40)
 
     def test_those_that_share_most_of_their_cells_stay(self) -> None:
         """Each would have cells of its own when it comes back."""
@@ -88,18 +99,18 @@ class TestIdleSequences:
         fork = cache.copy(trunk, 8)
         fork.pins = 0
         cache.extend(fork, 7)
-        assert cache.choose_idle(None, cell_bytes=1) == []
+        assert cache.choose_idle(cell_bytes=1) == []
         cache.extend(fork, 1)
-        assert cache.choose_idle(None, cell_bytes=1) == [fork.key]
+        assert cache.choose_idle(cell_bytes=1) == [fork.key]
         cache.evict(fork, 16)
-        assert cache.choose_idle(None, cell_bytes=1) == [trunk.key]
+        assert cache.choose_idle(cell_bytes=1) == [trunk.key]
 
     def test_what_a_running_turn_shares_is_not_idle(self) -> None:
         cache = KvCache(KvBudget(cells=100, slots=8, host_bytes=1000, idle_cells=4))
         trunk = sequence(cache, 12)
         running = cache.copy(trunk, 8)
         assert running.pins
-        assert cache.choose_idle(None, cell_bytes=1) == []
+        assert cache.choose_idle(cell_bytes=1) == []
 
 
 class TestEviction:

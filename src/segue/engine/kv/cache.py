@@ -6,7 +6,7 @@ are all stored may go to disk. Copied sequences share the cells of their common 
 pinned sequence is never evicted. To make room, the least recently used sequence goes from the context to host memory,
 and from there to disk if it may; otherwise it is dropped, and its tokens are computed again when a prompt needs them.
 Cells that are only kept for later cost every token that is computed beside them, since attention goes through them all.
-So most of them go to host memory when a turn begins that does not need them, as long as there is room.
+So most of them go to host memory when a turn begins that does not need them, before what has lain there for longest.
 Not here: the cells and bytes themselves, which `sequence_pool` moves.
 """
 
@@ -25,7 +25,7 @@ Tier = Literal["context", "host", "disk"]
 class KvBudget(msgspec.Struct, frozen=True):
     """The limits: `cells` and `slots` of the context, and bytes in host memory and on disk.
 
-    `idle_cells`: how many sequences that no turn works on may keep beside a turn, if host memory has room for more.
+    `idle_cells`: how many sequences that no turn works on may keep beside a turn, if host memory can hold them.
     """
 
     cells: int
@@ -124,18 +124,19 @@ class KvCache:
                 missing -= left == 0
         return None if missing > 0 or no_slot else victims
 
-    def choose_idle(self, kept: int | None, *, cell_bytes: int) -> list[int]:
-        """Return which sequences to evict, in order, beside a turn that begins with `kept`: those too many.
+    def choose_idle(self, *, cell_bytes: int) -> list[int]:
+        """Return which sequences to evict, in order, beside a turn that begins, whose own is pinned: those too many.
 
-        Host memory has room for them. One that shares more than half of its cells with others stays, since it would
-        have cells of its own when it comes back. This changes nothing: the caller evicts them one by one.
+        Host memory can hold them together, once what has lain there for longest has left it. One that shares more than
+        half of its cells with others stays, since it would have cells of its own when it comes back. This changes
+        nothing: the caller evicts them one by one.
         """
-        idle = [one for one in self._least_recent("context") if one.key != kept]
+        idle = self._least_recent("context")
         if sum([len(one.cells) for one in idle]) <= self._budget.idle_cells:
             return []  # the usual case
         uses = Counter(itertools.chain.from_iterable([one.cells for one in idle]))
         surplus = sum(count == self._references[cell] for cell, count in uses.items()) - self._budget.idle_cells
-        room = self._budget.host_bytes - self.host_bytes
+        room = self._budget.host_bytes
         victims: list[int] = []
         references: dict[int, int] = {}
         for sequence in idle:
