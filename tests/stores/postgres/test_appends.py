@@ -247,3 +247,12 @@ async def test_a_refused_record_leaves_no_settings(database: PostgresUrl) -> Non
             await store.append_to_conversation(talk.id, refused)
         assert row_counts(database)["echoes"] == 1
     await store.aclose()
+
+
+async def test_a_row_that_waited_for_room_is_written_though_its_lane_has_just_ended(database: PostgresUrl) -> None:
+    """Room comes with the end of the only write: what is queued then must not be left to a task that has ended."""
+    store = await PostgresStore.open(database, max_queued_bytes=100_000)
+    records = [msgspec.structs.replace(sample_record(name), input=(b'"%b"' % (b"x" * 80_000),)) for name in "abc"]
+    async with asyncio.timeout(20):
+        await asyncio.gather(*map(store.append, records))
+    await store.aclose()

@@ -161,17 +161,20 @@ class _Lanes:
         self._appends = appends
         self._most = most
         self._queue: deque[tuple[NewRow, asyncio.Future[None]]] = deque()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def put(self, row: NewRow, written: asyncio.Future[None]) -> None:
         await self.admission.admit(row.size_bytes)
         self._queue.append((row, written))
-        if len(self._running) < self._most:
+        if self._running < self._most:
+            self._running += 1
             task = asyncio.create_task(self._run())
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _run(self) -> None:
+        """Write what is queued. It counts as running until it finds nothing there, and not until its task is over."""
         while self._queue:
             batch = self._take()
             try:
@@ -181,6 +184,7 @@ class _Lanes:
                     self._appends.settle(row, written, error)
             finally:
                 self.admission.release(sum(row.size_bytes for row, _ in batch))
+        self._running -= 1
 
     def _take(self) -> list[tuple[NewRow, asyncio.Future[None]]]:
         """Return what the next statement writes. Of rows that continue the same turn it takes one: see `new_rows`."""
