@@ -445,3 +445,29 @@ async def test_a_turn_whose_upstream_is_replaced_while_its_history_is_read_is_re
         with pytest.raises(Refused) as caught:
             await respond(services, create(input=[*made["output"], {"role": "user", "content": "x"}]))
     assert caught.value.problem.code == "server_overloaded"
+
+
+async def test_a_turn_is_counted_out_though_its_client_leaves_twice_while_its_upstream_is_stopped() -> None:
+    """What stops the upstream may take a while, and is cancelled itself when the gateway stops."""
+    stopping, never = asyncio.Event(), asyncio.Event()
+
+    async def slow_to_stop(request: UpstreamRequest) -> AsyncGenerator[Batch, None]:
+        try:
+            yield OutputWriter(request.response_id).text("one")
+        finally:
+            stopping.set()
+            await never.wait()
+
+    async with parts(Model(slow_to_stop), tables={"limits": {"turns": 1}}) as services:
+        events = services.executor.run(create(store=False), caller(services)).events()
+        await anext(events)
+        closing = asyncio.create_task(events.aclose())
+        await stopping.wait()
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        (upstream,) = services.router.upstreams
+        async with asyncio.timeout(20):
+            await services.executor.upstream_use.until_idle(upstream)
+        assert (await respond(services, create(store=False)))["status"] == "completed"
+    assert metric(services, "segue_turns_total", transport="websocket", outcome="cancelled") == 1

@@ -336,16 +336,7 @@ class TurnRun:
             self.response_id = request.response_id
             echo = await self._echo()
             sources = MessageFold() if create.thread is not None and create.native is not None else None
-            parent_id, shown = _id_of(self.history.parent), create.shows_encrypted
-            stream = self._stream = TurnStream(
-                request.response_id,
-                parent_id,
-                echo,
-                executor.clock(),
-                encrypted=shown,
-                sources=sources,
-                conversation=create.conversation,
-            )
+            stream = self._stream = self._stream_of(request, echo, sources)
             waiting = stream.open()
             batches = runs.stream(request) if create.generate else warm_up(runs, request)
             begun = create.background  # no client waits for a status: a turn that is refused from here on has failed
@@ -428,16 +419,32 @@ class TurnRun:
             echo = with_retained(echo, await self._executor.compactions.retained(self.history))
         return echo
 
+    def _stream_of(self, request: UpstreamRequest, echo: bytes, sources: MessageFold | None) -> TurnStream:
+        create = self._create
+        return TurnStream(
+            request.response_id,
+            _id_of(self.history.parent),
+            echo,
+            self._executor.clock(),
+            encrypted=create.shows_encrypted,
+            sources=sources,
+            conversation=create.conversation,
+        )
+
     async def _settle(self, batches: AsyncGenerator[Batch, None] | None, outcome: Outcome) -> None:
-        """Stop what still runs, and count the turn."""
-        executor = self._executor
+        """Stop what still runs, and count the turn, also if who waits for that is cancelled."""
         if not self._remembered:
             self._announce_if_lost()
-        if batches is not None:
-            try:
+        try:
+            if batches is not None:
                 await batches.aclose()
-            except Exception as error:  # noqa: BLE001 - the seam to foreign code: too late to matter to the turn
-                _log.warning("action=stop error=%s", redacted_traceback(error))
+        except Exception as error:  # noqa: BLE001 - the seam to foreign code: too late to matter to the turn
+            _log.warning("action=stop error=%s", redacted_traceback(error))
+        finally:
+            self._count(outcome)
+
+    def _count(self, outcome: Outcome) -> None:
+        executor = self._executor
         executor.upstream_use.end(self._upstreams)
         time_s = executor.monotonic() - self._begun_at
         model = self._create.settings.model if self._upstreams else None
