@@ -33,6 +33,7 @@ from segue.protocol.problems import Problem, Refused, epoch_changed, events_gone
 from segue.protocol.requests import Create
 from segue.stores.event_logs import EventLogs, EventsGone, LogTaken, OwnerGone
 from segue.stores.idempotency_keys import Claim, Claims
+from segue.stores.interface import StoreError
 from segue.stores.live.interface import LiveUnavailable, Notice
 
 _log = logging.getLogger("segue.gateway")
@@ -127,11 +128,11 @@ class BackgroundResponses:
         before: ResponseId | None = None
         while True:
             response_id = self._executor.new_id(create)
-            await self._logs.open(caller.tenant, response_id, shared=create.store)
             try:
+                await self._logs.open(caller.tenant, response_id, shared=create.store)
                 known = await self._claim(create, caller.tenant, response_id)
-            except Refused:
-                await self._logs.drop(caller.tenant, response_id)
+            except BaseException:  # its client may have left: a repeat must not wait for a turn that never begins
+                await self._discard(create, caller.tenant, response_id)
                 raise
             if known is None:
                 return await self._begin(create, caller, response_id)
@@ -257,7 +258,11 @@ class BackgroundResponses:
 
     async def _end_lost(self, tenant: str, response_id: ResponseId, gone: OwnerGone) -> None:
         """End the log of a turn whose gateway is gone: as failed, unless its response was stored, to be retrieved."""
-        stored = await self._executor.store.record(tenant, response_id, self._executor.clock())
+        try:
+            stored = await self._executor.store.record(tenant, response_id, self._executor.clock())
+        except StoreError as error:
+            _log.error("action=end_lost response_id=%s error=%r", response_id, str(error))
+            raise Refused(Problem("store_error", "The store does not answer at the moment. Try again.")) from error
         if stored is not None or gone.latest is None:
             await self._logs.drop(tenant, response_id)
             return
@@ -441,7 +446,7 @@ class BackgroundResponses:
         """Set until when events, key and state of a turn are kept. That of a failed or cancelled one is for repeats."""
         tenant, response_id, create = kept.tenant, kept.response_id, kept.create
         if kept.unwanted:
-            await self._executor.delete(tenant, response_id)
+            await self._delete(tenant, response_id)
         expires_at = self._executor.clock() + self._settings.events_s
         finished = kept.run.finished
         good = finished is not None and finished.status in {"completed", "incomplete"}
@@ -457,6 +462,13 @@ class BackgroundResponses:
         await self._logs.end(tenant, response_id, expires_at)
         self._last_expiry = expires_at
         self._arm()
+
+    async def _delete(self, tenant: str, response_id: ResponseId) -> None:
+        """Delete what was forgotten elsewhere while it was stored. Its followers wait for the end in any case."""
+        try:
+            await self._executor.delete(tenant, response_id)
+        except (Refused, StoreError) as error:
+            _log.error("action=delete response_id=%s error=%s", response_id, type(error).__name__)
 
     async def _discard(self, create: Create, tenant: str, response_id: ResponseId, *, has_run: bool = False) -> None:
         """Leave no trace of a turn; its key goes first, so that a request that waits for the turn can begin its own."""
