@@ -15,6 +15,8 @@ from segue.protocol.conversations import NewConversation
 from segue.protocol.problems import Refused
 from segue.protocol.request_size import DEFAULT_LIMITS
 from segue.stores.interface import StoreError, StoreSize
+from segue.stores.live.interface import LiveUnavailable, Notice
+from segue.stores.live.memory import SingleNode
 from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait, say
 from tests.faults.doubles import BrokenStore, SlowStore
 from tests.gateway.parts import TENANT, Clock, caller, collect, create, ident, parts, respond
@@ -226,3 +228,44 @@ async def test_conversations_go_and_are_counted() -> None:
         receipt = await erase(services)
         assert (receipt.responses, receipt.conversations) == (1, 1)
         assert receipt.left == StoreSize(0, 0)
+
+
+async def test_an_erasure_goes_on_when_who_asked_for_it_leaves() -> None:
+    """The store finishes it anyway, and memory must not keep what the store has lost."""
+    store, clock = SlowStore("erase", works_first=True), Clock()
+    async with parts(store=store, clock=clock) as services:
+        made = await respond(services, create())
+        clock.now += 10
+        asking = asyncio.create_task(erase(services, before=clock.now))
+        await store.reached.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        store.gate.set()
+        async with asyncio.timeout(20):
+            while not await gone(services, made["id"]):  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.001)
+
+
+async def test_an_erasure_that_is_sent_again_is_confirmed_once_every_gateway_has_felt_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first one was not: then the second finds nothing in the store, which proves nothing."""
+    clock, away = Clock(), True
+
+    async def tell(self: SingleNode, notice: Notice) -> None:
+        if away:
+            raise LiveUnavailable
+
+    monkeypatch.setattr(SingleNode, "tell", tell)
+    async with parts(clock=clock) as services:
+        made = ident(await respond(services, create()))
+        clock.now += 10
+        for _ in range(2):
+            with pytest.raises(Refused, match="not every gateway"):
+                await erase(services, before=clock.now)
+        away = False
+        async with asyncio.timeout(20):
+            while services.executor.deletions.is_owed(TENANT, made):  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.01)
+        assert (await erase(services, before=clock.now)).responses == 0

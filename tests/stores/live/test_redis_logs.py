@@ -261,3 +261,31 @@ async def test_a_log_that_is_dropped_while_redis_is_away_is_dropped_when_it_is_b
         await until(lambda: two.live.link.available)
         async with asyncio.timeout(10):
             assert not await two.logs.begun("a", ONE)
+
+
+async def test_a_log_that_is_there_no_more_needs_no_end(live_url: str) -> None:
+    """Between the look at a lost log and its end, its tenant may have been erased."""
+    async with live_nodes(live_url, "a", "b") as (one, two):
+        await written(one.logs, [CREATED])
+        await two.logs.drop("a", ONE)
+        await two.logs.fail("a", ONE, Event("response.failed", b"{}", 1), keep_s=5)
+        assert await two.logs.latest("a", ONE) is None
+
+
+@pytest.mark.parametrize("how", ["purge", "drop_tenant", "distrust", "aclose"])
+async def test_several_may_drop_logs_at_once(how: str, live_url: str) -> None:
+    """Each waits for copies that it stops, and another one may take out what it comes to next."""
+    async with live_nodes(live_url, "a") as (one,):
+        for ident in (ONE, TWO, THREE):
+            await written(one.logs, [CREATED], ident=ident)
+            await one.logs.end("a", ident, 0.0)
+            await one.logs.settled("a", ident)
+        calls = {
+            "purge": lambda: one.logs.purge(1.0),
+            "drop_tenant": lambda: one.logs.drop_tenant("a", everywhere=False),
+            "distrust": one.logs.distrust,
+            "aclose": one.logs.aclose,
+        }
+        others = [one.logs.drop("a", ident) for ident in (THREE, TWO, ONE)]
+        await asyncio.gather(calls[how](), *others)
+        assert not one.logs.holds("a", ONE)

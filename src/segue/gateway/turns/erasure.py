@@ -86,15 +86,30 @@ class Erasure:
         self._grace = grace
         self._drop_bases = drop_bases
         self._one = asyncio.Lock()
+        self._erasing: set[asyncio.Task[ErasureReceipt]] = set()
 
     async def erase(self, tenant: str, before: float | None, *, with_ids: bool = False) -> ErasureReceipt:
         """Erase what a tenant has, or of its stored responses those that are older. One erasure runs at a time.
 
+        It goes on when its caller is cancelled: the store does too, and memory must not keep what the store has lost.
+
         Raises:
             StoreError: the store failed; some may be erased. Do it again.
+            Refused: another gateway may still show some of it from its memory.
         """
+        self._executor.deletions.check()
+        task = asyncio.ensure_future(self._erase(tenant, before, with_ids=with_ids))
+        self._erasing.add(task)
+        task.add_done_callback(self._note_end)
+        return await asyncio.shield(task)
+
+    def _note_end(self, task: asyncio.Task[ErasureReceipt]) -> None:
+        self._erasing.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may have been cancelled
+
+    async def _erase(self, tenant: str, before: float | None, *, with_ids: bool) -> ErasureReceipt:
         executor = self._executor
-        executor.deletions.check()
         async with self._one:
             begun_at = executor.clock()
             if before is None:
@@ -104,6 +119,9 @@ class Erasure:
                 executor.parents.note_deletion()
                 executor.eviction.forget(tenant, erased.ids)
                 await executor.deletions.deleted(tenant, erased.ids)
+                executor.deletions.check_confirmed(
+                    tenant
+                )  # an earlier one may have deleted what this one has not found
             executor.storage_quota.forget(tenant)
             left = await executor.store.tenant_size(tenant)
         return ErasureReceipt(

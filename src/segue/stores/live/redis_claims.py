@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from functools import partial
 from typing import Final, Literal
 
 import msgspec
@@ -19,9 +18,9 @@ import msgspec
 from segue.protocol.ids import ResponseId
 from segue.stores.idempotency_keys import Claim
 from segue.stores.live.interface import LiveUnavailable
+from segue.stores.live.owed_work import OwedWork
 from segue.stores.live.redis_link import RedisLink, load_script
 from segue.stores.live.redis_nodes import RedisNodes
-from segue.stores.live.redis_owed import OwedCalls
 from segue.stores.live.tenant_keys import tenant_tag
 
 #: How long a claim holds at most while its turn runs: longer than any turn does.
@@ -46,7 +45,7 @@ class RedisClaims:
     def __init__(self, link: RedisLink, nodes: RedisNodes) -> None:
         self._link = link
         self._nodes = nodes
-        self._owed = OwedCalls()
+        self._owed = OwedWork(self._change)
         self._claim, self._changing, self._drop = map(load_script, ("claim_key", "change_claim", "drop_claims"))
 
     async def claim(self, tenant: str, key: str, claim: Claim, now: float, *, repeats: bool = False) -> Claim:  # noqa: ARG002 - Redis has a clock of its own
@@ -57,7 +56,7 @@ class RedisClaims:
             return await self._claim_or_find(tenant, key, claim, repeats=repeats)
         except LiveUnavailable:
             wanted = _ClaimChange(tenant, key, claim.response_id, "release")
-            self._owed.owe(partial(self._change, wanted))  # the claim may have been written
+            self._owed.owe(wanted)  # the claim may have been written
             raise
 
     async def _claim_or_find(self, tenant: str, key: str, claim: Claim, *, repeats: bool) -> Claim:
@@ -79,17 +78,17 @@ class RedisClaims:
     async def expire(self, tenant: str, key: str, response_id: ResponseId, *, at: float, now: float) -> None:
         """Let a claim hold until then, and no longer; if Redis is away, as soon as it is back."""
         wanted = _ClaimChange(tenant, key, response_id, "done", max(1, int((at - now) * 1000)))
-        await self._owed.make_or_owe(partial(self._change, wanted))
+        await self._owed.do_or_owe(wanted)
 
     async def spend(self, tenant: str, key: str, response_id: ResponseId, *, at: float, now: float) -> None:
         """Keep a claim for repeats alone; if Redis is away, as soon as it is back."""
         wanted = _ClaimChange(tenant, key, response_id, "spend", max(1, int((at - now) * 1000)))
-        await self._owed.make_or_owe(partial(self._change, wanted))
+        await self._owed.do_or_owe(wanted)
 
     async def release(self, tenant: str, key: str, response_id: ResponseId) -> None:
         """Drop a claim; if Redis is away, as soon as it is back."""
         wanted = _ClaimChange(tenant, key, response_id, "release")
-        await self._owed.make_or_owe(partial(self._change, wanted))
+        await self._owed.do_or_owe(wanted)
 
     @property
     def owed(self) -> int:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 import msgspec
 
 from segue.stores.live.interface import LiveUnavailable
+from segue.stores.live.owed_work import OwedWork
 from segue.stores.live.redis_link import RedisLink, load_script
 from segue.stores.live.redis_nodes import RedisNodes
-from segue.stores.live.redis_owed import OwedCalls
 from segue.stores.live.tenant_keys import tenant_tag
 
 #: How long a lock is kept at most: longer than any turn runs.
@@ -42,7 +41,7 @@ class RedisLocks:
         self._link = link
         self._nodes = nodes
         self._held: dict[tuple[str, str], _HeldLock] = {}
-        self.owed = OwedCalls()
+        self.owed = OwedWork(self._release)
         self._take, self._drop = load_script("take_lock"), load_script("release_lock")
 
     async def take(self, tenant: str, name: str, holder: str) -> bool:
@@ -54,7 +53,7 @@ class RedisLocks:
             return await self._share(tenant, name, held)
         except asyncio.CancelledError:
             self._forget(tenant, name, holder)
-            self.owed.owe(partial(self._release, tenant, name, holder))  # it may have been taken
+            self.owed.owe((tenant, name, holder))  # it may have been taken
             raise
 
     async def keeps(self, tenant: str, name: str, holder: str) -> bool:
@@ -69,7 +68,7 @@ class RedisLocks:
     async def release(self, tenant: str, name: str, holder: str) -> None:
         """Let others take a lock; if Redis is away, as soon as it is back."""
         self._forget(tenant, name, holder)
-        await self.owed.make_or_owe(partial(self._release, tenant, name, holder))
+        await self.owed.do_or_owe((tenant, name, holder))
 
     async def renew(self) -> None:
         """Take the locks of this node again, after the data in Redis was lost."""
@@ -109,7 +108,8 @@ class RedisLocks:
         found: Sequence[bytes] = await self._link.run(self._take, keys, holder, self._nodes.id, _KEPT_MS, replaced)
         return found
 
-    async def _release(self, tenant: str, name: str, holder: str) -> None:
+    async def _release(self, lock: tuple[str, str, str]) -> None:
+        tenant, name, holder = lock
         await self._link.run(self._drop, [self._key(tenant, name)], holder)
 
     def _forget(self, tenant: str, name: str, holder: str) -> None:

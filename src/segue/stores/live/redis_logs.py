@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from functools import partial
 from typing import Final
 
 import msgspec
@@ -23,8 +22,8 @@ from segue.protocol.ids import ResponseId
 from segue.stores.event_logs import EventsGone, LogTaken, MemoryEventLogs, OwnerGone
 from segue.stores.live.event_batches import decode_events, encode_events
 from segue.stores.live.interface import LiveUnavailable, Nodes
+from segue.stores.live.owed_work import OwedWork
 from segue.stores.live.redis_link import RedisLink, load_script
-from segue.stores.live.redis_owed import OwedCalls
 from segue.stores.live.tenant_keys import tenant_tag
 
 #: How long a log is kept at most while its turn runs: longer than any turn does.
@@ -89,7 +88,7 @@ class RedisEventLogs:
         self._tenant_bytes = tenant_bytes
         self._clock = clock
         self._copies: dict[tuple[str, ResponseId], _LogCopy] = {}
-        self._owed = OwedCalls()
+        self._owed: OwedWork[tuple[str, ResponseId]] = OwedWork(lambda log: self._drop(*log))
         self._opening, self._appending, self._reading, self._dropping = map(
             load_script, ("open_log", "append_log", "read_log", "drop_logs")
         )
@@ -128,21 +127,21 @@ class RedisEventLogs:
         """End a log of a node that is gone with this event, unless somebody else has ended it."""
         number, keep_ms = event.sequence_number, int(keep_s * 1000)
         entry = encode_events([event])
-        await self._append(tenant, response_id, "", number, number, entry, keep_ms=keep_ms, latest=entry, ends=True)
+        with contextlib.suppress(_CopyGone):  # whoever has dropped it, there is nothing to end
+            await self._append(tenant, response_id, "", number, number, entry, keep_ms=keep_ms, latest=entry, ends=True)
 
     async def drop(self, tenant: str, response_id: ResponseId) -> None:
         """Drop the log, here and in Redis; if that is away, as soon as it is back, or readers would wait for an end."""
         await self._local.drop(tenant, response_id)
-        copy = self._copies.pop((tenant, response_id), None)
-        await self._stop(copy)
+        copy = await self._stop((tenant, response_id))
         if copy is None or not copy.taken:
-            await self._owed.make_or_owe(partial(self._drop, tenant, response_id))
+            await self._owed.do_or_owe((tenant, response_id))
 
     async def drop_tenant(self, tenant: str, *, everywhere: bool = True) -> int:
         """Drop all logs of a tenant here; and in Redis, those of other nodes too."""
         dropped = await self._local.drop_tenant(tenant)
         for key in [key for key in self._copies if key[0] == tenant]:
-            await self._stop(self._copies.pop(key))
+            await self._stop(key)
         return max(dropped, await self._drop(tenant, "")) if everywhere else dropped
 
     async def purge(self, now: float) -> None:
@@ -150,7 +149,7 @@ class RedisEventLogs:
         await self._local.purge(now)
         for key, copy in list(self._copies.items()):
             if copy.expires_at is not None and copy.expires_at <= now:
-                await self._stop(self._copies.pop(key))
+                await self._stop(key)
 
     async def published(self, tenant: str, response_id: ResponseId) -> None:
         """Wait until it was tried to copy what the log had first; if Redis is away, the turn goes on without."""
@@ -167,8 +166,8 @@ class RedisEventLogs:
     async def aclose(self) -> None:
         """Copy nothing more."""
         await self._owed.aclose()
-        for copy in self._copies.values():
-            await self._stop(copy)
+        for key in list(self._copies):
+            await self._stop(key)
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -178,11 +177,10 @@ class RedisEventLogs:
 
     async def distrust(self) -> None:
         """Drop from memory the logs that are whole in Redis: those that were deleted are not there."""
-        for (tenant, response_id), copy in list(self._copies.items()):
+        for key, copy in list(self._copies.items()):
             if copy.shared and copy.task is not None and copy.task.done():
-                del self._copies[tenant, response_id]
-                await self._stop(copy)
-                await self._local.drop(tenant, response_id)
+                await self._stop(key)
+                await self._local.drop(*key)
 
     async def latest(self, tenant: str, response_id: ResponseId) -> Event | None:
         """Return the latest event that carries the response object."""
@@ -362,11 +360,13 @@ class RedisEventLogs:
         dropped: int = await self._link.run(self._dropping, self._shared_keys(tenant), response_id, *prefixes)
         return dropped
 
-    @staticmethod
-    async def _stop(copy: _LogCopy | None) -> None:
+    async def _stop(self, key: tuple[str, ResponseId]) -> _LogCopy | None:
+        """Take a copy out, and stop its task. Another call may have done so while this one waited for something."""
+        copy = self._copies.pop(key, None)
         if copy is not None and copy.task is not None:
             copy.task.cancel()
             await asyncio.gather(copy.task, return_exceptions=True)
+        return copy
 
     def _key(self, tenant: str, response_id: str) -> str:
         return f"{tenant_tag(self._link.prefix, tenant)}:log:{response_id}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import pytest
 
-from segue.stores.live import redis_owed
+from segue.stores.live import owed_work
 from segue.stores.live.interface import LiveUnavailable
-from segue.stores.live.redis_owed import OwedCalls
+from segue.stores.live.owed_work import OwedWork
 from tests.stores.live.live_nodes import until
 
 
@@ -21,29 +20,29 @@ class Server:
         self.heard: list[str] = []
         self.asked = 0
 
-    def call(self, name: str) -> Callable[[], Awaitable[object]]:
-        async def say() -> None:
-            self.asked += 1
-            if self.away:
-                raise LiveUnavailable("away")
-            self.heard.append(name)
-
-        return say
+    async def hear(self, name: str) -> None:
+        self.asked += 1
+        if self.away:
+            raise LiveUnavailable("away")
+        self.heard.append(name)
 
 
 async def test_what_is_heard_at_once_is_not_owed() -> None:
-    server, owed = Server(), OwedCalls()
-    await owed.make_or_owe(server.call("a"))
+    server = Server()
+    owed = OwedWork(server.hear)
+    assert await owed.do_or_owe("a")
     assert (server.heard, len(owed)) == (["a"], 0)
     await owed.aclose()
 
 
 async def test_what_was_not_heard_is_said_in_order_once_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_owed, "_AGAIN_S", 0.001)
-    server, owed = Server(), OwedCalls()
+    monkeypatch.setattr(owed_work, "_AGAIN_S", 0.001)
+    server = Server()
+    owed = OwedWork(server.hear)
     server.away = True
     for name in "abc":
-        await owed.make_or_owe(server.call(name))
+        assert not await owed.do_or_owe(name)
+    assert list(owed) == ["a", "b", "c"]
     await until(lambda: server.asked > 5)
     server.away = False
     await until(lambda: not len(owed))
@@ -51,15 +50,15 @@ async def test_what_was_not_heard_is_said_in_order_once_it_can_be(monkeypatch: p
 
 
 async def test_a_call_whose_caller_is_cancelled_is_made_again() -> None:
-    server, owed, never = Server(), OwedCalls(), asyncio.Event()
-    answered = server.call("a")
+    server, never = Server(), asyncio.Event()
 
-    async def hang_at_first() -> object:
+    async def hang_at_first(name: str) -> None:
         if not never.is_set():
             await never.wait()
-        return await answered()
+        await server.hear(name)
 
-    asking = asyncio.create_task(owed.make_or_owe(hang_at_first))
+    owed = OwedWork(hang_at_first)
+    asking = asyncio.create_task(owed.do_or_owe("a"))
     await asyncio.sleep(0)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -70,9 +69,10 @@ async def test_a_call_whose_caller_is_cancelled_is_made_again() -> None:
 
 
 async def test_what_is_owed_ends_with_the_gateway() -> None:
-    server, owed = Server(), OwedCalls()
+    server = Server()
+    owed = OwedWork(server.hear)
     server.away = True
-    owed.owe(server.call("a"))
+    owed.owe("a")
     await asyncio.sleep(0)
     await owed.aclose()
     assert not server.heard
