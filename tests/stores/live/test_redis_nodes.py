@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -171,3 +172,25 @@ async def confirm_and_look(teller: TestNode, other: TestNode) -> bool:
     """Tell a notice, and say whether another node trusts its memory at the moment of the confirmation."""
     await teller.nodes.tell(DELETED)
     return other.nodes.held
+
+
+async def test_a_node_that_could_not_drop_its_memory_tries_again_before_it_trusts_it(live_url: str) -> None:
+    """Whatever goes wrong there, the node goes on to renew its lease and to act on notices."""
+    async with live_nodes(live_url, "a", "b", lease_s=0.6) as (one, two):
+        tries: list[bool] = []
+
+        async def lose() -> None:
+            tries.append(two.nodes.held)
+            if len(tries) < 3:
+                raise RuntimeError("it cannot drop anything")
+
+        two.nodes.watch(lose)
+        two.fail = True
+        with contextlib.suppress(LiveUnavailable):
+            await one.nodes.tell(DELETED)
+        two.fail = False
+        await until(lambda: len(tries) == 3)
+        await until(lambda: two.nodes.held)
+        await one.nodes.tell(Notice("erased", "bob"))
+        assert two.heard == [Notice("erased", "bob")]
+        assert len(tries) == 3

@@ -32,3 +32,14 @@ async def test_a_window_is_as_far_as_one_node_says_that_counted_alone(live_url: 
             told = await one.live.windows.take("a", [TakenUnits("requests", 0, 60, 30.0)])
             assert told == pytest.approx([30.0], abs=0.5)
         assert await one.live.windows.take("a", [TakenUnits("requests", 5, 60)]) == pytest.approx([35.0], abs=0.5)
+
+
+async def test_a_debt_is_remembered_though_another_window_is_full_soon(redis_server: RedisServer) -> None:
+    """All windows of a tenant are under one key, which must not expire before the last of them is full."""
+    db = redis_server.take_database()
+    async with live_nodes(redis_server.url(db), "a") as (one,):
+        await one.live.windows.take("a", [TakenUnits("tokens", 60_000, 6000)])  # ten minutes
+        await one.live.windows.take("a", [TakenUnits("requests", 1, 60)])
+        keys = await redis_server.command("KEYS", "*windows", db=db)
+        assert isinstance(keys, list)
+        assert int(str(await redis_server.command("PTTL", *keys, db=db))) > 500_000

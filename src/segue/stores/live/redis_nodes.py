@@ -79,6 +79,7 @@ class RedisNodes:
         self._draining = False
         self._read_up_to = _NOTHING
         self._number: int | None = None  # of the latest notice
+        self._loss: str | None = None  # why the node may have missed something, until it has acted on that
         self._own: set[str] = set()  # notices of this node that it has read itself
         self._reader: Client | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -196,6 +197,9 @@ class RedisNodes:
                 await self._renew_lease()
             except (LiveUnavailable, RedisError, OSError):
                 await asyncio.sleep(_AGAIN_S)
+            except Exception as error:  # noqa: BLE001 - the loop must go on, or the node is lost to all others
+                _log.error("action=live node=%s error=%s", self.id, type(error).__name__)
+                await asyncio.sleep(_AGAIN_S)
 
     async def _begin_after_latest(self, reader: Client) -> None:
         """Begin with the notices to come: there is nothing here yet that earlier ones are about."""
@@ -234,14 +238,24 @@ class RedisNodes:
         self.token, self.epoch = int(token), epoch  # first: who hears of a loss tells clients the new epoch
         if knew not in (b"", epoch):
             self._read_up_to, self._number = _NOTHING, None
-            await self._lose("the data in Redis was lost")
+            self._loss = "the data in Redis was lost"
         elif had not in (0, self.token):
-            await self._lose("the lease was over")
-        self._held_until = asked_at + self._lease_s * _TRUSTED_SHARE
+            self._loss = "the lease was over"
+        if self._loss is not None:
+            await self._lose(self._loss)
+        if self._loss is None:
+            self._held_until = asked_at + self._lease_s * _TRUSTED_SHARE
 
     async def _lose(self, why: str) -> None:
+        """Say that the node may have missed something. Until that was heard, it does not trust its lease."""
+        self._loss = why
         _log.warning("action=live node=%s %s: what is in memory is read again", self.id, why)
-        await self._on_lost()
+        try:
+            await self._on_lost()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is tried again before the lease is renewed
+            _log.error("action=live node=%s error=%s", self.id, type(error).__name__)
+            return
+        self._loss = None
 
 
 async def _nothing() -> None:

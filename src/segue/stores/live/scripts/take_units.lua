@@ -11,5 +11,8 @@ for at = 1, #ARGV, 4 do
   longest = math.max(longest, full_at - now)
   table.insert(told, string.format('%.3f', full_at - now))
 end
-redis.call('PEXPIRE', KEYS[1], math.floor(longest) + 60000)
+local keep_ms = math.floor(longest) + 60000
+if redis.call('PTTL', KEYS[1]) < keep_ms then  -- another window may be full only later
+  redis.call('PEXPIRE', KEYS[1], keep_ms)
+end
 return told
