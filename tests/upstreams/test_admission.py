@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import AsyncExitStack
 
 import pytest
@@ -115,3 +116,44 @@ async def test_a_permit_granted_at_the_time_out_is_used() -> None:
         assert (queue.waiting, waits.done()) == (1, False)
     await waits
     assert (log, queue.running, queue.waiting) == (["bob"], 0, 0)
+
+
+async def test_a_thread_that_nobody_waits_for_any_more_keeps_its_permit_to_its_end() -> None:
+    """Nobody can stop a thread: if the next one began beside it, who comes and goes would have as many as they like."""
+    queue, begun, go_on = make_queue(), list[str](), threading.Event()
+
+    def work(name: str) -> str:
+        begun.append(name)
+        assert go_on.wait(20)
+        return name
+
+    first = asyncio.create_task(queue.run_in_thread("ann", lambda: work("first")))
+    while not begun:  # noqa: ASYNC110 - a thread sets no event here
+        await asyncio.sleep(0.001)
+    first.cancel()
+    second = asyncio.create_task(queue.run_in_thread("ann", lambda: work("second")))
+    await settle()
+    assert (begun, queue.running, first.done()) == (["first"], 1, False)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert await second == "second"
+    assert queue.running == 0
+
+
+async def test_what_goes_wrong_in_a_thread_is_raised_or_dropped_with_who_has_left() -> None:
+    queue, go_on = make_queue(), threading.Event()
+
+    def fail() -> None:
+        assert go_on.wait(20)
+        raise ValueError("it fails")
+
+    leaving = asyncio.create_task(queue.run_in_thread("ann", fail))
+    await settle()
+    leaving.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    with pytest.raises(ValueError, match="it fails"):
+        await queue.run_in_thread("ann", fail)
+    assert queue.running == 0

@@ -69,9 +69,8 @@ class RequestParser:
         return await self._in_thread(lambda limits: previous_message(body, limits), tenant)
 
     async def _in_thread(self, read: Callable[[RequestLimits], T], tenant: str) -> T:
-        async with self._queue.permit(tenant):
-            slices = TimeSlices(asyncio.get_running_loop())
-            return await asyncio.to_thread(read, msgspec.structs.replace(self.limits, pause=slices.pause))
+        limits = msgspec.structs.replace(self.limits, pause=TimeSlices(asyncio.get_running_loop()).pause)
+        return await self._queue.run_in_thread(tenant, lambda: read(limits))
 
 
 def _read_message(text: bytes, limits: RequestLimits) -> ClientMessage | None:

@@ -8,11 +8,14 @@ cancelled while it waits, it leaves the queue. Not here: who gets the next permi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from segue.protocol.problems import Problem, Refused
 from segue.upstreams.fair_queue import FairQueue
+
+T = TypeVar("T")
 
 #: The `Retry-After` of a refusal, in seconds.
 _RETRY_AFTER_S = 1.0
@@ -44,6 +47,19 @@ class AdmissionQueue:
             yield
         finally:
             self._leave(tenant)
+
+    async def run_in_thread(self, tenant: str, work: Callable[[], T]) -> T:
+        """Do something in a thread, with a permit. Raises `Refused` if there is none.
+
+        Nobody can stop a thread. Who is cancelled waits for its end, so that the next one does not begin beside it.
+        """
+        async with self.permit(tenant):
+            running = asyncio.ensure_future(asyncio.to_thread(work))
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                await asyncio.gather(running, return_exceptions=True)
+                raise
 
     async def _enter(self, tenant: str) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

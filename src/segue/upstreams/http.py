@@ -363,8 +363,7 @@ class HttpUpstream:
         if not _is_large(request):
             return render(cache)
         staged = cache.staged()
-        async with self._large.permit(request.tenant):
-            rendered = await asyncio.to_thread(render, staged)
+        rendered = await self._large.run_in_thread(request.tenant, lambda: render(staged))
         staged.commit()
         return rendered
 
