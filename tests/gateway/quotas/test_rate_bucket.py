@@ -55,3 +55,15 @@ def test_after_the_wait_there_is_a_unit(rate: int, now: float, units: int) -> No
     later = now + bucket.wait_s(now) + 1e-3
     assert bucket.wait_s(later) == 0
     assert bucket.remaining(later) >= 1
+
+
+def test_a_clock_that_is_set_back_takes_the_debts_with_it() -> None:
+    """Otherwise everybody would wait until the clock is where it was."""
+    bucket = RateBucket(60)
+    bucket.take(90, 10_000.0)
+    before = bucket.wait_s(10_000.0)
+    assert bucket.wait_s(5_000.0) == pytest.approx(before)
+    assert bucket.remaining(5_000.0) == 0
+    assert bucket.wait_s(5_000.0 + before) == 0
+    bucket.take(60, 5_100.0)
+    assert bucket.full_in_s(100.0) == pytest.approx(60)

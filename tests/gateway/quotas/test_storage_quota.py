@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from segue.config import Config, LimitsConfig
 from segue.gateway.quotas.quotas import Quotas
 from segue.gateway.quotas.storage_quota import FRESH_S, StorageQuota
+from segue.history.conversations import ConversationStep
 from segue.protocol.problems import Refused
 from segue.stores.interface import StoreSize
 from segue.stores.memory import MemoryStore
+from segue.testing.store_samples import sample_conversation, sample_id
 
 
 class Sized(MemoryStore):
@@ -88,3 +91,23 @@ async def test_the_refusal_says_what_to_do() -> None:
     )
     await quota(Sized()).check("a", 0.0)
     quota(Sized()).note_stored("a", 1)
+
+
+async def test_a_clock_that_is_set_back_makes_nothing_known_for_longer() -> None:
+    store = Sized(a=3)
+    rules = quota(store, stored_responses=3)
+    assert not await allowed(rules, "a", 10_000.0)
+    store.records["a"] = 0
+    assert await allowed(rules, "a", 5_000.0)
+
+
+async def test_a_conversation_counts_what_the_store_counts_of_it() -> None:
+    store = MemoryStore()
+    rules = StorageQuota(Quotas(Config(limits=LimitsConfig(stored_bytes=10**6))), store)
+    await rules.check("a", 0.0)
+    step = ConversationStep(id=sample_id("step"), parent_id=None, input=(b'{"x":1}',), calls=frozenset())
+    head = msgspec.structs.replace(sample_conversation("talk", tenant="a"), metadata=b'{"a":"b"}')
+    await store.create_conversation(head, step)
+    rules.note_conversation(head, step)
+    known = rules._known["a"]  # noqa: SLF001 - what is compared with the limit
+    assert known.size_bytes == (await store.tenant_size("a")).size_bytes

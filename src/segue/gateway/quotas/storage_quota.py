@@ -13,8 +13,9 @@ import msgspec
 
 from segue.config import LimitsConfig
 from segue.gateway.quotas.quotas import Quotas
+from segue.history.conversations import ConversationHead, ConversationStep
 from segue.protocol.problems import Problem, Refused
-from segue.stores.interface import Store, StoreError, StoreSize
+from segue.stores.interface import CONVERSATION_BYTES, Store, StoreError, StoreSize
 
 _log = logging.getLogger("segue.gateway")
 
@@ -49,7 +50,7 @@ class StorageQuota:
         if limits.stored_responses is None and limits.stored_bytes is None:
             return
         known = self._known.get(tenant)
-        if known is None or now >= known.asked_at + (_FULL_S if _is_full(known, limits) else FRESH_S):
+        if known is None or not 0 <= now - known.asked_at < (_FULL_S if _is_full(known, limits) else FRESH_S):
             size = await self._ask(tenant)
             known = self._known[tenant] = _Known(size.records, size.size_bytes, now)
         if _is_full(known, limits):
@@ -76,6 +77,11 @@ class StorageQuota:
         if known is not None:
             known.records += 1
             known.size_bytes += size
+
+    def note_conversation(self, head: ConversationHead, step: ConversationStep | None) -> None:
+        """Count a new conversation, with the items that it begins with."""
+        added = CONVERSATION_BYTES + len(head.metadata) + (0 if step is None else step.size_bytes)
+        self.note_added(head.tenant, added)
 
     def note_added(self, tenant: str, size: int) -> None:
         """Count what was stored without a response: in a conversation."""

@@ -8,7 +8,6 @@ on behind it. So the same import can be repeated. Not here: the file (`segue.his
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -79,8 +78,7 @@ class ConversationTransfer:
     async def export(self, tenant: str, response_id: ResponseId) -> bytes:
         """Return the file of the conversation that ends in a response. Raises `Refused` if there is none."""
         records = await self._read(tenant, response_id)
-        async with self._queue.permit(tenant):
-            return await asyncio.to_thread(write_conversation, records, self._clock())
+        return await self._queue.run_in_thread(tenant, lambda: write_conversation(records, self._clock()))
 
     async def export_conversation(self, tenant: str, conversation_id: ConversationId) -> bytes:
         """Return the file of a conversation of the Conversations API. Raises `Refused` if there is none."""
@@ -92,16 +90,15 @@ class ConversationTransfer:
         records = await self._records(tenant, links, now)
         behind = Input(items_behind(links, records))
         named = NamedConversation(conversation_id, head.created_at, head.metadata, behind)
-        async with self._queue.permit(tenant):
-            return await asyncio.to_thread(write_conversation, living(links, records), now, named)
+        living_records = living(links, records)
+        return await self._queue.run_in_thread(tenant, lambda: write_conversation(living_records, now, named))
 
     async def stateless_request(
         self, tenant: str, response_id: ResponseId, dialect: ProviderDialect, *, compactions: Compactions
     ) -> StatelessRequest:
         """Return the request that made a response as one that needs no gateway. Raises `Refused`."""
         records = await self._read(tenant, response_id)
-        async with self._queue.permit(tenant):
-            written = await asyncio.to_thread(write_request, records, dialect, compactions)
+        written = await self._queue.run_in_thread(tenant, lambda: write_request(records, dialect, compactions))
         if isinstance(written, Problem):
             raise Refused(written)
         return written
@@ -160,7 +157,7 @@ class ConversationTransfer:
                     return  # another import has just made it
                 raise Refused(_another("conversation.id", "a conversation")) from None
             if self._erasures(head.tenant) == erasures:
-                self._storage_quota.note_added(head.tenant, 0 if step is None else step.size_bytes)
+                self._storage_quota.note_conversation(head, step)
                 return
             await self._store.delete_conversation(head.tenant, head.id)
         raise Refused(_ERASED)
@@ -168,8 +165,7 @@ class ConversationTransfer:
     async def _parse(self, file: bytes, importer: Imported) -> ReadFile | Problem:
         if len(file) < LARGE_BYTES:
             return read_conversation(file, importer, self._limits)
-        async with self._queue.permit(importer.tenant):
-            return await asyncio.to_thread(read_conversation, file, importer, self._limits)
+        return await self._queue.run_in_thread(importer.tenant, lambda: read_conversation(file, importer, self._limits))
 
     async def _append(self, record: Record, erasures: int) -> bool:
         """Store a record, unless what its tenant has was erased meanwhile; tell whether its id was free."""

@@ -42,7 +42,7 @@ from segue.protocol.problems import (
     conversation_not_found,
     tool_call_not_found,
 )
-from segue.stores.interface import CONVERSATION_BYTES, ConversationMoved, Store, StoreError
+from segue.stores.interface import ConversationMoved, Store, StoreError
 from segue.stores.live.advisory_locks import AdvisoryLocks
 
 _log = logging.getLogger("segue.gateway")
@@ -157,8 +157,7 @@ class Conversations:
         )
         async with self._writing(tenant, erasures, conversation_id):
             await self._store.create_conversation(head, step)
-        added = CONVERSATION_BYTES + len(new.metadata) + (0 if step is None else step.size_bytes)
-        self._storage_quota.note_added(tenant, added)
+        self._storage_quota.note_conversation(head, step)
         return head
 
     async def find(self, tenant: str, text: str, *, param: str = "conversation_id") -> ConversationHead:
