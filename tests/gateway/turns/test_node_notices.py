@@ -12,6 +12,7 @@ from segue.gateway.turns.erasure import Erasure
 from segue.gateway.turns.node_notices import NodeNotices
 from segue.protocol.problems import Refused
 from segue.stores.live.interface import Notice
+from segue.stores.live.memory import SingleNode
 from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait
 from tests.faults.doubles import SlowStore
 from tests.gateway.parts import TENANT, caller, create, ident, parts, respond, response
@@ -99,3 +100,38 @@ async def test_an_erasure_elsewhere_is_felt_here(gate: asyncio.Event) -> None:
         assert services.executor.erasures(TENANT) > erasures
         assert await services.background.latest(TENANT, response_id) is None
         assert services.background.running == 0
+
+
+async def test_who_hears_a_notice_does_not_tell_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each node would tell all others of a turn that runs at none of them but one."""
+    told_again: list[Notice] = []
+
+    async def tell(self: SingleNode, notice: Notice) -> None:
+        told_again.append(notice)
+
+    async def elsewhere(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(SingleNode, "tell", tell)
+    async with parts() as services:
+        monkeypatch.setattr(services.event_logs, "runs_elsewhere", elsewhere)
+        response_id = services.executor.new_id(create())
+        await told(services, Notice("forgotten", TENANT, (response_id,)))
+        await told(services, Notice("cancelled", TENANT, (response_id,)))
+        assert told_again == []
+        await services.background.cancel(TENANT, response_id)
+        assert told_again == [Notice("cancelled", TENANT, (response_id,))]
+
+
+async def test_what_goes_wrong_with_a_notice_is_raised(gate: asyncio.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the node knows that it may show what was deleted, and drops its memory."""
+
+    async def drop(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    async with parts(running(gate)) as services:
+        response_id = await services.background.create(create(background=True), caller(services))
+        with monkeypatch.context() as patch:
+            patch.setattr(services.event_logs, "drop", drop)
+            with pytest.raises(RuntimeError, match="a bug"):
+                await told(services, Notice("forgotten", TENANT, (response_id,)))

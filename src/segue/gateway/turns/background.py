@@ -279,10 +279,10 @@ class BackgroundResponses:
         except LiveUnavailable:
             raise Refused(live_away()) from None
 
-    async def cancel(self, tenant: str, response_id: ResponseId) -> None:
+    async def cancel(self, tenant: str, response_id: ResponseId, *, everywhere: bool = True) -> None:
         """Stop a background turn that runs; it ends as cancelled. A turn that has ended, or is being stored, stays."""
         kept = self._running.get((tenant, response_id))
-        if kept is None:
+        if kept is None and everywhere:
             await self._stop_elsewhere("cancelled", tenant, response_id)
         if kept is None or kept.task is None:
             return
@@ -292,20 +292,24 @@ class BackgroundResponses:
         await asyncio.wait([kept.task])
 
     async def forget(self, tenant: str, response_id: ResponseId) -> bool:
-        """Stop a turn and forget its events; return whether there was anything to forget."""
+        """Stop a turn and forget its events, at whatever gateway; return whether there was anything to forget."""
         there = await self.latest(tenant, response_id) is not None
-        kept = self._running.get((tenant, response_id))
-        if kept is None:
+        if (tenant, response_id) not in self._running:
             await self._stop_elsewhere("forgotten", tenant, response_id)
-        elif kept.task is not None:
+        await self.forget_here(tenant, response_id)
+        if there:
+            self._executor.eviction.forget(tenant, [response_id])
+        return there
+
+    async def forget_here(self, tenant: str, response_id: ResponseId) -> None:
+        """Stop a turn that runs here, and forget its events."""
+        kept = self._running.get((tenant, response_id))
+        if kept is not None and kept.task is not None:
             if not kept.run.committing:  # otherwise the store would keep what is to be forgotten
                 kept.stop()
             await asyncio.wait([kept.task])
         await self._logs.drop(tenant, response_id)
         self._grace.drop(tenant, response_id)
-        if there:
-            self._executor.eviction.forget(tenant, [response_id])
-        return there
 
     async def _stop_elsewhere(
         self, how: Literal["forgotten", "cancelled"], tenant: str, response_id: ResponseId
