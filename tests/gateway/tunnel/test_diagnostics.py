@@ -127,3 +127,19 @@ async def test_a_tenant_that_has_measured_enough_is_told_when_to_come_back() -> 
             assert (reply.status, int(reply.headers["Retry-After"]) > 0) == (429, True)
         async with client.post("/t?bytes=1", headers={"Tenant": "b"}) as reply:
             assert reply.status == 200
+
+
+async def test_a_body_that_stalls_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is its client's fault, and nothing that the log of a gateway should call a failure."""
+    monkeypatch.setattr(diagnostics, "_TRANSFER_S", 0.05)
+
+    async def dripping() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    async with (
+        asked(Probed()) as client,
+        client.post("/t", data=dripping(), headers={"Content-Length": "100"}) as reply,
+    ):
+        assert reply.status == 408
+        assert json.loads(await reply.text())["error"]["code"] == "request_timeout"

@@ -73,9 +73,13 @@ class RouteDiagnostics:
         wait_s = self._allowance.take(tenant, wanted + sent, asyncio.get_running_loop().time())
         if wait_s > 0:
             raise Refused(Problem("rate_limit_exceeded", "Enough was measured for now.", retry_after_s=wait_s))
-        async with asyncio.timeout(_TRANSFER_S):
-            async for _ in request.content.iter_chunked(_CHUNK_BYTES):
-                pass
+        try:
+            async with asyncio.timeout(_TRANSFER_S):
+                async for _ in request.content.iter_chunked(_CHUNK_BYTES):
+                    pass
+        except TimeoutError:
+            message = f"The body did not come within {_TRANSFER_S:g} s."
+            raise Refused(Problem("request_timeout", message)) from None
         return web.Response(body=os.urandom(wanted), headers={"Cache-Control": "no-store"})
 
     async def _reachable(self) -> list[dict[str, object]]:
