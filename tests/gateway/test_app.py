@@ -14,6 +14,8 @@ import pytest
 from segue.config import Config, ListenerConfig, ServerConfig
 from segue.gateway.app import Gateway, serving
 from segue.gateway.user_socket import bind_socket, connect_socket
+from segue.stores.interface import StoreError
+from segue.stores.memory import MemoryStore
 from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import Say, ScriptedTurn, ScriptedUpstream, Wait
 from tests.faults.clients import address_of, begin_post, http, opened, read_body
@@ -241,3 +243,20 @@ async def test_closing_the_ports_leaves_no_socket_open(steps: int) -> None:
             client.connect_ex(address_of(url))
             await draining
             await gateway.aclose()
+
+
+async def test_what_can_be_released_is_released_though_something_else_cannot() -> None:
+    """A store that is not closed keeps its file locked."""
+
+    class Stubborn(ScriptedUpstream):
+        async def aclose(self) -> None:
+            raise RuntimeError("it does not end")
+
+    store, others = MemoryStore(), [Recorded(starts=True) for _ in range(2)]
+    router = Router([ModelRule(one, ["m"]) for one in (others[0], Stubborn(), others[1])])
+    gateway = await Gateway.open(Config(), router, store=store)
+    with pytest.raises(RuntimeError, match="it does not end"):
+        await gateway.aclose()
+    assert [one.asked for one in others] == [["start", "close"]] * 2
+    with pytest.raises(StoreError, match="the store is closed"):
+        await store.size()

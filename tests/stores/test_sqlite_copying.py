@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import msgspec
@@ -47,3 +48,17 @@ async def test_errors_of_the_file_are_explained(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="check that this user may write the file"):
         await end.add_conversations([sample_conversation("talk")])
     await end.aclose()
+
+
+async def test_an_end_that_cannot_be_opened_or_closed_leaves_no_thread(tmp_path: Path) -> None:
+    (tmp_path / "a.db").write_bytes(b"this is no database, and long enough to be looked at as one: " * 20)
+    with pytest.raises(StoreError):
+        await SqliteCopyEnd.open(tmp_path / "a.db")
+    end = await SqliteCopyEnd.open(tmp_path / "b.db")
+    end._database.writer.close()  # noqa: SLF001 - so that it cannot be closed in good order
+    with pytest.raises(StoreError):
+        await end.aclose()
+    for thread in threading.enumerate():
+        if thread.name.startswith("segue-store-copy"):
+            thread.join(20)
+            assert not thread.is_alive()

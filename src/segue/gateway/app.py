@@ -11,7 +11,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -292,29 +292,29 @@ class Gateway:
             await tls_port.close()
 
     async def aclose(self) -> None:
-        """Cancel what still runs and release everything."""
+        """Cancel what still runs and release everything, whatever of it fails. What fails last is raised."""
         services = self.services
-        for sweeper in self._sweepers:
-            sweeper.cancel()
-        await asyncio.gather(*self._sweepers, return_exceptions=True)
-        await self.tunnel.aclose()
-        await self.stop_listening()
-        for tls_port in self._tls_ports:
-            await tls_port.aclose()
-        if self._runner is not None:
-            await self._runner.cleanup()
-        await services.background.aclose()
-        await services.executor.deletions.aclose()
-        if services.live is not None:
-            await services.live.aclose()
-        services.grace.close()
-        for retiring in self.retiring.values():
-            retiring.cancel()
-        await asyncio.gather(*self.retiring.values(), return_exceptions=True)
-        await _close((*services.router.upstreams, *self.retiring))
-        await services.store.aclose()
-        services.audit.close()
-        services.executor.turn_log.close()
+        async with AsyncExitStack() as rest:  # which begins with what was added last
+            rest.callback(services.executor.turn_log.close)
+            rest.callback(services.audit.close)
+            rest.push_async_callback(services.store.aclose)
+            rest.push_async_callback(self._close_upstreams)
+            rest.callback(services.grace.close)
+            if services.live is not None:
+                rest.push_async_callback(services.live.aclose)
+            rest.push_async_callback(services.executor.deletions.aclose)
+            rest.push_async_callback(services.background.aclose)
+            if self._runner is not None:
+                rest.push_async_callback(self._runner.cleanup)
+            for tls_port in self._tls_ports:
+                rest.push_async_callback(tls_port.aclose)
+            rest.push_async_callback(self.stop_listening)
+            rest.push_async_callback(self.tunnel.aclose)
+            await _end(self._sweepers)
+
+    async def _close_upstreams(self) -> None:
+        await _end(self.retiring.values())
+        await _close((*self.services.router.upstreams, *self.retiring))
 
     def _egress(self) -> Egress:
         config = self.config.tunnel
@@ -355,8 +355,15 @@ async def _start(upstreams: Sequence[Upstream]) -> None:
 
 
 async def _close(upstreams: Iterable[Upstream]) -> None:
-    for upstream in upstreams:
-        await upstream.aclose()
+    async with AsyncExitStack() as rest:
+        for upstream in upstreams:
+            rest.push_async_callback(upstream.aclose)
+
+
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -61,7 +61,11 @@ class SqliteCopyEnd:
     async def open(cls, path: Path) -> SqliteCopyEnd:
         """Open a file, or create it. Raises `StoreError`, also if a gateway uses it."""
         thread = ThreadPoolExecutor(1, thread_name_prefix="segue-store-copy")
-        database = await asyncio.get_running_loop().run_in_executor(thread, open_database, path, "FULL", None)
+        try:
+            database = await asyncio.get_running_loop().run_in_executor(thread, open_database, path, "FULL", None)
+        except BaseException:
+            thread.shutdown(wait=False)
+            raise
         return cls(database, thread)
 
     async def turns(self) -> AsyncGenerator[list[StoredTurn], None]:
@@ -88,8 +92,10 @@ class SqliteCopyEnd:
 
     async def aclose(self) -> None:
         """Checkpoint the log, and release the file."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
-        self._thread.shutdown(wait=False)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._database.close)
+        finally:
+            self._thread.shutdown(wait=False)
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
         try:
