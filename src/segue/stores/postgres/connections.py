@@ -35,11 +35,17 @@ _SLICE_S = 0.5
 _PAUSES_S = (0.0, 0.05, 0.2, 0.5)
 
 # Every statement finds its rows by keys, so one plan fits all values: to plan each append anew would double its cost on
-# the server. A database without this setting has no row of it.
-_SESSION = """
+# the server. It is made once, often before there are rows or statistics, when to read a whole table seems to be as good
+# as an index; so other ways than nested loops over indexes are out of the question. A database may not have these
+# settings: it has no row of them.
+_PLANS = {"plan_cache_mode": "force_generic_plan"} | dict.fromkeys(
+    ("enable_seqscan", "enable_hashjoin", "enable_mergejoin"), "off"
+)
+_SESSION = f"""
     SELECT current_setting('synchronous_commit'), current_setting('server_encoding'),
-           (SELECT set_config(name, 'force_generic_plan', false) FROM pg_settings WHERE name = 'plan_cache_mode')
-"""
+           (SELECT count(set_config(name, value, false))
+              FROM pg_settings JOIN (VALUES {", ".join(map(str, _PLANS.items()))}) AS ours (name, value) USING (name))
+"""  # noqa: S608 - made of constants
 _WAIT_FOR_DISK = "SET synchronous_commit = on"
 #: How coarse the bound of a call is.
 _LOOK_S = 1.0
@@ -255,7 +261,7 @@ class _Context:
 async def _configure(connection: StoreConnection) -> None:
     """Prepare a new connection."""
     connection.add_notice_handler(connection.note)
-    ((durable, encoding, _),) = await (await connection.execute(_SESSION)).fetchall()
+    ((durable, encoding, _),) = await (await connection.execute(_SESSION.encode())).fetchall()
     if encoding != "UTF8":
         raise psycopg.NotSupportedError(f"the encoding of the database is {encoding}: create one with ENCODING 'UTF8'")
     if durable == "off":

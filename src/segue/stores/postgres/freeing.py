@@ -55,13 +55,13 @@ _FIND_ECHO = b"SELECT number FROM segue_echoes WHERE tenant = %b::text AND diges
 _UNUSED_ECHOES = b"""
     SELECT number FROM segue_echoes
      WHERE number = ANY(%b::bigint[])
-       AND NOT EXISTS (SELECT 1 FROM segue_records AS records WHERE records.echo = segue_echoes.number)
+       AND NOT EXISTS (SELECT 1 FROM segue_records AS records WHERE records.echo = segue_echoes.number OFFSET 0)
 """
 _LOCK_ECHOES = _UNUSED_ECHOES + b" ORDER BY number FOR UPDATE"
 _FREE_ECHOES = b"""
     DELETE FROM segue_echoes
      WHERE number = ANY(%b::bigint[])
-       AND NOT EXISTS (SELECT 1 FROM segue_records AS records WHERE records.echo = segue_echoes.number)
+       AND NOT EXISTS (SELECT 1 FROM segue_records AS records WHERE records.echo = segue_echoes.number OFFSET 0)
 """
 # The newest row of a segment that is a response, or is needed by another segment or by a conversation.
 _KEPT = """
@@ -70,9 +70,9 @@ _KEPT = """
             WHERE kept.segment = wanted.segment
               AND (kept.head IS NOT NULL
                    OR EXISTS (SELECT 1 FROM segue_records AS fork
-                               WHERE fork.base = kept.segment AND fork.base_depth = kept.depth)
+                               WHERE fork.base = kept.segment AND fork.base_depth = kept.depth OFFSET 0)
                    OR EXISTS (SELECT 1 FROM segue_conversations AS conversations
-                               WHERE conversations.tenant = kept.tenant AND conversations.turn = kept.id))
+                               WHERE conversations.tenant = kept.tenant AND conversations.turn = kept.id OFFSET 0))
             ORDER BY depth DESC LIMIT 1) AS newest
 """
 _LOCK_ENDS = f"""

@@ -42,14 +42,16 @@ _COLUMNS = {
     "native": "bytea",
 }
 
-# A subquery that locks rows, or has an OFFSET, is never merged into what is around it: each row is found by its key.
+# A subquery that locks rows, or has an OFFSET, is never merged into what is around it, nor made for all rows at once:
+# each row is found by its key.
 _WRITE = """
     WITH given AS (
         SELECT * FROM unnest({parameters}) WITH ORDINALITY AS given ({columns}, n)
     ), parents AS (
         SELECT given.n, parent.segment, parent.depth, parent.base, parent.base_depth,
                EXISTS (SELECT 1 FROM segue_records AS child
-                        WHERE child.segment = parent.segment AND child.depth = parent.depth + 1) AS continued
+                        WHERE child.segment = parent.segment AND child.depth = parent.depth + 1
+                       OFFSET 0) AS continued
           FROM given CROSS JOIN LATERAL (
                SELECT segment, depth, base, base_depth FROM segue_records AS records
                 WHERE records.tenant = given.tenant AND records.id = given.parent
