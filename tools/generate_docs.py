@@ -301,7 +301,11 @@ _ROUTES = {
     ("GET", "/readyz"): "Whether the store can be written and the gateway takes turns; 503 while it drains.",
     ("GET", "/metrics"): "Metrics for Prometheus.",
 }
-_WHO = {"keyed": "a key, if any are configured", "private": "a key; without keys and `hosts`, this machine"}
+_WHO = {
+    "keyed": "a key, if any are configured",
+    "private": "a key; without keys and `hosts`, this machine",
+    "operators_only": "a key with `operator`; without keys and `hosts`, this machine",
+}
 
 
 def routes() -> str:

@@ -165,7 +165,13 @@ ROWS: Final[Sequence[tuple[str, Sequence[Panel]]]] = (
             ),
             Panel(
                 "Nodes", "Gateways that share a Redis: those whose lease holds, and those that reach it.", "none",
-                (Query(total("segue_node_lease"), "lease"), Query(total("segue_node_live_available"), "reach it")),
+                (Query(total("segue_node_lease"), "lease"), Query(total("segue_node_live_available"), "reach it"),
+                 Query(total("segue_node_quotas_alone"), "count for themselves")),
+            ),
+            Panel(
+                "Stores", "Gateways whose store takes writes. All of them should.", "none",
+                (Query(total("segue_store_available"), "take writes"),
+                 Query(f"count(segue_store_available{GATEWAYS})", "all")),
             ),
             Panel(
                 "Repeated creates", "Answered with the response that there was: nothing was paid twice.", "reqps",

@@ -33,6 +33,7 @@ def test_what_bodies_hold_is_not_shown(tmp_path: Path) -> None:
         ('[[listener]]\nport = 1\nhost = "gateway.example"', "listener.host is 'gateway.example', which others can"),
         ("[[listener]]\n", "port"),
         ('[[listener]]\nport = 1\nprofile = "azure"', "profile"),
+        ('[tunnel]\naddress = "https://me:secret@gw.example"', "tunnel.address holds a user or a password"),
     ],
 )
 def test_an_address_that_cannot_be_is_refused(tmp_path: Path, text: str, expected: str) -> None:

@@ -86,8 +86,11 @@ async def test_readiness_follows_the_store() -> None:
     """A gateway whose store is down is alive but not ready, until the store is back."""
     store = BrokenStore("size")
     async with listening(store=store) as local, http(local.url) as client:
-        assert (await client.send("GET", "/readyz"))[0] == 503
+        async with client.session.get("/readyz") as reply:
+            unready = {"status": "unready", "store": "away", "refuses": ["stored turns"]}
+            assert (reply.status, await reply.json()) == (503, unready)
         assert (await client.send("GET", "/healthz"))[0] == 200
+        assert (await client.turn(store=False))["status"] == "completed", "it goes on with what it need not store"
         store.broken.clear()
         assert (await client.send("GET", "/readyz"))[0] == 200
 

@@ -284,6 +284,15 @@ def test_an_expired_key_is_refused_from_that_moment_on() -> None:
     assert code_of(rules.refuse_private(asked, "127.0.0.1", NOW)) == "forbidden_peer"
 
 
+def test_what_only_operators_may_see_is_refused_to_the_keys_of_others() -> None:
+    rules = Access(Config(key=[key("k"), replace(key("op", "ops"), operator=True)]))
+    assert code_of(rules.refuse_others(headers(authorization="Bearer k"), "127.0.0.1", NOW)) == "forbidden_peer"
+    assert code_of(rules.refuse_others(headers(), "127.0.0.1", NOW)) == "forbidden_peer"
+    assert rules.refuse_others(headers(authorization="Bearer op"), "192.0.2.1", NOW) is None
+    assert LOCAL.refuse_others(headers(), "127.0.0.1", NOW) is None, "without keys, this machine is its operator's"
+    assert code_of(LOCAL.refuse_others(headers(), "192.0.2.1", NOW)) == "forbidden_peer"
+
+
 def test_a_connection_learns_what_became_of_its_key() -> None:
     """It was changed, or revoked, or there are keys now where there were none."""
     rules = Access(Config(key=[key("k"), key("other", "bob")]))

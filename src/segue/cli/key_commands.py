@@ -34,7 +34,9 @@ def new(
         tuple[str, ...],
         Parameter(help="A route that its sidecars may use, like /anthropic; repeat it for more. Default: all."),
     ] = (),
-    operator: Annotated[bool, Parameter(help="It may erase what other tenants have.", negative="")] = False,
+    operator: Annotated[
+        bool, Parameter(help="It may erase what other tenants have, and see the nodes.", negative="")
+    ] = False,
     config: _KeyFile = None,
     json: _AsJson = False,
 ) -> int:

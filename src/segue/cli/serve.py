@@ -60,12 +60,13 @@ def find_config(path: Path | None) -> Path | None:
 class Inherited(msgspec.Struct, frozen=True):
     """What a worker has from its supervisor: the sockets of each address, and a pipe whose end tells it to retire.
 
-    `heartbeat` is a pipe back: a byte in it shows that the event loop turns.
+    `heartbeat` is a pipe back: a byte in it shows that the event loop turns. `slot` is its place among the workers.
     """
 
     sockets: Sequence[Sequence[socket.socket]]
     pipe: int
     heartbeat: int
+    slot: int
 
 
 def run_serve(options: ServeOptions) -> int:
@@ -193,6 +194,8 @@ async def _retire(gateway: Gateway, hurry: asyncio.Event) -> None:
 
 async def _listen(gateway: Gateway, inherited: Inherited | None) -> None:
     """Open the ports, or take those of the supervisor, and say that the gateway is ready."""
+    if inherited is not None:
+        gateway.services.metrics.worker = inherited.slot + 1
     url = await gateway.listen(None if inherited is None else inherited.sockets)
     _tell_start(gateway.config, gateway)
     gc.collect()

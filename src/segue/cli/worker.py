@@ -24,7 +24,7 @@ def main(argument: str) -> int:
     set_up_log(spec.options.log, f"%(asctime)s %(levelname)s %(name)s worker={spec.number} %(message)s")
     sockets = [[socket.socket(fileno=number) for number in own] for own in spec.sockets]
     try:
-        return run_gateway(spec.options, Inherited(sockets, sys.stdin.fileno(), spec.heartbeat))
+        return run_gateway(spec.options, Inherited(sockets, sys.stdin.fileno(), spec.heartbeat, spec.options.slot or 0))
     except ConfigError as error:
         print(f"segue: {error}", file=sys.stderr)
         return 2

@@ -44,5 +44,5 @@ class CertificateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     routes: Annotated[
         list[str], Meta(description="Routes that its sidecars may use: prefixes like /anthropic, or globs.")
     ] = msgspec.field(default_factory=_everything)
-    operator: Annotated[bool, Meta(description="It may erase what other tenants have.")] = False
+    operator: Annotated[bool, Meta(description="It may erase what other tenants have, and see the nodes.")] = False
     limits: Annotated[LimitsConfig, Meta(description="What it may use; see [limits].")] = LimitsConfig()

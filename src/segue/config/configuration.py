@@ -161,6 +161,8 @@ def _check_names(table: str, names: list[str]) -> None:
 
 
 def _check_addresses(config: Config) -> None:
+    if _USER.search(config.tunnel.address):
+        raise ConfigError("tunnel.address holds a user or a password, and every sidecar is told it: leave them out")
     addresses: list[ServerConfig | ListenerConfig] = [config.server, *config.listener]
     for one in addresses:
         where = "server" if one is config.server else "listener"

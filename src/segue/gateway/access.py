@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
-from typing import assert_never
+from typing import Protocol, assert_never
 
 from segue.config import CertificateConfig, Config, KeyConfig
 from segue.gateway.client_certificate import ClientCertificate
@@ -24,6 +24,15 @@ from segue.upstreams.interface import Secret
 #: The tenant of everybody, when no keys are configured.
 LOCAL_TENANT = "local"
 _LOCAL = Principal(LOCAL_TENANT, operator=True)
+
+
+class PeerCheck(Protocol):
+    """A check of who asks: it returns why a request is refused, or None."""
+
+    def __call__(
+        self, headers: Mapping[str, str], peer: str | None, now: float, *, certificate: ClientCertificate | None = None
+    ) -> Problem | None:
+        """Check a request: its headers, where it comes from, the time, and the certificate that its client showed."""
 
 
 class Access:
@@ -166,6 +175,23 @@ class Access:
             "It is open to this machine only if there are no keys, no server.hosts and no proxy."
         )
         return Problem("forbidden_peer", message)
+
+    def refuse_others(
+        self,
+        headers: Mapping[str, str],
+        peer: str | None,
+        now: float,
+        *,
+        certificate: ClientCertificate | None = None,
+    ) -> Problem | None:
+        """Refuse who is no operator: as `refuse_private`, and a key must be an operator's."""
+        problem = self.refuse_private(headers, peer, now, certificate=certificate)
+        if problem is not None or self.open:
+            return problem
+        found = self.principal(headers, now, certificate)
+        if isinstance(found, Principal) and found.operator:
+            return None
+        return Problem("forbidden_peer", "This endpoint is for a key whose table says operator = true.")
 
 
 def not_own_user() -> Problem:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
-import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from segue.gateway.admin import health
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.services import Services
 from segue.protocol.problems import Problem
-from segue.stores.interface import StoreError
 from segue.stores.live.interface import Live
 from segue.stores.live.live_url import parse_live_url
 from segue.stores.live.redis_live import RedisLive
-from segue.stores.memory import MemoryStore
 from segue.upstreams.retries import FailedAttempt
 from segue.upstreams.router import ModelRule, Sharing
 from segue.upstreams.scripted import ScriptedUpstream
@@ -61,7 +56,7 @@ async def test_a_balancer_is_told_without_a_key_that_the_gateway_will_leave() ->
 async def test_a_gateway_is_ready_as_long_as_it_takes_turns() -> None:
     async with parts() as services:
         await respond(services, create())
-        assert shown(await routes(services).readyz(GET)) == (200, {"status": "ready", "records": 1})
+        assert shown(await routes(services).readyz(GET)) == (200, {"status": "ready", "records": 1, "store": "in use"})
         services.drain.leaving = True
         assert shown(await routes(services).readyz(GET)) == (503, {"status": "draining"})
 
@@ -70,7 +65,7 @@ async def test_upstreams_that_are_out_are_named_and_do_not_make_it_unready() -> 
     async with parts() as services:
         services.router.replace([ModelRule(ScriptedUpstream(), ["m"], sharing=Sharing("a", group="g"))])
         failed = FailedAttempt(Problem("upstream_error", ""), unhealthy=True)
-        ready = {"status": "ready", "records": 0}
+        ready = {"status": "ready", "records": 0, "store": "in use"}
         assert shown(await routes(services).readyz(GET)) == (200, {**ready, "upstreams": {"a": "in use"}})
         now = services.router.state.clock()
         for _ in range(3):
@@ -81,35 +76,33 @@ async def test_upstreams_that_are_out_are_named_and_do_not_make_it_unready() -> 
 async def test_what_gateways_share_is_named_and_does_not_make_it_unready() -> None:
     live = RedisLive(parse_live_url("redis://127.0.0.1:1"), node="a", address="", started_at=0.0)
     async with parts() as services:
-        ready = {"status": "ready", "records": 0}
-        assert shown(await routes(services, live).readyz(GET)) == (200, {**ready, "live": "away"})
+        ready = {"status": "ready", "records": 0, "store": "in use"}
+        assert shown(await routes(services, live).readyz(GET)) == (
+            200,
+            {**ready, "live": "away", "refuses": ["idempotency keys", "deletions"]},
+        )
     await live.aclose()
 
 
-async def test_a_gateway_whose_store_fails_is_not_ready() -> None:
-    async with parts(store=BrokenStore("size")) as services:
-        with pytest.raises(StoreError):
-            await routes(services).readyz(GET)
+async def test_a_gateway_whose_store_fails_is_not_ready_and_says_so() -> None:
+    """Nothing of why: that names hosts and files."""
+    live = RedisLive(parse_live_url("redis://127.0.0.1:1"), node="a", address="", started_at=0.0)
+    async with parts(store=BrokenStore("check_writable", "size")) as services:
+        unready = {"status": "unready", "store": "away", "refuses": ["stored turns"]}
+        assert shown(await routes(services).readyz(GET)) == (503, unready)
+        refuses = ["stored turns", "idempotency keys", "deletions"]
+        assert shown(await routes(services, live).readyz(GET)) == (503, {**unready, "live": "away", "refuses": refuses})
+    await live.aclose()
 
 
 async def test_a_gateway_whose_store_can_be_read_and_not_written_is_not_ready() -> None:
-    """As with a full disk: every stored turn fails."""
+    """As with a full disk, or a replica: every stored turn fails."""
     async with parts(store=BrokenStore("append", "check_writable")) as services:
-        with pytest.raises(StoreError):
-            await routes(services).readyz(GET)
-
-
-async def test_a_gateway_whose_store_hangs_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with a disk behind a network that is gone: no write fails, and none ends."""
-
-    class Hung(MemoryStore):
-        async def check_writable(self) -> None:
-            await asyncio.Event().wait()
-
-    monkeypatch.setattr(health, "STORE_S", 0.01)
-    async with parts(store=Hung()) as services:
-        with pytest.raises(StoreError, match="has not written"):
-            await routes(services).readyz(GET)
+        unready = {"status": "unready", "records": 0, "store": "not writable", "refuses": ["stored turns"]}
+        assert shown(await routes(services).readyz(GET)) == (503, unready)
+        reply = await routes(services).metrics(GET)
+        assert isinstance(reply.body, bytes)
+        assert "segue_store_available 0.0" in reply.body.decode().splitlines()
 
 
 async def test_the_metrics_are_those_of_now() -> None:
@@ -120,4 +113,5 @@ async def test_the_metrics_are_those_of_now() -> None:
         assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         lines = reply.body.decode().splitlines()
         assert f"segue_state_bytes {float(services.cache.size_bytes)}" in lines
+        assert "segue_store_available 1.0" in lines
         assert 'segue_turns_total{outcome="completed",transport="websocket"} 1.0' in lines

@@ -147,6 +147,16 @@ def test_a_counter_of_the_cache_is_counted_once() -> None:
         assert f"segue_cache_evictions_total {float(evictions)}\n" in metrics.render(cache).decode()
 
 
+def test_the_series_of_workers_at_one_port_can_be_told_apart() -> None:
+    metrics, cache = Metrics(), TurnCache(1000)
+    assert "worker=" not in metrics.render(cache).decode(), "a gateway that is alone is told apart by its address"
+    metrics.worker = 2
+    lines = [line for line in metrics.render(cache).decode().splitlines() if not line.startswith("#")]
+    assert len(lines) > 50
+    assert [line for line in lines if 'worker="2"' not in line] == []
+    assert 'segue_turns_total{outcome="completed",transport="http",worker="2"} 0.0' in lines
+
+
 async def test_compactions_are_counted() -> None:
     """By what asked for them, and by how they ended; with what they have saved."""
     refused = ScriptedTurn((Refuse(Problem("rate_limit_exceeded", "not now")),))

@@ -7,13 +7,14 @@ import json
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from segue.config import Config, KeyConfig
 from segue.gateway.access import LOCAL_TENANT, Access
-from segue.gateway.api.authentication import audited, keyed, private
+from segue.gateway.api.authentication import audited, keyed, operators_only, private
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.audit import AuditLog
 from segue.gateway.caller_rules import CallerRules
@@ -103,6 +104,15 @@ async def test_a_private_route_is_for_a_key_or_without_keys_for_this_machine() -
         with pytest.raises(Refused) as caught:
             await refusing(request(transport=from_where))
         assert caught.value.problem.code == "forbidden_peer"
+
+
+async def test_a_route_of_operators_is_for_their_keys() -> None:
+    rows = [KEY, msgspec.structs.replace(BOBS, operator=True)]
+    handler = operators_only(Access(Config(key=rows)), time.time, tenant_of)
+    assert await text(await handler(request({"Authorization": "Bearer sk-bob"}))) == "nobody"
+    with pytest.raises(Refused) as caught:
+        await handler(request(BEARER))
+    assert caught.value.problem.code == "forbidden_peer"
 
 
 async def test_a_request_through_the_tunnel_is_not_from_this_machine() -> None:

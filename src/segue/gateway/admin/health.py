@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
+import msgspec
 from aiohttp import web
 
 from segue.gateway.admin.metrics import Metrics
+from segue.gateway.admin.store_health import StoreCheck, StoreState
 from segue.gateway.drain import DrainState
 from segue.history.cache import TurnCache
 from segue.protocol.codec import encode
-from segue.stores.interface import Store, StoreError, StoreSize
+from segue.stores.interface import Store
 from segue.stores.live.interface import Live
 from segue.upstreams.router import Router
 
-#: How long the store may take until the gateway is not ready: a disk that hangs fails every stored turn, too.
-STORE_S = 2.0
+#: What a gateway refuses while its store does not take what turns write, and while what gateways share is away.
+_STORED = ("stored turns",)
+_SHARED = ("idempotency keys", "deletions")
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether a gateway is to be sent turns, how its parts are, and what it refuses until they are well again."""
+
+    status: Literal["ready", "unready"]
+    records: int | None = None
+    store: StoreState
+    live: Literal["in use", "away"] | None = None
+    upstreams: Mapping[str, Literal["in use", "out"]] = {}
+    refuses: Sequence[str] = []
 
 
 class HealthRoutes:
@@ -25,7 +40,7 @@ class HealthRoutes:
         self, *, store: Store, router: Router, cache: TurnCache, metrics: Metrics, drain: DrainState, live: Live | None
     ) -> None:
         self._router = router
-        self._store = store
+        self._store = StoreCheck(store)
         self._cache = cache
         self._metrics = metrics
         self._drain = drain
@@ -41,33 +56,31 @@ class HealthRoutes:
         return web.Response(body=b'{"status":"ok"}', content_type="application/json")
 
     async def readyz(self, request: web.Request) -> web.Response:
-        """Say whether the gateway takes turns; 503 while it drains. A store that cannot write makes this fail too.
+        """Say whether the gateway takes turns, and what of its parts is ill. 503 while it drains, or stores nothing.
 
-        Upstreams that are out do not: another gateway would not reach them either. Those of groups are named. Neither
-        does it when what gateways share is away: that is so for all of them, and plain turns go on.
+        Upstreams that are out do not make it unready: another gateway would not reach them either. Those of groups are
+        named. Neither does what gateways share, when it is away: plain turns go on, and `refuses` names what does not.
         """
         del request
         if self._drain.leaving:
             return _draining()
-        size = await self._check_store()
-        live = {} if self._live is None else {"live": "in use" if self._live.available else "away"}
-        upstreams = {name: "in use" if in_use else "out" for name, in_use in self._router.in_use.items()}
-        shown = {"status": "ready", "records": size.records, **live}
-        body = encode({**shown, "upstreams": upstreams} if upstreams else shown)
-        return web.Response(body=body, content_type="application/json")
-
-    async def _check_store(self) -> StoreSize:
-        try:
-            async with asyncio.timeout(STORE_S):
-                await self._store.check_writable()
-                return await self._store.size()
-        except TimeoutError:
-            raise StoreError(f"the store has not written within {STORE_S:g} s") from None
+        found = await self._store.look()
+        stores, shares = found.state == "in use", self._live is None or self._live.available
+        shown = Readiness(
+            status="ready" if stores else "unready",
+            records=found.records,
+            store=found.state,
+            live=None if self._live is None else "in use" if shares else "away",
+            upstreams={name: "in use" if in_use else "out" for name, in_use in self._router.in_use.items()},
+            refuses=[*(() if stores else _STORED), *(() if shares else _SHARED)],
+        )
+        return web.Response(status=200 if stores else 503, body=encode(shown), content_type="application/json")
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """Write the metrics in the text format of Prometheus."""
+        """Write the metrics in the text format of Prometheus. The store is looked at for them."""
         del request
-        body = self._metrics.render(self._cache)
+        found = await self._store.look()
+        body = self._metrics.render(self._cache, stores=found.state == "in use")
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 

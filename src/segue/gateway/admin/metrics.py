@@ -444,12 +444,31 @@ class Metrics:
         build.labels(__version__).set(1)
         ProcessCollector(registry=registry)  # where there is /proc
         self.nodes = NodeCollector(registry)
+        self.store_available = Gauge(
+            "segue_store_available", "1 if the store took a write at this scrape.", registry=registry
+        )
+        self.worker: int | None = None
+        """The place of this process among the workers of one machine, from 1 on; None if it is alone."""
         self._evictions = 0
         self.hit = {level: self.hits.labels(level) for level in _LEVELS}
 
-    def render(self, cache: TurnCache) -> bytes:
-        """Return the text of `GET /metrics`. The cache's own counts are read now."""
+    def render(self, cache: TurnCache, *, stores: bool = True) -> bytes:
+        """Return the text of `GET /metrics`. The cache's own counts are read now; the store `stores`, or does not."""
+        self.store_available.set(stores)
         self.state_bytes.set(cache.size_bytes)
         self.evictions.inc(cache.evictions - self._evictions)
         self._evictions = cache.evictions
-        return generate_latest(self.registry)
+        return generate_latest(self.registry if self.worker is None else _OfWorker(self.registry, self.worker))
+
+
+class _OfWorker(Collector):
+    """The metrics of one of several workers: each series says whose it is, since all answer at the same port."""
+
+    def __init__(self, registry: CollectorRegistry, worker: int) -> None:
+        self._registry = registry
+        self._label = {"worker": str(worker)}
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self._registry.collect():
+            family.samples = [sample._replace(labels={**sample.labels, **self._label}) for sample in family.samples]
+            yield family

@@ -12,7 +12,7 @@ from segue.gateway.admin.capabilities import CapabilityRoutes
 from segue.gateway.admin.health import HealthRoutes
 from segue.gateway.admin.nodes import NodeRoutes
 from segue.gateway.admin.usage import UsageRoutes
-from segue.gateway.api.authentication import Handler, audited, counted, keyed, private
+from segue.gateway.api.authentication import Handler, audited, counted, keyed, operators_only, private
 from segue.gateway.api.client_api import CHAT, COMPACTIONS, MESSAGES, MODELS
 from segue.gateway.api.compaction import CompactionRoutes
 from segue.gateway.api.conversations import ConversationRoutes
@@ -68,7 +68,8 @@ def build_application(
         return with_key(counted(services.rules, handler))
 
     exports = partial(audited, services.audit, "export")
-    for_operators = partial(private, access, services.clock)
+    with_any_key = partial(private, access, services.clock)
+    for_operators = partial(operators_only, access, services.clock)
     middleware = error_replies(limit, door_check(access, connections))
     application = web.Application(middlewares=[middleware], client_max_size=limit)
     application.on_response_prepare.append(last_changes(services.drain))
@@ -85,9 +86,9 @@ def build_application(
             web.get("/segue/diagnostics", with_key(diagnostics.show), allow_head=False),
             web.post("/segue/diagnostics/transfer", with_key(transfer)),
             web.get("/healthz", health.healthz),
-            web.get("/readyz", for_operators(health.readyz)),
+            web.get("/readyz", with_any_key(health.readyz)),
             web.get("/segue/nodes", for_operators(NodeRoutes(services.nodes).show)),
-            web.get("/metrics", for_operators(health.metrics)),
+            web.get("/metrics", with_any_key(health.metrics)),
         ]
     )
     return application

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from aiohttp import web
 
-from segue.gateway.access import Access
+from segue.gateway.access import Access, PeerCheck
 from segue.gateway.api.request_keys import COUNTED, HELD, PRINCIPAL
 from segue.gateway.audit import Action, AuditLog
 from segue.gateway.caller_rules import CallerRules
@@ -98,11 +98,25 @@ def private(access: Access, clock: Callable[[], float], handler: Handler) -> Han
     """Let only requests with a key through, or from this machine if it has no keys and is for nobody else."""
 
     async def checked(request: web.Request) -> web.StreamResponse:
-        # What comes through the tunnel has a connection within this process, but its sidecar may be anywhere.
-        peer = None if tunnel_principal(request) is not None else request.remote
-        problem = access.refuse_private(request.headers, peer, clock(), certificate=certificate_of(request))
-        if problem is not None:
-            raise Refused(problem)
+        _check_peer(access.refuse_private, request, clock())
         return await handler(request)
 
     return checked
+
+
+def operators_only(access: Access, clock: Callable[[], float], handler: Handler) -> Handler:
+    """Let only requests with an operator's key through, or from this machine as `private` does."""
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        _check_peer(access.refuse_others, request, clock())
+        return await handler(request)
+
+    return checked
+
+
+def _check_peer(refuse: PeerCheck, request: web.Request, now: float) -> None:
+    # What comes through the tunnel has a connection within this process, but its sidecar may be anywhere.
+    peer = None if tunnel_principal(request) is not None else request.remote
+    problem = refuse(request.headers, peer, now, certificate=certificate_of(request))
+    if problem is not None:
+        raise Refused(problem)
