@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from tests.faults.cluster.findings import FINDINGS, told
 from tests.heard_tunnels import heard_tunnels
 
 __all__ = ["heard_tunnels"]
@@ -28,3 +29,15 @@ def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     vars(hurried).update(vars(asyncio))
     vars(hurried)["sleep"] = lambda _: asyncio.sleep(0)
     monkeypatch.setattr("segue.client.turn.asyncio", hurried)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the kill tests have seen, each and all together."""
+    found = {
+        report.nodeid: value
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == FINDINGS
+    }
+    for line in told(found):
+        terminalreporter.write_line(line)

@@ -1,16 +1,15 @@
 """Three nodes behind a balancer, killed, paused and cut off: no acknowledged turn is lost, and none runs twice.
 
 What clients were told is in a ledger, which the provider's requests and, in the end, the lists of all nodes are
-compared with (`tests.faults.cluster`). A failing run prints its seed and its schedule. Not here: each single fault,
-which has tests of its own (`test_several_nodes`, `test_tunnel_nodes`, `test_postgres`, `tests/stores/live`).
+compared with (`tests.faults.cluster`). A failing run prints its seed and its schedule; the others say at the end of the
+tests what they have seen. `make kills` runs all seeds. Not here: each single fault, which has tests of its own
+(`test_several_nodes`, `test_tunnel_nodes`, `test_postgres`, `tests/stores/live`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ import pytest
 from segue.stores.live.redis_nodes import LEASE_S
 from tests.faults.cluster.agents import agents_of
 from tests.faults.cluster.disturbances import Disturbances
+from tests.faults.cluster.findings import FINDINGS, find
 from tests.faults.cluster.nodes import Cluster, clustered, key_of
 from tests.faults.cluster.requests import client_of
 from tests.faults.cluster.sessions import sessions_of
@@ -35,11 +35,11 @@ async def test_each_disturbance_once(tmp_path: Path) -> None:
     """The quick form: each kind of disturbance comes once, with leases that are shorter still."""
     async with clustered(tmp_path, 0, lease_s=1.5) as cluster:
         disturbances = Disturbances(cluster, 0)
-        async with sessions_of(cluster, 0, each=1) as sessions, agents_of(cluster, 0):
-            await disturbances.once_each(lambda: _look(cluster, disturbances, sessions, 0))
+        async with sessions_of(cluster, 0, each=1) as sessions, agents_of(cluster, 0) as agents:
+            await disturbances.once_each(lambda: _look(cluster, disturbances, [*sessions, *agents], 0))
         await check_all(cluster)
         _report(cluster, disturbances, 0)
-        assert disturbances.kills == 3
+        assert disturbances.kills >= 3
         assert cluster.ledger.acknowledged
 
 
@@ -77,22 +77,24 @@ async def test_what_a_killed_node_ran_has_failed_once_its_lease_is_over(tmp_path
 @pytest.mark.deep
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_nothing_acknowledged_is_lost_and_nothing_runs_twice(seed: int, tmp_path: Path) -> None:
+async def test_nothing_acknowledged_is_lost_and_nothing_runs_twice(
+    seed: int, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     async with clustered(tmp_path, seed) as cluster:
         disturbances = Disturbances(cluster, seed)
-        async with sessions_of(cluster, seed, each=2) as sessions, agents_of(cluster, seed):
-            await disturbances.run(KILLS, lambda: _look(cluster, disturbances, sessions, seed))
+        async with sessions_of(cluster, seed, each=2) as sessions, agents_of(cluster, seed) as agents:
+            await disturbances.run(KILLS, lambda: _look(cluster, disturbances, [*sessions, *agents], seed))
         await check_all(cluster)
         _report(cluster, disturbances, seed)
-        sys.stdout.write(_summary(cluster, disturbances, seed))
+        record_property(FINDINGS, find(cluster.ledger, disturbances.counts()))
 
 
-def _look(cluster: Cluster, disturbances: Disturbances, sessions: Sequence[asyncio.Task[None]], seed: int) -> None:
+def _look(cluster: Cluster, disturbances: Disturbances, users: Sequence[asyncio.Task[None]], seed: int) -> None:
     """Stop as soon as there is a fault, or a client was told what no client may be told."""
     _report(cluster, disturbances, seed)
-    for session in sessions:
-        if session.done():
-            session.result()
+    for user in users:
+        if user.done():
+            user.result()
 
 
 def _report(cluster: Cluster, disturbances: Disturbances, seed: int) -> None:
@@ -100,11 +102,3 @@ def _report(cluster: Cluster, disturbances: Disturbances, seed: int) -> None:
     if cluster.ledger.faults:
         faults = "\n".join(cluster.ledger.faults)
         pytest.fail(f"seed {seed}, after {disturbances.schedule}:\n{faults}\n{cluster.log}", pytrace=False)
-
-
-def _summary(cluster: Cluster, disturbances: Disturbances, seed: int) -> str:
-    """Say what a run has seen."""
-    outcomes = dict(Counter(turn.outcome for turn in cluster.ledger.turns.values()))
-    forwarded = [exchange.runs for exchange in cluster.ledger.exchanges.values()]
-    exchanges = f"{len(forwarded)} exchanges, {sum(forwarded)} of them forwarded"
-    return f"seed {seed}: {disturbances.kills} kills, {disturbances.counts()}; turns {outcomes}; {exchanges}\n"

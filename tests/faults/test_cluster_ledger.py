@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.faults.cluster.findings import find, told
 from tests.faults.cluster.ledger import Ledger, LedgerTurn, Outcome
 
 
@@ -101,18 +102,48 @@ def give_one_id_to_two(ledger: Ledger) -> None:
 
 def forward_twice(ledger: Ledger) -> None:
     exchange = ledger.begin_exchange("a", "ada")
-    ledger.forward(exchange.marker)
-    ledger.forward(exchange.marker)
+    attempt = ledger.try_exchange(exchange)
+    ledger.forward(exchange.marker, attempt)
+    ledger.forward(exchange.marker, attempt)
 
 
 def forward_what_nobody_sent(ledger: Ledger) -> None:
-    ledger.forward("ada/a/0")
+    ledger.forward("ada/a/0", 0)
+
+
+def forward_what_nobody_repeated(ledger: Ledger) -> None:
+    exchange = ledger.begin_exchange("a", "ada")
+    ledger.forward(exchange.marker, ledger.try_exchange(exchange) + 1)
+
+
+def forward_what_was_refused(ledger: Ledger) -> None:
+    exchange = ledger.begin_exchange("a", "ada")
+    attempt = ledger.try_exchange(exchange)
+    ledger.refuse_attempt(exchange, attempt, "503")
+    ledger.forward(exchange.marker, attempt)
+
+
+def refuse_what_was_forwarded(ledger: Ledger) -> None:
+    exchange = ledger.begin_exchange("a", "ada")
+    attempt = ledger.try_exchange(exchange)
+    ledger.forward(exchange.marker, attempt)
+    ledger.refuse_attempt(exchange, attempt, "503")
+
+
+def answer_what_was_not_forwarded(ledger: Ledger) -> None:
+    exchange = ledger.begin_exchange("a", "ada")
+    ledger.answer_attempt(exchange, ledger.try_exchange(exchange))
+
+
+def run_too_many_at_once(ledger: Ledger) -> None:
+    ledger.count_running(2, most=1, calm=True)
 
 
 FAULTS = (
     *(run_twice, never_said, lose_an_item, double_an_item, mix_tenants, show_to_another, show_what_was_deleted),
     *(store_twice, answer_with_another, complete_what_has_not_run, refuse_what_runs, run_what_was_refused),
-    *(give_one_id_to_two, forward_twice, forward_what_nobody_sent),
+    *(give_one_id_to_two, forward_twice, forward_what_nobody_sent, forward_what_nobody_repeated),
+    *(forward_what_was_refused, refuse_what_was_forwarded, answer_what_was_not_forwarded, run_too_many_at_once),
 )
 
 
@@ -121,6 +152,24 @@ def test_each_fault_is_found(fault: Callable[[Ledger], None]) -> None:
     ledger = Ledger()
     fault(ledger)
     assert ledger.faults
+
+
+def test_a_request_that_its_agent_repeats_may_be_forwarded_again() -> None:
+    ledger = Ledger()
+    exchange = ledger.begin_exchange("a", "ada")
+    lost, refused, answered = (ledger.try_exchange(exchange) for _ in range(3))
+    ledger.forward(exchange.marker, lost)
+    ledger.refuse_attempt(exchange, refused, "503")
+    ledger.forward(exchange.marker, answered)
+    ledger.answer_attempt(exchange, answered)
+    assert (exchange.forwarded, exchange.outcome, ledger.faults) == ({lost, answered}, "answered", [])
+
+
+def test_more_than_the_limit_may_run_while_its_places_are_lost() -> None:
+    ledger = Ledger()
+    ledger.count_running(2, most=1, calm=False)
+    ledger.count_running(1, most=1, calm=True)
+    assert (ledger.counted, ledger.faults) == (1, [])
 
 
 def test_a_turn_that_is_sent_again_may_run_then() -> None:
@@ -154,3 +203,14 @@ def test_a_conversation_has_what_was_acknowledged_and_perhaps_what_is_unknown(sh
         turn.outcome = outcome
     texts = [text for number in shown for text in (turns[int(number)].marker, turns[int(number)].answer)]
     assert talk.allows(texts) is allowed
+
+
+def test_what_was_seen_is_said_of_each_test_and_of_all() -> None:
+    ledger = Ledger()
+    acknowledged(ledger)
+    exchange = ledger.begin_exchange("a", "ada")
+    ledger.forward(exchange.marker, ledger.try_exchange(exchange))
+    found = find(ledger, {"kill": 2})
+    seen = "turns acknowledged {0}, exchanges open {0}, attempts of exchanges {0}, attempts forwarded {0}"
+    assert list(told({"one": found})) == [f"one: {seen.format(1)}, limit compared 0; faults: kill 2"]
+    assert list(told({"one": found, "two": found}))[2] == f"all 2: {seen.format(2)}; faults: kill 4"

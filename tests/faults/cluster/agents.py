@@ -1,6 +1,8 @@
-"""Agents that ask through real sidecars, whose only gateway is the balancer: each request once, under a marker.
+"""Agents that ask through sidecars, whose only gateway is the balancer, and repeat a request as their SDKs do.
 
-Not here: what is allowed (`ledger`), and how a sidecar carries a request (`segue.sidecar`).
+A request is repeated, with the same body, if it was lost with the sidecar, or if the answer is of a kind that SDKs
+repeat and does not forbid it. Each attempt says how many were before it, so that the provider can tell them apart. Not
+here: what is allowed (`ledger`), and how a sidecar carries a request (`segue.sidecar`).
 """
 
 from __future__ import annotations
@@ -9,101 +11,103 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
-from segue.sidecar.app import SidecarSettings
-from segue.sidecar.connector import ConnectorSettings
-from segue.sidecar.link_status import LinkTimeouts
-from tests.faults.cluster.nodes import TENANTS, Cluster, key_of
+from tests.faults.cluster.ledger import LedgerExchange
+from tests.faults.cluster.nodes import TENANTS, Cluster
+from tests.faults.cluster.processes import ClusterProcess
 from tests.faults.cluster.provider import AGENTS, pieces_of
+from tests.faults.cluster.repetition import repeated
 from tests.faults.tunnels import body_of, is_whole, status_of
-from tests.sidecar.sidecars import Running
-from tests.sidecar.sidecars import running as sidecar_running
+from tests.sidecar.sidecars import post
 
-#: Statuses that say that a request went nowhere, and may be sent again.
-_REPEATABLE = frozenset({429, 503})
-#: Statuses that say nothing of it: an outcome that is unknown, and a provider that seemed to be away.
-_UNKNOWN = frozenset({424, 502, 504})
-#: Those of them that are only said if something has happened to a gateway.
-_NO_REPLY = frozenset({424, 503})
+#: Statuses that the SDKs of OpenAI and Anthropic answer with a repeat, unless a header line forbids it.
+_REPEATED = frozenset({408, 409, 429, 500, 502, 503, 504})
+_FORBIDDEN = b"\r\nx-should-retry: false\r\n"
+#: What says that nobody knows whether the request was carried out, and is only said if something happened to a gateway.
+_UNKNOWN = 424
+_ATTEMPTS = 40
 _PATIENCE_S = 60.0
 _THINKS_S = 0.02
+_PAUSE_S = 0.1
 
 
 class ClusterAgent:
     """An agent of a tenant: each of its requests holds those before it."""
 
-    def __init__(self, cluster: Cluster, tenant: str, sidecar: Running, name: str, seed: int) -> None:
+    def __init__(self, cluster: Cluster, tenant: str, name: str, seed: int) -> None:
         self._cluster = cluster
         self._ledger = cluster.ledger
         self._tenant = tenant
-        self._sidecar = sidecar
+        self._sidecar: ClusterProcess = cluster.sidecars[tenant]
         self._name = name
-        self._random = random.Random(f"{seed} {name}")
+        self._random = random.Random(f"{seed} {tenant} {name}")
         self._said: list[str] = []
-        self._faults = -1
 
     async def ask(self) -> None:
-        """Send a request, and judge what came back."""
+        """Send a request, and repeat it until its outcome is told."""
         exchange = self._ledger.begin_exchange(self._name, self._tenant)
         self._said = [*self._said[-20:], self._random.randbytes(self._random.choice((40, 400, 4000))).hex()]
         body = json.dumps({"messages": self._said, "marker": exchange.marker}).encode()
-        before, self._faults = self._faults, self._cluster.node_faults
+        for _ in range(_ATTEMPTS):
+            if await self._try(exchange, body):
+                break
+            await asyncio.sleep(_PAUSE_S)
+        else:
+            self._ledger.fault(f"{exchange.marker} has no outcome after {_ATTEMPTS} attempts")
+        await asyncio.sleep(_THINKS_S)
+
+    async def _try(self, exchange: LedgerExchange, body: bytes) -> bool:
+        """Send a request once, and judge what comes back; return whether that tells how it ended."""
+        attempt = self._ledger.try_exchange(exchange)
+        nodes, own = self._cluster.node_faults, self._sidecar.faults
+        request = post(body, target=f"{AGENTS}/v1/messages", retries=attempt)
         async with asyncio.timeout(_PATIENCE_S):
-            response = await self._sidecar.post(body, target=f"{AGENTS}/v1/messages")
-        calm = (
-            before == self._cluster.node_faults
-        )  # since the request before: a link that is lost may not be noticed yet
-        if not is_whole(response):  # the agent sees that it was cut
-            if calm:
-                self._ledger.fault(
-                    f"the reply to {exchange.marker} was cut, and no gateway was disturbed: {response!r}"
-                )
-            return
+            response = await self._send(request)
+        if response is None:
+            self._ledger.refuse_attempt(exchange, attempt, "the sidecar is not there")
+        if not response or not is_whole(response):  # the agent sees that it was cut, and repeats it
+            if (nodes, own) == (self._cluster.node_faults, self._sidecar.faults):
+                self._ledger.fault(f"{exchange.marker} got {response!r}, and nothing was disturbed")
+            return False
+        return self._judge(exchange, attempt, response, calm=nodes == self._cluster.node_faults)
+
+    async def _send(self, request: bytes) -> bytes | None:
+        """Return all that comes back until the end; None: the sidecar is not there."""
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._sidecar.port)
+        except OSError:
+            return None
+        received = b""
+        try:
+            with suppress(OSError):
+                writer.write(request)
+                while chunk := await reader.read(65536):
+                    received += chunk
+        finally:
+            writer.close()
+        return received
+
+    def _judge(self, exchange: LedgerExchange, attempt: int, response: bytes, *, calm: bool) -> bool:
         status = status_of(response)
-        if calm and status in _NO_REPLY:
-            self._ledger.fault(
-                f"{exchange.marker}, forwarded {exchange.runs} times, got {response!r}, and no gateway was disturbed"
-            )
-        elif status == 200:
-            if body_of(response) != b"".join(pieces_of(exchange.marker)) or exchange.runs != 1:
-                self._ledger.fault(f"{exchange.marker}, forwarded {exchange.runs} times, has {body_of(response)!r}")
-        elif status in _REPEATABLE:
-            if exchange.runs:
-                self._ledger.fault(f"{exchange.marker} was forwarded, and answered with {response!r}")
-        elif status not in _UNKNOWN:
-            self._ledger.fault(f"{exchange.marker} was answered with {response!r}")
+        if status == 200:
+            self._ledger.answer_attempt(exchange, attempt)
+            if body_of(response) != b"".join(pieces_of(exchange.marker, attempt)):
+                self._ledger.fault(f"{exchange.marker} ({attempt}) has {body_of(response)!r}")
+            return True
+        if status in _REPEATED and _FORBIDDEN not in response:
+            self._ledger.refuse_attempt(exchange, attempt, repr(response))
+        elif status != _UNKNOWN:
+            self._ledger.fault(f"{exchange.marker} ({attempt}) was answered with {response!r}")
+        if calm:
+            self._ledger.fault(f"{exchange.marker} ({attempt}) got {response!r}, and no gateway was disturbed")
+        exchange.outcome = "unknown" if status == _UNKNOWN else "open"
+        return status == _UNKNOWN
 
 
 @asynccontextmanager
-async def agents_of(cluster: Cluster, seed: int) -> AsyncIterator[list[Running]]:
-    """Run a sidecar with an agent for each tenant around a block."""
-    stop = asyncio.Event()
-    async with AsyncExitStack() as stack:
-        sidecars, running = [], []
-        for tenant in TENANTS:
-            settings = SidecarSettings(
-                gateways=(),
-                connector=ConnectorSettings(key=key_of(tenant)),
-                timeouts=LinkTimeouts(wait_s=30.0, give_up_s=30.0),
-            )
-            url = cluster.balancer.url.replace("http", "ws", 1)
-            sidecar = await stack.enter_async_context(sidecar_running(url, settings=settings))
-            sidecars.append(sidecar)
-            for number in range(1):
-                agent = ClusterAgent(cluster, tenant, sidecar, f"a{number}", seed)
-                running.append(asyncio.create_task(_run(agent, stop)))
-        try:
-            yield sidecars
-            stop.set()
-            await asyncio.gather(*running)
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-
-
-async def _run(agent: ClusterAgent, stop: asyncio.Event) -> None:
-    while not stop.is_set():
-        await agent.ask()
-        await asyncio.sleep(_THINKS_S)
+async def agents_of(cluster: Cluster, seed: int) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Run an agent for each tenant around a block."""
+    agents = [ClusterAgent(cluster, tenant, "a0", seed) for tenant in TENANTS]
+    async with repeated(agent.ask for agent in agents) as running:
+        yield running

@@ -1,7 +1,8 @@
-"""What is done to the nodes and to what they share, drawn from a seed: kills, pauses, cut connections, restarts.
+"""What is done to the nodes and to what is around them, drawn from a seed: kills, pauses, cut connections, restarts.
 
 Between two disturbances some turns are acknowledged, or a moment passes in which none is. Each is over when what was
-disturbed runs again; what clients make of it goes on beside the next one. Not here: how a node is killed (`nodes`).
+disturbed runs again; what clients make of it goes on beside the next one. Not here: how a process is killed
+(`processes`).
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
+from typing import Literal, NamedTuple, TypeAlias
 
-from tests.faults.cluster.nodes import Cluster, ClusterNode
+from tests.faults.cluster.nodes import LIMITED, TENANTS, Cluster, key_of
+from tests.faults.cluster.processes import ClusterProcess
+from tests.faults.cluster.requests import client_of
+from tests.faults.cluster.sessions import ClusterSession
 from tests.faults.gateways import until
 
 #: How long at most is waited for turns between two disturbances.
@@ -25,14 +30,16 @@ class Disturbances:
 
     def __init__(self, cluster: Cluster, seed: int) -> None:
         self._cluster = cluster
+        self._seed = seed
         self._random = random.Random(seed)
+        self._disturbed: set[ClusterProcess] = set()
         self.schedule: list[str] = []
         """What was done so far, in order."""
 
     @property
     def kills(self) -> int:
         """How many nodes were killed."""
-        return sum(one.startswith("kill") for one in self.schedule)
+        return self.counts()["kill"]
 
     def counts(self) -> Counter[str]:
         """Return how often each kind of disturbance came."""
@@ -40,10 +47,8 @@ class Disturbances:
 
     async def run(self, kills: int, watch: Callable[[], None]) -> None:
         """Disturb, and call `watch` after each; the end is when all nodes run again."""
-        kinds, weights = tuple(_KINDS), tuple(_KINDS.values())
         while self.kills < kills:
-            (kind,) = self._random.choices(kinds, weights)
-            await kind(self)
+            await self._draw(_KINDS)(self)
             watch()
             await self._turns(self._random.randint(0, 4))
 
@@ -56,6 +61,10 @@ class Disturbances:
             watch()
             await self._turns(self._random.randint(1, 4))
 
+    def _draw(self, kinds: Mapping[_Disturb, _Kind]) -> _Disturb:
+        (drawn,) = self._random.choices(tuple(kinds), [kind.weight for kind in kinds.values()])
+        return drawn
+
     async def _turns(self, count: int) -> None:
         """Wait until so many more turns are acknowledged, or for a moment."""
         ledger = self._cluster.ledger
@@ -66,39 +75,78 @@ class Disturbances:
 
     # --- what is done ------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _some(self, processes: Sequence[ClusterProcess], count: int = 1) -> Iterator[Sequence[ClusterProcess]]:
+        """Choose so many that nothing else is done to, until the end of the block."""
+        chosen = self._random.sample([one for one in processes if one not in self._disturbed], count)
+        self._disturbed.update(chosen)
+        try:
+            yield chosen
+        finally:
+            self._disturbed.difference_update(chosen)
+
     async def kill_node(self) -> None:
         """Kill a node; it is started again at once."""
-        await self._kill([self._random.choice(self._cluster.nodes)])
+        await self._kill(1)
 
     async def kill_most(self) -> None:
         """Kill all nodes but one at the same moment."""
-        await self._kill(self._random.sample(self._cluster.nodes, 2))
+        await self._kill(2)
 
-    async def _kill(self, nodes: list[ClusterNode]) -> None:
-        self.schedule += [f"kill {node.slot}" for node in nodes]
-        await asyncio.gather(*(self._cluster.restart_node(node) for node in nodes))
+    async def _kill(self, count: int) -> None:
+        with self._some(self._cluster.nodes, count) as nodes:
+            self.schedule += [f"kill {node.name}" for node in nodes]
+            await asyncio.gather(*(self._cluster.restart_node(node) for node in nodes))
+
+    async def kill_sidecar(self) -> None:
+        """Kill the sidecar of a tenant; it is started again at once."""
+        with self._some(tuple(self._cluster.sidecars.values())) as [sidecar]:
+            self.schedule.append(f"kill-sidecar {sidecar.name}")
+            await self._cluster.restart_sidecar(sidecar)
 
     async def pause_node(self) -> None:
         """Let a node stand still until its lease is over for all others, and then go on."""
-        node = self._random.choice(self._cluster.nodes)
-        self.schedule.append(f"pause {node.slot}")
-        leases = await self._cluster.leases()
+        with self._some(self._cluster.nodes) as [node]:
+            self.schedule.append(f"pause {node.name}")
+            await self._pause_past_lease(node)
+
+    async def pause_in_turn(self) -> None:
+        """The same in the middle of a turn on a WebSocket. Its model has ended before the node goes on, or after."""
+        tenant = self._random.choice([tenant for tenant in TENANTS if tenant != LIMITED])
+        with self._some(self._cluster.nodes) as [node]:
+            self.schedule.append(f"pause-in-turn {node.name}")
+            async with client_of(node.url, key_of(tenant)) as client, client.socket() as socket:
+                session = ClusterSession(self._cluster, tenant, client, f"w{len(self.schedule)}", self._seed)
+                turn, body = session.begin()
+                gate = self._cluster.model.hold(turn.marker)
+                asking = asyncio.create_task(socket.turn(body))
+                await until(lambda: turn.runs > 0 or asking.done())
+                if self._random.random() < 0.5:
+                    asyncio.get_running_loop().call_later(_MOMENT_S, gate.set)
+                await self._pause_past_lease(node)
+                gate.set()
+                told = await asking
+                session.settle(turn, told)
+                await session.rest_after(turn, told)
+
+    async def _pause_past_lease(self, node: ClusterProcess) -> None:
+        lease = await self._cluster.lease_of(node)
+        node.pause()
         try:
-            while len(await self._cluster.leases()) >= len(leases):
-                self._cluster.pause_node(node)
+            while lease is not None and await self._cluster.has_lease(lease):
                 await self._turns(2)
         finally:
-            self._cluster.resume_node(node)
+            node.resume()
 
     async def stall_node(self) -> None:
         """Let a node stand still for less than its lease."""
-        node = self._random.choice(self._cluster.nodes)
-        self.schedule.append(f"stall {node.slot}")
-        self._cluster.pause_node(node)
-        try:
-            await self._turns(3)
-        finally:
-            self._cluster.resume_node(node)
+        with self._some(self._cluster.nodes) as [node]:
+            self.schedule.append(f"stall {node.name}")
+            node.pause()
+            try:
+                await self._turns(3)
+            finally:
+                node.resume()
 
     async def cut_clients(self) -> None:
         """Cut all connections of clients and of sidecars."""
@@ -128,26 +176,45 @@ class Disturbances:
     async def pause_redis(self) -> None:
         """Let Redis stand still for a moment."""
         self.schedule.append("pause-redis")
-        self._cluster.live_faults += 1
+        self._cluster.note_live_fault()
         self._cluster.redis.pause()
         try:
             await self._turns(4)
         finally:
             self._cluster.redis.resume()
-            self._cluster.live_faults += 1
+            self._cluster.note_live_fault()
+
+    async def disturb_two(self) -> None:
+        """Do two of these at the same time, of different families."""
+        first = self._draw(_SINGLE)
+        second = self._draw({one: kind for one, kind in _SINGLE.items() if kind.family != _SINGLE[first].family})
+        self.schedule.append("two-at-once")
+        await asyncio.gather(first(self), second(self))
 
 
-_KINDS: Mapping[Callable[[Disturbances], Awaitable[None]], int] = MappingProxyType(
+_Disturb: TypeAlias = Callable[[Disturbances], Awaitable[None]]
+
+
+class _Kind(NamedTuple):
+    weight: int
+    family: Literal["nodes", "sidecars", "clients", "database", "redis"]
+
+
+#: What is done, and how often in comparison.
+_SINGLE: Mapping[_Disturb, _Kind] = MappingProxyType(
     {
-        Disturbances.kill_node: 60,
-        Disturbances.kill_most: 10,
-        Disturbances.pause_node: 3,
-        Disturbances.stall_node: 3,
-        Disturbances.cut_clients: 6,
-        Disturbances.cut_database: 5,
-        Disturbances.restart_database: 3,
-        Disturbances.restart_redis: 3,
-        Disturbances.empty_redis: 2,
-        Disturbances.pause_redis: 3,
+        Disturbances.kill_node: _Kind(60, "nodes"),
+        Disturbances.kill_most: _Kind(10, "nodes"),
+        Disturbances.pause_node: _Kind(3, "nodes"),
+        Disturbances.pause_in_turn: _Kind(3, "nodes"),
+        Disturbances.stall_node: _Kind(3, "nodes"),
+        Disturbances.kill_sidecar: _Kind(10, "sidecars"),
+        Disturbances.cut_clients: _Kind(6, "clients"),
+        Disturbances.cut_database: _Kind(5, "database"),
+        Disturbances.restart_database: _Kind(3, "database"),
+        Disturbances.restart_redis: _Kind(3, "redis"),
+        Disturbances.empty_redis: _Kind(2, "redis"),
+        Disturbances.pause_redis: _Kind(3, "redis"),
     }
 )
+_KINDS: Mapping[_Disturb, _Kind] = MappingProxyType({**_SINGLE, Disturbances.disturb_two: _Kind(10, "nodes")})

@@ -69,11 +69,16 @@ class LedgerConversation(msgspec.Struct, eq=False):
 
 
 class LedgerExchange(msgspec.Struct, eq=False):
-    """One request of an agent through its sidecar: how often it was forwarded."""
+    """One request of an agent through its sidecar. The agent may repeat it: each attempt is forwarded once at most."""
 
     marker: str
     tenant: str
-    runs: int = 0
+    attempts: int = 0
+    forwarded: set[int] = msgspec.field(default_factory=set)
+    """The attempts that were forwarded."""
+    refused: set[int] = msgspec.field(default_factory=set)
+    """The attempts that the agent was told may be made again, or that it could not even send."""
+    outcome: Literal["open", "answered", "unknown"] = "open"
 
 
 class Ledger:
@@ -85,6 +90,8 @@ class Ledger:
         self.conversations: list[LedgerConversation] = []
         self.faults: list[str] = []
         self.acknowledged = 0
+        self.counted = 0
+        """How often turns that run at once were compared with their limit."""
         self._by_response: dict[str, LedgerTurn] = {}
 
     def fault(self, what: str) -> None:
@@ -109,6 +116,23 @@ class Ledger:
         marker = f"{tenant}/{session}/{len(self.exchanges)}"
         exchange = self.exchanges[marker] = LedgerExchange(marker, tenant)
         return exchange
+
+    def try_exchange(self, exchange: LedgerExchange) -> int:
+        """Note that an agent sends its request, for the first time or again; return the number of the attempt."""
+        exchange.attempts += 1
+        return exchange.attempts - 1
+
+    def refuse_attempt(self, exchange: LedgerExchange, attempt: int, why: str) -> None:
+        """Note that an agent may make an attempt again: it was not forwarded, and never will be."""
+        if attempt in exchange.forwarded:
+            self.fault(f"{exchange.marker} ({attempt}) was forwarded, and its agent was told that it was not: {why}")
+        exchange.refused.add(attempt)
+
+    def answer_attempt(self, exchange: LedgerExchange, attempt: int) -> None:
+        """Note that an agent has a whole reply of the provider."""
+        if attempt not in exchange.forwarded:
+            self.fault(f"{exchange.marker} ({attempt}) was answered, and never forwarded")
+        exchange.outcome = "answered"
 
     def begin_conversation(self, tenant: str, ident: str) -> LedgerConversation:
         """Note a conversation that was made."""
@@ -170,16 +194,24 @@ class Ledger:
         self.compare(turn, texts[:-1], "the provider received")
         return turn
 
-    def forward(self, marker: str) -> LedgerExchange | None:
+    def forward(self, marker: str, attempt: int) -> LedgerExchange | None:
         """Note that the provider received a request of an agent."""
         exchange = self.exchanges.get(marker)
-        if exchange is None:
-            self.fault(f"the provider received the request {marker!r}, which no agent has sent")
+        if exchange is None or attempt >= exchange.attempts:
+            self.fault(f"the provider received the request {marker!r} ({attempt}), which no agent has sent")
             return None
-        exchange.runs += 1
-        if exchange.runs > 1:
-            self.fault(f"the request {marker} was forwarded {exchange.runs} times")
+        if attempt in exchange.forwarded:
+            self.fault(f"the request {marker} ({attempt}) was forwarded again")
+        if attempt in exchange.refused:
+            self.fault(f"the request {marker} ({attempt}) was refused, and is forwarded")
+        exchange.forwarded.add(attempt)
         return exchange
+
+    def count_running(self, running: int, *, most: int, calm: bool) -> None:
+        """Note how many turns with a limit run at once. `calm`: nothing has happened to what counts them."""
+        self.counted += calm
+        if calm and running > most:
+            self.fault(f"{running} turns run at once, and no more than {most} may")
 
     def compare(self, turn: LedgerTurn, texts: Sequence[str], where: str) -> None:
         """Compare what is before a turn somewhere with what it must be."""

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Callable
 
-from segue.http.heads import Line
+from segue.http.heads import Line, values
 from segue.testing.provider import Answer, ReceivedRequest
 from segue.testing.response_events import Json, ResponseIdentity, response_events, said
-from tests.faults.cluster.ledger import Ledger, answer_to
+from tests.faults.cluster.ledger import Ledger, LedgerTurn, answer_to
 
 #: Where requests of agents arrive; all others are turns.
 AGENTS = "/agents"
+#: In which line SDKs say how often they have sent a request before.
+RETRIES = b"x-stainless-retry-count"
 #: The longest pause between two pieces of an answer: kills are to come in the middle of some turns, and beside others.
 _LONGEST_PAUSE_S = 0.03
 _BEGUN_AT = 1_700_000_000
@@ -29,28 +32,39 @@ class LedgerProvider:
     def __init__(self, ledger: Ledger, seed: int) -> None:
         self._ledger = ledger
         self._random = random.Random(seed)
+        self._held: dict[str, asyncio.Event] = {}
         self.gate: asyncio.Event | None = None
         """In the middle of each answer it waits for this."""
+        self.on_turn: Callable[[LedgerTurn, int], object] = lambda turn, number: None
+        """Is called with each turn, and the number of its request."""
+
+    def hold(self, marker: str) -> asyncio.Event:
+        """Wait in the middle of the answer to one turn for this event."""
+        return self._held.setdefault(marker, asyncio.Event())
 
     def answer(self, request: ReceivedRequest) -> Answer:
         """Note a request, and answer it."""
         body = json.loads(request.body or b"{}")
+        gate = self.gate
         if request.target.startswith(AGENTS.encode()):
-            marker = str(body["marker"])
-            self._ledger.forward(marker)
-            pieces = pieces_of(marker)
+            marker, attempt = str(body["marker"]), int(b"".join(values(request.lines, RETRIES)))
+            self._ledger.forward(marker, attempt)
+            pieces = pieces_of(marker, attempt)
         else:
             texts = [text_of_input(item) for item in body["input"]]
-            self._ledger.receive(texts)
+            turn = self._ledger.receive(texts)
+            if turn is not None:
+                self.on_turn(turn, request.number)
+                gate = self._held.get(turn.marker, gate)
             pieces = _events_of(body, texts[-1], request.number)
         pause_s = self._random.choice((0.0, 0.0, self._random.uniform(0.0, _LONGEST_PAUSE_S)))
-        gates = {} if self.gate is None else {len(pieces) // 2: self.gate}
+        gates = {} if gate is None else {len(pieces) // 2: gate}
         return Answer(lines=_SSE, pieces=tuple(pieces), pace_s=pause_s, delay_s=pause_s, gates=gates)
 
 
-def pieces_of(marker: str) -> list[bytes]:
-    """Return the pieces of the answer to an agent's request."""
-    return [b"data: %d %s\n\n" % (number, marker.encode()) for number in range(6)]
+def pieces_of(marker: str, attempt: int) -> list[bytes]:
+    """Return the pieces of the answer to an attempt of an agent's request."""
+    return [b"data: %d %s (%d)\n\n" % (number, marker.encode(), attempt) for number in range(6)]
 
 
 def text_of_input(item: Json) -> str:

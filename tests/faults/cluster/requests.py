@@ -75,14 +75,14 @@ class Client:
     """A client of one tenant."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, key: str) -> None:
-        self._session = session
+        self.http = session
         self._url = url
         self._key = key
 
     async def call(self, method: str, path: str, body: Json | None = None) -> tuple[int, Json] | None:
         """Send a request; return the status and the JSON of the answer, or None if it was lost."""
         with suppress(*GONE):
-            async with self._session.request(method, path, json=body) as reply:
+            async with self.http.request(method, path, json=body) as reply:
                 answer = parse_json(await reply.text())
                 if reply.status >= 400:
                     check_error(answer)
@@ -93,7 +93,7 @@ class Client:
         """Ask for a turn, and for its response in one piece."""
         told = Told()
         with suppress(*GONE):
-            async with self._session.post("/v1/responses", json=body) as reply:
+            async with self.http.post("/v1/responses", json=body) as reply:
                 answer = parse_json(await reply.text())
                 if reply.status != 200:
                     told.take_refusal(reply.status, reply.headers, answer)
@@ -109,7 +109,7 @@ class Client:
         """Ask for a turn, and for its events."""
         told = Told()
         with suppress(*GONE):
-            async with self._session.post("/v1/responses", json={**body, "stream": True}) as reply:
+            async with self.http.post("/v1/responses", json={**body, "stream": True}) as reply:
                 await self._read(reply, told)
         return told
 
@@ -118,7 +118,7 @@ class Client:
         told.how = "lost"
         path = f"/v1/responses/{told.response_id}?stream=true&starting_after={told.last}"
         with suppress(*GONE):
-            async with self._session.get(path) as reply:
+            async with self.http.get(path) as reply:
                 await self._read(reply, told)
 
     async def _read(self, reply: aiohttp.ClientResponse, told: Told) -> None:

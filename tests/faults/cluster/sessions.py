@@ -16,7 +16,9 @@ from types import MappingProxyType
 from segue.testing.protocol_checker import Json
 from tests.faults.clients import output_text
 from tests.faults.cluster.ledger import Ledger, LedgerConversation, LedgerTurn
+from tests.faults.cluster.message_threads import ThreadClient
 from tests.faults.cluster.nodes import TENANTS, Cluster, key_of
+from tests.faults.cluster.repetition import repeated
 from tests.faults.cluster.requests import Client, Told, client_of
 
 #: How often a request with a key is repeated, and how long its client waits before it does: a lease is to end.
@@ -27,10 +29,12 @@ _LOOKS = 120
 #: Turns that a chain has at most, and from how many of its own turns a session chooses what to continue.
 _DEEPEST = 24
 _RECENT = 6
+#: What nobody may be told who goes on from a message that is kept: threads are in the store, and may fork.
+_NEVER_OF_THREADS = frozenset({"thread_not_found", "thread_already_continued", "thread_fingerprint_mismatch"})
 
 
 class ClusterSession:
-    """One client of a tenant. `run` is what its kind does again and again."""
+    """One client of a tenant. `do_something` is what it does again and again."""
 
     def __init__(self, cluster: Cluster, tenant: str, client: Client, name: str, seed: int) -> None:
         self.cluster = cluster
@@ -40,11 +44,21 @@ class ClusterSession:
         self.name = name
         self.random = random.Random(f"{seed} {name}")
         self.turns: list[LedgerTurn] = []
+        self._threads = ThreadClient(client.http)
+
+    async def do_something(self) -> None:
+        """Do one of the things that sessions do."""
+        (deed,) = self.random.choices(tuple(_DEEDS), tuple(_DEEDS.values()))
+        await deed(self)
+
+    def choose_parent(self, share: float) -> LedgerTurn | None:
+        """Return a turn to continue, in such a share of the cases, and if there is one."""
+        known = [turn for turn in self.turns if turn.presence == "kept" and len(turn.after) < 2 * _DEEPEST][-_RECENT:]
+        return self.random.choice(known) if known and self.random.random() < share else None
 
     def begin(self) -> tuple[LedgerTurn, Json]:
         """Begin a turn: of a new chain, at the end of one, or as a branch of one."""
-        known = [turn for turn in self.turns if turn.presence == "kept" and len(turn.after) < 2 * _DEEPEST][-_RECENT:]
-        parent = self.random.choice(known) if known and self.random.random() < 0.9 else None
+        parent = self.choose_parent(0.9)
         turn = self.ledger.begin(self.name, self.tenant, parent)
         body: Json = {"model": "m", "input": turn.marker}
         if parent is not None:
@@ -181,6 +195,27 @@ class ClusterSession:
             self.ledger.fault(f"{turn.marker} has failed with {found['error']}")
         return True
 
+    # --- message threads ---------------------------------------------------------------------------------------------
+
+    async def use_thread(self) -> None:
+        """Run some turns of a message thread, which may go on from a turn of any kind; some send all again."""
+        parent = self.choose_parent(0.3)
+        for _ in range(self.random.randint(1, 5)):
+            turn = self.ledger.begin(self.name, self.tenant, parent)
+            stream = self.random.random() < 0.5
+            if parent is None or self.random.random() < 0.2:
+                texts = () if parent is None else parent.after
+                told = await self._threads.begin([*texts, turn.marker], stream=stream)
+            else:
+                assert parent.response_id is not None, "it was acknowledged"
+                told = await self._threads.go_on(parent.response_id, turn.marker, stream=stream)
+            self.settle(turn, told)
+            if told.code in _NEVER_OF_THREADS:
+                self.ledger.fault(f"{turn.marker} goes on from {parent}, which is kept, and is told {told}")
+            if not await self.rest_after(turn, told):
+                return
+            parent = turn
+
     # --- what was made is looked at, and deleted ---------------------------------------------------------------------
 
     async def look_back(self) -> None:
@@ -262,6 +297,7 @@ _DEEDS: Mapping[Callable[[ClusterSession], Awaitable[None]], int] = MappingProxy
         ClusterSession.look_back: 2,
         ClusterSession.delete_one: 1,
         ClusterSession.converse: 1,
+        ClusterSession.use_thread: 3,
     }
 )
 
@@ -269,26 +305,9 @@ _DEEDS: Mapping[Callable[[ClusterSession], Awaitable[None]], int] = MappingProxy
 @asynccontextmanager
 async def sessions_of(cluster: Cluster, seed: int, *, each: int) -> AsyncIterator[list[asyncio.Task[None]]]:
     """Run so many sessions of each tenant around a block; at its end each finishes what it does."""
-    stop = asyncio.Event()
     async with AsyncExitStack() as stack:
-        running = []
+        sessions = []
         for tenant in TENANTS:
             client = await stack.enter_async_context(client_of(cluster.balancer.url, key_of(tenant)))
-            for number in range(each):
-                session = ClusterSession(cluster, tenant, client, f"s{number}", seed)
-                running.append(asyncio.create_task(_run(session, stop)))
-        try:
-            yield running
-            stop.set()
-            await asyncio.gather(*running)
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
-
-
-async def _run(session: ClusterSession, stop: asyncio.Event) -> None:
-    deeds, weights = tuple(_DEEDS), tuple(_DEEDS.values())
-    while not stop.is_set():
-        (deed,) = session.random.choices(deeds, weights)
-        await deed(session)
+            sessions += [ClusterSession(cluster, tenant, client, f"s{number}", seed) for number in range(each)]
+        yield await stack.enter_async_context(repeated(session.do_something for session in sessions))

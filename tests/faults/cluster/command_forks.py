@@ -1,10 +1,10 @@
-"""`python -m tests.faults.cluster.node_forks`: starts processes of `segue serve` by forking, which costs a tenth.
+"""`python -m tests.faults.cluster.command_forks`: starts processes of `segue` by forking, which costs a tenth.
 
-It imports all that a gateway needs, and opens nothing. Each line on its standard input is a JSON object with the
-arguments, the environment and the log of a node: it forks a child that runs the command with them, and prints the
-child's id. What the child prints goes to the same output. It leads a process group, all of which it ends when its input
-ends. Leases may be shorter than those of the command, so that whoever waits for one to end need not wait long. Not
-here: who kills the children (`nodes`).
+It imports all that gateways and sidecars need, and opens nothing. Each line on its standard input is a JSON object with
+the arguments, the environment and the log of a command: it forks a child that runs it, and prints the child's id. What
+the child prints goes to the same output. It leads a process group, all of which it ends when its input ends. Leases of
+gateways may be shorter than those of the command, so that whoever waits for one to end need not wait long. Not here:
+who kills the children (`processes`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from unittest.mock import patch
 import msgspec
 
 import segue.cli.serve
+import segue.cli.sidecar
 import segue.gateway.app
 import segue.stores.postgres.store
 import segue.upstreams.http
@@ -27,8 +28,8 @@ from segue.cli.main import main
 from segue.stores.live import redis_live
 
 
-class NodeStart(msgspec.Struct, frozen=True):
-    """What a node is started with. Without `lease_s` its lease is that of the command."""
+class CommandStart(msgspec.Struct, frozen=True):
+    """What a command is started with. Without `lease_s` the lease of a gateway is that of the command."""
 
     arguments: list[str]
     environment: dict[str, str]
@@ -36,19 +37,19 @@ class NodeStart(msgspec.Struct, frozen=True):
     lease_s: float | None = None
 
 
-def fork_nodes() -> None:
-    """Start a node for each line, until the end of the input. Children are not waited for: nobody asks how they end."""
+def fork_commands() -> None:
+    """Start a command for each line, until the end of the input. Nobody asks how children end: none is waited for."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
     _say(f"imported {segue.__name__}")
     for line in sys.stdin.buffer:
-        start = msgspec.json.decode(line, type=NodeStart)
+        start = msgspec.json.decode(line, type=CommandStart)
         child = os.fork()
         if not child:
             _become(start)
         _say(f"forked {child}")
-    os.killpg(os.getpgrp(), signal.SIGKILL)  # who has started us is gone: no node may outlive a test
+    os.killpg(os.getpgrp(), signal.SIGKILL)  # who has started us is gone: no process may outlive a test
 
 
 def _say(line: str) -> None:
@@ -56,7 +57,7 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _become(start: NodeStart) -> None:
+def _become(start: CommandStart) -> None:
     """Run the command in the child that was just forked."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -75,4 +76,4 @@ def _become(start: NodeStart) -> None:
 
 
 if __name__ == "__main__":
-    fork_nodes()
+    fork_commands()
