@@ -10,7 +10,7 @@ PACKAGES := --group test --group lint
 LLAMA_SERVER := xllamacpp==2026.10.11549
 
 .DEFAULT_GOAL := help
-.PHONY: setup demo test test-all coverage check mutants bench docs site fix clean help
+.PHONY: setup demo test test-all kills coverage check mutants bench docs site fix clean help
 PACKAGE ?= protocol
 MUTANTS ?=
 RESULTS ?= bench-results
@@ -29,6 +29,9 @@ test-all: $(STAMP) ## run the slow tests too, ten times as many generated exampl
 	$(BIN)/python -m tools.chromium
 	$(BIN)/python -m pip install --quiet --group deploy || echo "not installed: the group deploy"
 	$(TEST) -m '' --hypothesis-profile=deep -o asyncio_debug=true $(PYTEST_ARGS)
+
+kills: $(STAMP) ## kill three nodes and their sidecars 1,000 times under load, in ten runs
+	$(TEST) -m '' tests/faults/test_cluster_kills.py $(PYTEST_ARGS)
 
 coverage: $(STAMP) ## run the tests, and judge what the packages' own reach
 	$(MAKE) test PYTEST_ARGS='--cov --cov-report= $(PYTEST_ARGS)'

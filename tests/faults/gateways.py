@@ -121,11 +121,11 @@ class Process:
 
 
 @asynccontextmanager
-async def serving(folder: Path, *arguments: str, gated: bool = False) -> AsyncIterator[Process]:
+async def serving(folder: Path, *arguments: str, gated: bool = False, port: int = 0) -> AsyncIterator[Process]:
     """Start the command and wait until it is ready; at the end it is killed if it still runs."""
     log = folder / "gateway.log"
     program = [sys.executable, "-m", "tests.faults.gated_command" if gated else "segue"]
-    process = await _start([*program, "serve", "--port", "0", *arguments], folder, log)
+    process = await _start([*program, "serve", "--port", str(port), *arguments], folder, log)
     try:
         assert process.stdout is not None
         async with asyncio.timeout(PATIENCE_S):

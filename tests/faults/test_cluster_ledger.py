@@ -211,6 +211,9 @@ def test_what_was_seen_is_said_of_each_test_and_of_all() -> None:
     exchange = ledger.begin_exchange("a", "ada")
     ledger.forward(exchange.marker, ledger.try_exchange(exchange))
     found = find(ledger, {"kill": 2})
-    seen = "turns acknowledged {0}, exchanges open {0}, attempts of exchanges {0}, attempts forwarded {0}"
+    seen = (
+        "turns acknowledged {0}, exchanges open {0}, of the unknown forwarded 0, attempts of exchanges {0}, "
+        "attempts forwarded {0}"
+    )
     assert list(told({"one": found})) == [f"one: {seen.format(1)}, limit compared 0; faults: kill 2"]
-    assert list(told({"one": found, "two": found}))[2] == f"all 2: {seen.format(2)}; faults: kill 4"
+    assert list(told({"one": found, "two": found}))[2] == f"all 2: {seen.format(2)}, limit compared 0; faults: kill 4"

@@ -30,8 +30,8 @@ from tests.postgres_server import PostgresServer, server_folder
 from tests.stores.live.redis_servers import RedisServer, discard, temporary_server
 
 TENANTS = ("ada", "bob", "cyd", "dan")
-#: Who may have so many turns under way at once, at all nodes together.
-LIMITED, MOST_TURNS = "dan", 1
+#: Who may have so many turns and requests of agents under way at once, at all nodes together.
+LIMITED, MOST_TURNS = "dan", 2
 #: For so long after Redis went away or came back a node may not know of all turns.
 PLACES_LOST_S = 6.0
 OPERATOR = "sk-operator"
@@ -79,6 +79,11 @@ class Cluster:
     def node_faults(self) -> int:
         """How often a node went away, or came back, or stood still, or went on."""
         return sum(node.faults for node in self.nodes)
+
+    @property
+    def all_up(self) -> bool:
+        """Whether all nodes run."""
+        return all(node.state == "up" for node in self.nodes)
 
     def place_faults(self) -> int | None:
         """Return how often places may have been lost, with Redis or with the lease of a node; None: just now."""
@@ -188,7 +193,7 @@ async def clustered(folder: Path, seed: int, *, lease_s: float | None = LEASE_S)
         cluster.model = LedgerProvider(cluster.ledger, seed)
         cluster.provider = await stack.enter_async_context(provided(cluster.model.answer))
         running = RunningTurns(cluster.provider, cluster.ledger, most=MOST_TURNS, faults=cluster.place_faults)
-        cluster.model.on_turn = lambda turn, number: running.begin(number) if turn.tenant == LIMITED else None
+        cluster.model.on_request = lambda tenant, number: running.begin(number) if tenant == LIMITED else None
         await forks.line()
         cluster.balancer = await stack.enter_async_context(balanced(cluster.ports, seed))
         cluster.write_config()

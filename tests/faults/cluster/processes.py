@@ -92,6 +92,7 @@ class ClusterProcess:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
             await until(lambda: not Path(f"/proc/{self._pid}").exists())
+            self.faults += 1  # until now its connections were open, and it read nothing of them
 
     def pause(self) -> None:
         """Let it stand still. It keeps its connections, and its kernel goes on to accept new ones."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from segue.http.heads import Line, values
 from segue.testing.provider import Answer, ReceivedRequest
 from segue.testing.response_events import Json, ResponseIdentity, response_events, said
-from tests.faults.cluster.ledger import Ledger, LedgerTurn, answer_to
+from tests.faults.cluster.ledger import Ledger, answer_to
 
 #: Where requests of agents arrive; all others are turns.
 AGENTS = "/agents"
@@ -35,8 +35,8 @@ class LedgerProvider:
         self._held: dict[str, asyncio.Event] = {}
         self.gate: asyncio.Event | None = None
         """In the middle of each answer it waits for this."""
-        self.on_turn: Callable[[LedgerTurn, int], object] = lambda turn, number: None
-        """Is called with each turn, and the number of its request."""
+        self.on_request: Callable[[str, int], object] = lambda tenant, number: None
+        """Is called with the tenant of each turn and of each request of an agent, and the number of the request."""
 
     def hold(self, marker: str) -> asyncio.Event:
         """Wait in the middle of the answer to one turn for this event."""
@@ -48,13 +48,15 @@ class LedgerProvider:
         gate = self.gate
         if request.target.startswith(AGENTS.encode()):
             marker, attempt = str(body["marker"]), int(b"".join(values(request.lines, RETRIES)))
-            self._ledger.forward(marker, attempt)
+            exchange = self._ledger.forward(marker, attempt)
+            if exchange is not None:
+                self.on_request(exchange.tenant, request.number)
             pieces = pieces_of(marker, attempt)
         else:
             texts = [text_of_input(item) for item in body["input"]]
             turn = self._ledger.receive(texts)
             if turn is not None:
-                self.on_turn(turn, request.number)
+                self.on_request(turn.tenant, request.number)
                 gate = self._held.get(turn.marker, gate)
             pieces = _events_of(body, texts[-1], request.number)
         pause_s = self._random.choice((0.0, 0.0, self._random.uniform(0.0, _LONGEST_PAUSE_S)))

@@ -1,4 +1,4 @@
-"""How many turns of one tenant are at the provider at once, compared with how many may be.
+"""How many turns and requests of one tenant are at the provider at once, compared with how many may be.
 
 What counts them is shared by the nodes, and may be lost: then more may run for a while. Not here: what has happened to
 it (`nodes`).
@@ -17,7 +17,7 @@ _OVERLAP_S = 0.03
 
 
 class RunningTurns:
-    """The turns that run. `faults`: how often their counts may have been lost; None: just now."""
+    """What runs. `faults`: how often their counts may have been lost; None: just now."""
 
     def __init__(
         self, provider: ScriptedProvider, ledger: Ledger, *, most: int, faults: Callable[[], int | None]
@@ -30,7 +30,7 @@ class RunningTurns:
         self._running: dict[int, int | None] = {}
 
     def begin(self, number: int) -> None:
-        """Take the request of a turn; what still runs beside it soon afterwards is counted."""
+        """Take a request; what still runs beside it soon afterwards is counted."""
         self._running[number] = self._faults()
         self._loop.call_later(_OVERLAP_S, self._count)
 
