@@ -32,8 +32,8 @@ from tests.stores.live.redis_servers import RedisServer, discard, temporary_serv
 TENANTS = ("ada", "bob", "cyd", "dan")
 #: Who may have so many turns and requests of agents under way at once, at all nodes together.
 LIMITED, MOST_TURNS = "dan", 2
-#: For so long after Redis went away or came back a node may not know of all turns.
-PLACES_LOST_S = 6.0
+#: For so long after Redis went away or came back a node may not have written there what it has begun.
+_UNWRITTEN_S = 4.0
 OPERATOR = "sk-operator"
 NODES = 3
 #: A short lease, so that a run meets many that end; a third of the command's own.
@@ -85,11 +85,15 @@ class Cluster:
         """Whether all nodes run."""
         return all(node.state == "up" for node in self.nodes)
 
-    def place_faults(self) -> int | None:
-        """Return how often places may have been lost, with Redis or with the lease of a node; None: just now."""
-        if asyncio.get_running_loop().time() < self._live_fault_at + PLACES_LOST_S:
-            return None
-        return self.live_faults + sum(node.stops for node in self.nodes)
+    def live_losses(self) -> int | None:
+        """Return how often what is in Redis may have been lost; None: what is begun now may not be written at once."""
+        unsure = asyncio.get_running_loop().time() < self._live_fault_at + _UNWRITTEN_S
+        return None if unsure else self.live_faults
+
+    def place_losses(self) -> int | None:
+        """Return how often places may have been lost, in Redis or with the lease of a node; None: just now."""
+        losses = self.live_losses()
+        return None if losses is None else losses + sum(node.stops for node in self.nodes)
 
     def ports(self) -> list[int]:
         """Return the ports of the nodes that may be asked; those of all if there is none."""
@@ -192,7 +196,7 @@ async def clustered(folder: Path, seed: int, *, lease_s: float | None = LEASE_S)
         cluster = Cluster(folder, postgres, redis, forks, lease_s)
         cluster.model = LedgerProvider(cluster.ledger, seed)
         cluster.provider = await stack.enter_async_context(provided(cluster.model.answer))
-        running = RunningTurns(cluster.provider, cluster.ledger, most=MOST_TURNS, faults=cluster.place_faults)
+        running = RunningTurns(cluster.provider, cluster.ledger, most=MOST_TURNS, losses=cluster.place_losses)
         cluster.model.on_request = lambda tenant, number: running.begin(number) if tenant == LIMITED else None
         await forks.line()
         cluster.balancer = await stack.enter_async_context(balanced(cluster.ports, seed))

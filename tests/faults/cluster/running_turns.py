@@ -17,27 +17,27 @@ _OVERLAP_S = 0.03
 
 
 class RunningTurns:
-    """What runs. `faults`: how often their counts may have been lost; None: just now."""
+    """What runs. `losses`: how often their counts may have been lost; None: just now."""
 
     def __init__(
-        self, provider: ScriptedProvider, ledger: Ledger, *, most: int, faults: Callable[[], int | None]
+        self, provider: ScriptedProvider, ledger: Ledger, *, most: int, losses: Callable[[], int | None]
     ) -> None:
         self._provider = provider
         self._ledger = ledger
         self._most = most
-        self._faults = faults
+        self._losses = losses
         self._loop = asyncio.get_running_loop()
         self._running: dict[int, int | None] = {}
 
     def begin(self, number: int) -> None:
         """Take a request; what still runs beside it soon afterwards is counted."""
-        self._running[number] = self._faults()
+        self._running[number] = self._losses()
         self._loop.call_later(_OVERLAP_S, self._count)
 
     def _count(self) -> None:
         answered, hung_up = self._provider.answered, self._provider.hung_up
         for number in [number for number in self._running if number in answered or number in hung_up]:
             del self._running[number]
-        faults = self._faults()
-        calm = faults is not None and all(before == faults for before in self._running.values())
+        losses = self._losses()
+        calm = losses is not None and all(before == losses for before in self._running.values())
         self._ledger.count_running(len(self._running), most=self._most, calm=calm)
