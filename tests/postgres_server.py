@@ -123,7 +123,8 @@ class PostgresServer:
                 os.sched_yield()
 
     def url(self, database: str, **query: str) -> str:
-        rest = "".join(f"&{name}={quote(value)}" for name, value in query.items())
+        port = {"port": self._settings["port"]} if "port" in self._settings else {}
+        rest = "".join(f"&{name}={quote(value)}" for name, value in {**port, **query}.items())
         return f"postgresql://segue@/{database}?host={quote(str(self.folder))}{rest}"
 
     @property

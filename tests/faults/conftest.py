@@ -34,7 +34,7 @@ def no_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what the kill tests have seen, each and all together."""
     found = {
-        report.nodeid: value
+        report.nodeid.rpartition("::")[2]: value
         for report in terminalreporter.getreports("passed")
         for name, value in report.user_properties
         if name == FINDINGS

@@ -153,10 +153,21 @@ class Disturbances:
         self.schedule.append("cut-clients")
         self._cluster.balancer.cut()
 
+    async def end_database_sessions(self) -> None:
+        """Let the database end the sessions of all nodes."""
+        self.schedule.append("end-database-sessions")
+        await self._cluster.end_database_sessions()
+
     async def cut_database(self) -> None:
-        """End all connections to the database."""
+        """Reset all connections of nodes to the database: what was sent may have been done, or may not."""
         self.schedule.append("cut-database")
-        await self._cluster.cut_database()
+        self._cluster.database.cut()
+
+    async def stall_database(self) -> None:
+        """Let nothing move between the nodes and the database for a moment."""
+        self.schedule.append("stall-database")
+        with self._cluster.database.silenced():
+            await self._turns(2)
 
     async def restart_database(self) -> None:
         """Kill the database, and start it again."""
@@ -210,7 +221,9 @@ _SINGLE: Mapping[_Disturb, _Kind] = MappingProxyType(
         Disturbances.stall_node: _Kind(3, "nodes"),
         Disturbances.kill_sidecar: _Kind(10, "sidecars"),
         Disturbances.cut_clients: _Kind(6, "clients"),
-        Disturbances.cut_database: _Kind(5, "database"),
+        Disturbances.end_database_sessions: _Kind(3, "database"),
+        Disturbances.cut_database: _Kind(6, "database"),
+        Disturbances.stall_database: _Kind(2, "database"),
         Disturbances.restart_database: _Kind(3, "database"),
         Disturbances.restart_redis: _Kind(3, "redis"),
         Disturbances.empty_redis: _Kind(2, "redis"),

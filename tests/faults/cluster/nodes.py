@@ -1,9 +1,9 @@
 """Three nodes, each a process of `segue serve`, over a PostgreSQL and a Redis of their own, behind a balancer.
 
-Before the balancer is a sidecar for each tenant, a process of `segue sidecar`. All of it is real and on this machine:
-ports are free ones, files are in temporary folders. A process keeps its port when it is started again, as a machine
-keeps its address. Not here: the processes themselves (`processes`), what is done to them when (`disturbances`), and who
-uses them (`sessions`, `agents`).
+Before the balancer is a sidecar for each tenant, a process of `segue sidecar`, and before the database a link. All of
+it is real and on this machine: ports are free ones, files are in temporary folders. A process keeps its port when it is
+started again, as a machine keeps its address. Not here: the processes themselves (`processes`), what is done to them
+when (`disturbances`), and who uses them (`sessions`, `agents`).
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from pathlib import Path
 import psycopg
 from redis.exceptions import RedisError
 
+from segue.testing.link import EmulatedLink, linked
 from segue.testing.provider import ScriptedProvider, provided
 from tests.faults.cluster.balancer import Balancer, balanced
 from tests.faults.cluster.command_forks import CommandStart
 from tests.faults.cluster.ledger import Ledger
-from tests.faults.cluster.processes import ClusterProcess, CommandForks, forking
+from tests.faults.cluster.processes import ClusterProcess, CommandForks, ReservedPort, forking
 from tests.faults.cluster.provider import AGENTS, LedgerProvider
 from tests.faults.cluster.running_turns import RunningTurns
-from tests.postgres_server import PostgresServer, server_folder
+from tests.postgres_server import QUICK, PostgresServer, server_folder
 from tests.stores.live.redis_servers import RedisServer, discard, temporary_server
 
 TENANTS = ("ada", "bob", "cyd", "dan")
@@ -41,7 +42,7 @@ LEASE_S = 3.0
 #: Every acknowledged change is in the file before the answer, so that a kill loses none.
 _DURABLE = ("--appendonly", "yes", "--appendfsync", "no")
 _DATABASE = "postgres"
-_CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+_END_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
 
 
 def key_of(tenant: str) -> str:
@@ -64,6 +65,7 @@ class Cluster:
         self.live_faults = 0
         """How often Redis went away or came back: what nodes were to write there meanwhile may be there or not."""
         self.balancer: Balancer
+        self.database: EmulatedLink
         self.provider: ScriptedProvider
         self.model: LedgerProvider
         self._forks = forks
@@ -127,11 +129,11 @@ class Cluster:
         await sidecar.kill()
         await self.start_sidecar(sidecar)
 
-    async def cut_database(self) -> None:
-        """End all connections of all nodes to the database, in whatever they are."""
+    async def end_database_sessions(self) -> None:
+        """Let the database end the sessions of all nodes, in whatever they are."""
         url = self.postgres.url(_DATABASE)
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-            await connection.execute(_CUT)
+            await connection.execute(_END_SESSIONS)
 
     async def restart_database(self) -> None:
         """Kill the database with all its processes, and start it again."""
@@ -173,8 +175,9 @@ class Cluster:
             for tenant in TENANTS
         )
         operator = f'[[key]]\nname = "op"\ntenant = "op"\noperator = true\nsha256 = "{_digest(OPERATOR)}"\n'
+        store = f"postgresql://segue@{self.database.host}:{self.database.port}/{_DATABASE}"
         (self.folder / "segue.toml").write_text(
-            f'[server]\nstore = "{self.postgres.url(_DATABASE)}"\nlive = "{self.redis.url()}"\nthreads = "durable"\n'
+            f'[server]\nstore = "{store}"\nlive = "{self.redis.url()}"\nthreads = "durable"\n'
             f'[[upstream]]\nname = "p"\ndialect = "responses"\nmodels = ["m"]\nbase_url = "{self.provider.url}/v1"\n'
             f'[[route]]\npath = "{AGENTS}"\ntarget = "{self.provider.url}"\n'
             f'[[tenant]]\nname = "{LIMITED}"\nlimits = {{turns = {MOST_TURNS}}}\n' + keys + operator
@@ -189,11 +192,15 @@ async def clustered(folder: Path, seed: int, *, lease_s: float | None = LEASE_S)
         redis = await asyncio.to_thread(temporary_server, *_DURABLE)
         stack.callback(discard, redis)
         place = stack.enter_context(server_folder())
-        postgres = PostgresServer(place)
+        port = ReservedPort()
+        stack.callback(port.release)
+        listening = {"listen_addresses": "127.0.0.1", "port": str(port.number)}
+        postgres = PostgresServer(place, {**QUICK, **listening})
         await asyncio.to_thread(postgres.create)
         await asyncio.to_thread(postgres.start)
         stack.callback(postgres.stop, signal.SIGKILL)
         cluster = Cluster(folder, postgres, redis, forks, lease_s)
+        cluster.database = await stack.enter_async_context(linked("127.0.0.1", port.number))
         cluster.model = LedgerProvider(cluster.ledger, seed)
         cluster.provider = await stack.enter_async_context(provided(cluster.model.answer))
         running = RunningTurns(cluster.provider, cluster.ledger, most=MOST_TURNS, losses=cluster.place_losses)

@@ -57,6 +57,20 @@ class CommandForks:
             return (await self._process.stdout.readline()).decode().strip()
 
 
+class ReservedPort:
+    """A free port, which others are not given while the process that listens there is away."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", 0))
+        self.number = int(self._socket.getsockname()[1])
+
+    def release(self) -> None:
+        """Give it back."""
+        self._socket.close()
+
+
 class ClusterProcess:
     """One gateway or sidecar at its port, in whichever process it is."""
 
@@ -68,10 +82,8 @@ class ClusterProcess:
         self.stops = 0
         """How often it stood still, or went on."""
         self._pid = 0
-        self._reserved = socket.socket()  # others are not given the port while the process is away
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reserved.bind(("127.0.0.1", 0))
-        self.port = int(self._reserved.getsockname()[1])
+        self._reserved = ReservedPort()
+        self.port = self._reserved.number
 
     @property
     def url(self) -> str:
@@ -110,7 +122,7 @@ class ClusterProcess:
 
     def release(self) -> None:
         """Give the port back."""
-        self._reserved.close()
+        self._reserved.release()
 
 
 @asynccontextmanager
