@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from segue.engine.compute_threads import ComputeThreads
 from segue.engine.grammar.json_schema import GrammarError
 from segue.engine.grammar.token_matcher import AnswerGrammar, TokenMatcher, TokenVocabulary
 from segue.engine.kv.defrag import Move
@@ -54,8 +55,8 @@ class ModelFile(msgspec.Struct, frozen=True):
     - `kv_bytes`: the KV cache of all conversations in the context, at least one of full length; allocated at the start.
       `cells` says the same in tokens. What does not fit is evicted to host memory (`host_bytes`). What does not fit
       there goes to files in `spill_directory` (`disk_bytes`), if all of its turns are stored.
-    - `idle_tokens`: how many tokens of conversations that no turn works on stay in the context when a turn begins. Each
-      of them would slow it down a little. The others go to host memory, in place of what has been there for longest.
+    - `idle_tokens`: how many tokens of conversations that no turn works on stay in the context when a turn begins. They
+      slow it down a little. The others go to host memory, in place of what has been there for longest.
     - `idle_s`: how long to keep state that only a client which sends its whole history again could use.
     - `parallel`: turns that run at once; `slots`: conversations in the context; `waiting`: turns that may wait.
     - `answer_tokens`: the longest answer where a request sets no limit.
@@ -75,7 +76,7 @@ class ModelFile(msgspec.Struct, frozen=True):
     host_bytes: int = 1024 * _MIB
     disk_bytes: int = 0
     spill_directory: Path | None = None
-    idle_tokens: int = 512
+    idle_tokens: int = 0
     idle_s: float = 900.0
     parallel: int = 4
     slots: int = 64
@@ -147,6 +148,7 @@ class LoadedModel:
         self.cells = max(self.context, file.cells or file.kv_bytes // self.cell_bytes)
         self._context: Any = self._llama.LlamaContext(self._model, self._context_params(file), verbose=False)
         self._context.install_cancel_callback()
+        self._threads = ComputeThreads(self._llama, self._context, threads)
         self._taken = 0
         self._batch: Any = self._llama.LlamaBatch(n_tokens=self.batch + _PADDING, embd=0, n_seq_max=1)
         self._pads_single_tokens = False
@@ -428,6 +430,7 @@ class LoadedModel:
         with self._lock:
             self._closed = True
         self._batch.close()
+        self._threads.close()
         self._context.close()
         self._model.close()
 

@@ -94,16 +94,29 @@ class TestIdleSequences:
 
     def test_those_that_share_most_of_their_cells_stay(self) -> None:
         """Each would have cells of its own when it comes back."""
-        cache = KvCache(KvBudget(cells=100, slots=8, host_bytes=1000, idle_cells=0))
-        trunk = sequence(cache, 8)
-        fork = cache.copy(trunk, 8)
+        cache = KvCache(KvBudget(cells=5000, slots=8, host_bytes=5000, idle_cells=0))
+        trunk = sequence(cache, 800)
+        fork = cache.copy(trunk, 800)
         fork.pins = 0
-        cache.extend(fork, 7)
+        cache.extend(fork, 799)
         assert cache.choose_idle(cell_bytes=1) == []
         cache.extend(fork, 1)
         assert cache.choose_idle(cell_bytes=1) == [fork.key]
-        cache.evict(fork, 16)
+        cache.evict(fork, 1600)
         assert cache.choose_idle(cell_bytes=1) == [trunk.key]
+
+    def test_a_few_shared_cells_keep_none(self) -> None:
+        """Else each repetition of a short prompt would stay for ever, and slow down each turn from then on."""
+
+        def chosen(shared: int) -> int:
+            cache = KvCache(KvBudget(cells=5000, slots=8, host_bytes=5000, idle_cells=0))
+            trunk = sequence(cache, shared)
+            for fork in [cache.copy(trunk, shared) for _ in range(3)]:
+                fork.pins = 0
+                cache.extend(fork, 2)
+            return len(cache.choose_idle(cell_bytes=1))
+
+        assert (chosen(512), chosen(513)) == (4, 0)
 
     def test_what_a_running_turn_shares_is_not_idle(self) -> None:
         cache = KvCache(KvBudget(cells=100, slots=8, host_bytes=1000, idle_cells=4))

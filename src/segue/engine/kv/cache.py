@@ -19,6 +19,9 @@ from typing import Literal, get_args
 
 import msgspec
 
+#: So many shared cells are no reason to keep a sequence in the context: each may have them for itself elsewhere.
+_FEW_SHARED = 512
+
 Tier = Literal["context", "host", "disk"]
 
 
@@ -128,8 +131,8 @@ class KvCache:
         """Return which sequences to evict, in order, beside a turn that begins, whose own is pinned: those too many.
 
         Host memory can hold them together, once what has lain there for longest has left it. One that shares more than
-        half of its cells with others stays, since it would have cells of its own when it comes back. This changes
-        nothing: the caller evicts them one by one.
+        half of its cells with others, and more than a few, stays: it would have cells of its own when it comes back.
+        This changes nothing: the caller evicts them one by one.
         """
         idle = self._least_recent("context")
         if sum([len(one.cells) for one in idle]) <= self._budget.idle_cells:
@@ -144,7 +147,7 @@ class KvCache:
                 break
             left = {cell: references.get(cell, self._references[cell]) - 1 for cell in sequence.cells}
             freed, size = sum(not one for one in left.values()), len(left) * cell_bytes
-            if size <= room and 2 * freed >= len(left):
+            if size <= room and len(left) - freed <= max(freed, _FEW_SHARED):
                 references |= left
                 surplus -= freed
                 room -= size
