@@ -11,6 +11,7 @@ from statistics import median
 
 from segue.bench.dialects import growth_of, kilobytes
 from segue.bench.reports.report import Arm, BenchReport, Figure, MachineInfo, TurnFigures
+from tools import engine_tables
 from tools.markdown import code, table
 from tools.result_files import read_result
 
@@ -89,6 +90,7 @@ def headlines() -> str:
         f"received for each byte that a model says: {lean:.2g} bytes of a lean stream with permessage-deflate, "
         f"{whole:.2g} of a whole stream as it is"
     )
+    beside = read_result(engine_tables.FILE)
     rows = [
         ("the line of `segue run`, in the first picture", "python -m tools.run_picture", "docs/start/run.svg"),
         ("what codex sends, in the table", _table_command("codex"), "table-codex.json"),
@@ -108,6 +110,7 @@ def headlines() -> str:
             "gateway.json",
         ),
         (streamed, "python -m tools.measure_lean_stream", "lean-streams.json"),
+        (engine_tables.headline(beside), engine_tables.command(beside), engine_tables.FILE),
     ]
     shown = [(what, code(command), _result_link(name)) for what, command, name in rows]
     return table(("figure", "measured by", "result"), shown)

@@ -238,6 +238,12 @@ RESULT_FILES = (
         charts=("",),
     ),
     ResultFile(
+        name="engine-llama-server.json",
+        command="segue bench engine --against llama-server --quick",
+        about="the local model beside llama.cpp's own server",
+        shown_by=("engine-comparison",),
+    ),
+    ResultFile(
         name="agent-tasks.json",
         command="python -m tools.measure_agent_tasks",
         about="bytes of the agent's tasks",
