@@ -508,6 +508,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "demo": measured_tables.demo,
     "gateway-budgets": measured_tables.budgets,
     "gateway-figures": measured_tables.gateway,
+    "cluster-checks": lambda: measured_tables.cluster("check, "),
+    "cluster-plan": lambda: measured_tables.cluster("plan: "),
     "dialect-figures": measured_tables.dialects,
     "engine-real": lambda: measured_tables.engine("smollm2"),
     "engine-tiny": lambda: measured_tables.engine("tiny"),

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
+from msgspec.structs import replace
+
 from segue.bench.dialects import growth_of, kilobytes
 from segue.bench.reports.report import Arm, BenchReport, Figure, MachineInfo, TurnFigures
 from tools import engine_tables
@@ -49,6 +51,13 @@ def gateway() -> str:
     """Return all figures of the gateway."""
     report = read_result("gateway.json")
     return _figures(report, report.figures, "bench gateway")
+
+
+def cluster(begin: str) -> str:
+    """Return the figures of several gateways whose names begin like this, without that."""
+    report = read_result("cluster.json")
+    chosen = [replace(one, name=one.name.removeprefix(begin)) for one in report.figures if one.name.startswith(begin)]
+    return _figures(report, chosen, "bench cluster --rounds 5")
 
 
 def sessions() -> str:

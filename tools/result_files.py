@@ -72,6 +72,18 @@ RESULT_FILES = (
         about_s=72,
     ),
     ResultFile(
+        name="cluster.json",
+        command="segue bench cluster --rounds 5",
+        about="several gateways over PostgreSQL and Redis: how workers add up, and what a million sessions take",
+        heading="Several gateways",
+        words="One worker and two, each over a database of its own, and a gateway over SQLite. First all are busy, and "
+        "each may use a quarter of a core, so that load and databases fit beside them. Then turns come at random to "
+        "one worker that is not limited. Three paces make the curve of a turn's cost. Two loads that did not make it "
+        "are predicted. [Capacity](../reference/capacity.md#several-gateways) says how, and what the plan is.",
+        tables=("Figures",),
+        has_quick=False,
+    ),
+    ResultFile(
         name="dialects.json",
         subject="A provider behind the gateway",
         command="segue bench dialects",

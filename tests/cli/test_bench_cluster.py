@@ -12,7 +12,7 @@ import pytest
 from segue.bench.arms.database_servers import ServersMissing
 from segue.bench.cluster import ClusterBench
 from segue.bench.cluster_plan import plan_figures
-from segue.bench.reports.report import BenchReport, make_report, write
+from segue.bench.reports.report import BenchReport, Figure, make_report, write
 from segue.cli import bench_cluster
 from tests.bench.test_cluster_plan import COSTS, PLAN
 from tests.cli.conftest import Command
@@ -27,7 +27,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[ClusterBench]:
         asked.append(chosen)
         on_step("measures")
         settings = {**msgspec.to_builtins(chosen), "limited": False, "costs": msgspec.to_builtins(COSTS)}
-        return make_report([], settings, plan_figures(chosen.plan, COSTS))
+        checked = Figure(name="check, 1 worker, turns: off by", value=3.0, unit="%", budget=15.0, met=True)
+        missed = Figure(name="check, 2 workers, turns: off by", value=20.0, unit="%", budget=15.0, met=False)
+        return make_report([], settings, [checked, missed, *plan_figures(chosen.plan, COSTS)])
 
     monkeypatch.setattr(bench_cluster, "measure_cluster", measure)
     return asked
@@ -39,6 +41,9 @@ def test_it_measures_and_plans(measured: list[ClusterBench], command: Command, t
     assert (status, told) == (0, "segue: measures\n")
     assert "plan: turns" in shown
     assert "No worker was limited: that takes root." in shown
+    told_apart = " ".join(shown.split())
+    assert "What was predicted of 1 worker agrees with what was measured: off by 3 % at most" in told_apart
+    assert "What was predicted of 2 workers does not agree with what was measured: off by 20 % at most" in told_apart
     assert (measured[0].rounds, measured[0].plan.sessions) == (2, 3000)
     file = tmp_path / "cluster.json"
     assert json.loads(file.read_bytes())["settings"]["costs"]["database_bytes"] == 8000

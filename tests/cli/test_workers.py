@@ -58,6 +58,11 @@ class Running:
         ):
             return str((await reply.json())["epoch"])
 
+    async def metrics(self) -> list[str]:
+        """The series of the worker that answers over a new connection."""
+        async with aiohttp.ClientSession() as client, client.get(f"{self.url}/metrics") as reply:
+            return [line for line in (await reply.text()).splitlines() if not line.startswith("#")]
+
     async def epochs(self, count: int) -> set[str]:
         """Ask over new connections until so many workers have answered."""
         found: set[str] = set()
@@ -110,6 +115,17 @@ async def test_one_is_killed_and_all_are_replaced_while_clients_ask(tmp_path: Pa
             seen.add(await service.epoch())  # every one is answered
         assert not second & await service.epochs(2)
     assert await service.command == 0
+
+
+async def test_their_series_can_be_told_apart_at_one_port(tmp_path: Path) -> None:
+    async with running(tmp_path) as service:
+        found: dict[str, list[str]] = {}
+        while len(found) < 2:
+            lines = await service.metrics()
+            (worker,) = {line.partition('worker="')[2].partition('"')[0] for line in lines}
+            found[worker] = [line.partition(" ")[0] for line in lines]
+    assert found.keys() == {"1", "2"}
+    assert not set(found["1"]) & set(found["2"])
 
 
 SILENCE_S = 3.0

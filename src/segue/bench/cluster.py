@@ -1,11 +1,12 @@
 """Benchmark: what a turn costs several gateways over one PostgreSQL and one Redis, and how far workers add up.
 
-Sessions continue their own conversations over HTTP; the model is scripted, in the gateways themselves. Each worker may
-use a part of a core (`share`), so that the load, PostgreSQL and Redis fit beside them on the same machine, and what
-limits the turns is known: the workers. One worker and several are measured in turns, each over a database of its own
-in the same servers, and one gateway over SQLite beside them. What a turn cost one full worker then predicts a light
-load of ten times the sessions at several, and the prediction is compared with what was measured. Not here: what the
-costs mean for other numbers of sessions (`cluster_plan`).
+Sessions continue their own conversations over HTTP; the model is scripted, in the gateways themselves. First all are
+kept busy: one worker and several, each over a database of its own in the same servers, and one gateway over SQLite
+beside them, in turns. There each worker may use a part of a core (`share`), so that the load, PostgreSQL and Redis fit
+beside them on the same machine, and what limits the turns is known: the workers. Then turns come at random to one
+worker, at a light, a half and the full pace: that makes the curves of `cost_curve`. They predict two loads that did not
+make them, and the predictions are compared with what was measured. Not here: what the costs mean for other numbers of
+sessions (`cluster_plan`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import random
 import string
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,28 @@ import msgspec
 
 from segue.bench.arms.database_servers import DatabaseServers, database_servers
 from segue.bench.arms.gateway_cluster import MODEL, GatewayCluster, gateway_cluster
-from segue.bench.cluster_plan import ClusterPlan, TurnCosts, plan_figures, predicted
+from segue.bench.cluster_plan import AGREES_WITHIN, ClusterPlan, TurnCosts, off_by, plan_figures, predicted
+from segue.bench.cost_curve import CostPoint, fit
 from segue.bench.meters.cpu_quota import limited
 from segue.bench.meters.process_tree import usage_of
 from segue.bench.meters.turn_load import LoadResult, SessionLoad
 from segue.bench.reports.report import BenchReport, Figure, figure, make_report
 
 _TEXT_BYTES = 3200
-#: How many connections the load opens: enough to keep every worker busy.
-_CONNECTIONS = 16
+#: How many connections the load opens, so that hardly a turn that comes at random waits for one that is free; and over
+#: how many of them it keeps every worker busy.
+_CONNECTIONS = 64
+_BUSY_CONNECTIONS = 16
 _WARM_UP_S = 1.0
+#: What a database may hold for each byte that was sent.
+_MOST_STORED = 2.0
+
+#: The paces of turns at one worker, as parts of what keeps it as busy as the plan has it.
+PACES: Mapping[str, float] = {"light": 0.1, "a quarter": 0.25, "half": 0.5, "full": 1.0}
+#: Those that make the curves, and the one that is predicted.
+FITTED = ("light", "half", "full")
+CHECKED = "a quarter"
+_CHECK = "check, "
 
 
 class ClusterBench(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,9 +55,7 @@ class ClusterBench(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 4.0
     share: float = 0.25
     sessions: int = 2000
-    """How many sessions the checked load has; the loads that predict it have a tenth of them."""
-    turn_every_s: float = 10.0
-    """How often each of them begins a turn."""
+    """How many sessions the loads have whose turns come at a pace; a tenth of them keep all workers busy."""
     plan: ClusterPlan = ClusterPlan()
 
 
@@ -58,6 +69,11 @@ class ClusterReading(msgspec.Struct, frozen=True):
     log_bytes: int
     commits: int
     connections: int
+
+
+_NOTHING = ClusterReading(0.0, 0.0, 0.0, 0, 0, 0, 0)
+#: What grows with what is done.
+_COUNTED = tuple(name for name in ClusterReading.__struct_fields__ if name != "connections")
 
 
 class LoadWindow(msgspec.Struct, frozen=True):
@@ -90,11 +106,18 @@ class _Deployment:
         self._database = database
         self.load = SessionLoad(cluster.host, cluster.port, model=MODEL, text=_text(_TEXT_BYTES))
 
-    async def window(self, seconds: float, *, sessions: int, every_s: float = 0.0) -> LoadWindow:
-        """Run a load, and read before and after it what all have used."""
+    async def window(self, seconds: float, *, sessions: int, turns_s: float = 0.0) -> LoadWindow:
+        """Run a load, at a pace or busy, and read before and after it what all have used."""
         before = await self._read()
-        done = await self.load.run(range(sessions), seconds=seconds, every_s=every_s)
+        if turns_s:
+            done = await self.load.run(range(sessions), seconds=seconds, every_s=sessions / turns_s)
+        else:
+            done = await self.load.run(_busy(sessions), seconds=seconds, lanes=_BUSY_CONNECTIONS)
         return LoadWindow(done, before, await self._read())
+
+    async def begin(self, sessions: int) -> None:
+        """Let most sessions have their first turn, which continues nothing."""
+        await self.load.run(range(sessions), seconds=2 * _WARM_UP_S)
 
     async def _read(self) -> ClusterReading:
         gateway, postgres, redis = (
@@ -118,20 +141,38 @@ async def measure_cluster(chosen: ClusterBench, on_step: Callable[[str], None]) 
                 for name in names if number % 2 == 0 else reversed(names):
                     on_step(f"round {number + 1} of {chosen.rounds}: {name}")
                     windows[name].append(await deployments[name].window(chosen.seconds, sessions=chosen.sessions // 10))
-        on_step("checks the prediction")
         one, several = names[0], names[1]
-        idle = await deployments[one].window(chosen.seconds, sessions=0)
-        seconds, every_s = chosen.seconds * chosen.rounds, chosen.turn_every_s
-        large = await deployments[several].window(seconds, sessions=chosen.sessions, every_s=every_s)
-    costs = turn_costs(windows[one], idle)
+        full_s = chosen.plan.load / pooled(windows[one]).per_turn("gateway_cpu_s")
+        paced, idle = await _paced(deployments[one], chosen, full_s, on_step)
+        costs = turn_costs([paced[name] for name in FITTED], idle)
+        on_step(f"checks the prediction with {several}")
+        checked_s = chosen.workers * full_s * PACES[CHECKED]
+        await deployments[several].begin(chosen.sessions)
+        large = await deployments[several].window(2 * chosen.seconds, sessions=chosen.sessions, turns_s=checked_s)
     figures = [
         *measured_figures(windows),
+        *paced_figures(paced),
         *_costs_figures(costs),
-        *check_figures(chosen, costs, large),
+        *check_figures(one, costs, paced[CHECKED], workers=1, turns_s=full_s * PACES[CHECKED]),
+        *check_figures(several, costs, large, workers=chosen.workers, turns_s=checked_s),
         *plan_figures(chosen.plan, costs),
     ]
     settings = {**msgspec.to_builtins(chosen), "limited": all(possible), "costs": msgspec.to_builtins(costs)}
     return make_report([], settings, figures)
+
+
+async def _paced(
+    deployment: _Deployment, chosen: ClusterBench, full_s: float, on_step: Callable[[str], None]
+) -> tuple[Mapping[str, LoadWindow], LoadWindow]:
+    """Measure one worker at each pace, once upwards and once downwards, and without turns."""
+    found: dict[str, list[LoadWindow]] = {name: [] for name in PACES}
+    await deployment.begin(chosen.sessions)
+    for name in (*PACES, *list(PACES)[::-1]):
+        on_step(f"{name}: {full_s * PACES[name]:,.0f} turns a second")
+        turns_s = full_s * PACES[name]
+        found[name].append(await deployment.window(chosen.seconds, sessions=chosen.sessions, turns_s=turns_s))
+    idle = await deployment.window(chosen.seconds, sessions=0)
+    return {name: pooled(own) for name, own in found.items()}, idle
 
 
 @asynccontextmanager
@@ -155,8 +196,13 @@ async def _deployments(chosen: ClusterBench) -> AsyncIterator[Mapping[str, _Depl
         for one in found.values():
             await one.load.connect(_CONNECTIONS)
             stack.callback(one.load.close)
-            await one.load.run(range(4 * _CONNECTIONS), seconds=_WARM_UP_S)
+            await one.load.run(_busy(chosen.sessions // 10), seconds=_WARM_UP_S, lanes=_BUSY_CONNECTIONS)
         yield found
+
+
+def _busy(sessions: int) -> range:
+    """Return sessions other than those that have a pace: theirs are at other connections, and so at other workers."""
+    return range(-sessions, 0)
 
 
 def _text(size: int) -> str:
@@ -170,25 +216,46 @@ def worker_label(count: int) -> str:
     return "1 worker" if count == 1 else f"{count} workers"
 
 
-def turn_costs(windows: list[LoadWindow], idle: LoadWindow) -> TurnCosts:
-    """Return what a turn of one worker cost in several windows together, beyond what was used without any."""
-    turns = sum(window.load.turns for window in windows)
-    seconds = sum(window.load.seconds for window in windows)
+def pooled(windows: Sequence[LoadWindow]) -> LoadWindow:
+    """Return several windows as if they were one."""
+    loads = [window.load for window in windows]
+    load = LoadResult(
+        turns=sum(load.turns for load in loads),
+        seconds=sum(load.seconds for load in loads),
+        latencies_s=[one for load in loads for one in load.latencies_s],
+        sent_bytes=sum(load.sent_bytes for load in loads),
+    )
+    used = msgspec.structs.replace(
+        windows[-1].after,
+        **{name: sum(window.used(name) for window in windows) for name in _COUNTED},
+        connections=max(window.after.connections for window in windows),
+    )
+    return LoadWindow(load, _NOTHING, used)
 
-    def per_turn(field: str) -> float:
-        used = sum(window.used(field) for window in windows) - seconds * idle.used(field) / idle.load.seconds
-        return max(0.0, used) / max(1, turns)
 
+def turn_costs(windows: Sequence[LoadWindow], idle: LoadWindow) -> TurnCosts:
+    """Return what a turn of one worker costs by the pace of turns, beyond what was used without any."""
+
+    def points(field: str, scale: float = 1.0) -> list[CostPoint]:
+        rest = idle.used(field) / idle.load.seconds
+        return [
+            CostPoint(window.turns_s, scale * max(0.0, window.per_turn(field) - rest / window.turns_s))
+            for window in windows
+            if window.load.turns
+        ]
+
+    total = pooled(windows)
     return TurnCosts(
         idle_gateway_cores=idle.used("gateway_cpu_s") / idle.load.seconds,
         idle_redis_cores=idle.used("redis_cpu_s") / idle.load.seconds,
-        gateway_cpu_ms=per_turn("gateway_cpu_s") * 1e3,
-        database_cpu_ms=per_turn("database_cpu_s") * 1e3,
-        redis_cpu_ms=per_turn("redis_cpu_s") * 1e3,
-        database_bytes=per_turn("database_bytes"),
-        log_bytes=per_turn("log_bytes"),
-        commits=per_turn("commits"),
-        sent_bytes=sum(window.load.sent_bytes for window in windows) / max(1, turns),
+        gateway_cpu_ms=fit(points("gateway_cpu_s", 1e3)),
+        database_cpu_ms=fit(points("database_cpu_s", 1e3)),
+        redis_cpu_ms=fit(points("redis_cpu_s", 1e3)),
+        commits=fit(points("commits")),
+        fullest_turns_s=max(window.turns_s for window in windows),
+        database_bytes=total.per_turn("database_bytes"),
+        log_bytes=total.per_turn("log_bytes"),
+        sent_bytes=total.load.sent_bytes / max(1, total.load.turns),
     )
 
 
@@ -210,39 +277,73 @@ def measured_figures(windows: Mapping[str, list[LoadWindow]]) -> list[Figure]:
         pg.per_turn("gateway_cpu_s") / lite.per_turn("gateway_cpu_s")
         for pg, lite in zip(windows[one], windows[sqlite], strict=True)
     ]
+    rounds = [many.turns_s / alone.turns_s for alone, many in pairs]
     return [
         *figures,
-        figure(f"turns: {several} / {one}", [many.turns_s / alone.turns_s for alone, many in pairs], "x"),
+        figure(f"turns: {several} / {one}", rounds, "x"),
+        *(figure(f"turns: {several} / {one}, round {n}", [each], "x") for n, each in enumerate(rounds, 1)),
         figure(f"turns per CPU second: {several} / {one}", [alone / many for many, alone in cpu], "x"),
         figure("gateway CPU per turn: PostgreSQL / SQLite", stores, "x", 1.5),
     ]
 
 
-def _costs_figures(costs: TurnCosts) -> list[Figure]:
-    rows = [
-        ("PostgreSQL CPU per turn", costs.database_cpu_ms, "ms"),
-        ("Redis CPU per turn", costs.redis_cpu_ms, "ms"),
-        ("PostgreSQL bytes per turn", costs.database_bytes, "B"),
-        ("PostgreSQL bytes per byte of a turn", costs.database_bytes / max(1.0, costs.sent_bytes), "x"),
-        ("PostgreSQL log per turn", costs.log_bytes, "B"),
-        ("PostgreSQL commits per turn", costs.commits, ""),
-    ]
-    return [Figure(name=name, value=value, unit=unit) for name, value, unit in rows]
-
-
-def check_figures(chosen: ClusterBench, costs: TurnCosts, large: LoadWindow) -> list[Figure]:
-    """Return what the costs of a turn say of a load, and what that load was."""
-    said = predicted(costs, workers=chosen.workers, sessions=chosen.sessions, turn_every_s=chosen.turn_every_s)
+def paced_figures(paced: Mapping[str, LoadWindow]) -> list[Figure]:
+    """Return what a turn took of everything at each pace."""
     figures = []
-    for name, unit, field, used in _CHECKED:
-        value = large.turns_s if used is None else large.used(used) / large.load.seconds
+    for name, window in paced.items():
+        rows = [
+            ("turns", window.turns_s, "/s"),
+            ("gateway CPU used", window.used("gateway_cpu_s") / window.load.seconds, "cores"),
+            ("gateway CPU per turn", 1e3 * window.per_turn("gateway_cpu_s"), "ms"),
+            ("PostgreSQL CPU per turn", 1e3 * window.per_turn("database_cpu_s"), "ms"),
+            ("Redis CPU per turn", 1e3 * window.per_turn("redis_cpu_s"), "ms"),
+            ("PostgreSQL commits per turn", window.per_turn("commits"), ""),
+            ("time of a turn, median", 1e3 * window.load.latency_s(0.5), "ms"),
+        ]
+        figures += [Figure(name=f"{name}, {what}", value=value, unit=unit) for what, value, unit in rows]
+    return figures
+
+
+def _costs_figures(costs: TurnCosts) -> list[Figure]:
+    stored = costs.database_bytes / max(1.0, costs.sent_bytes)
+    return [
+        Figure(name="PostgreSQL bytes per turn", value=costs.database_bytes, unit="B"),
+        Figure(
+            name="PostgreSQL bytes per byte of a turn",
+            value=stored,
+            unit="x",
+            budget=_MOST_STORED,
+            met=stored <= _MOST_STORED,
+        ),
+        Figure(name="PostgreSQL log per turn", value=costs.log_bytes, unit="B"),
+    ]
+
+
+def check_figures(name: str, costs: TurnCosts, window: LoadWindow, *, workers: int, turns_s: float) -> list[Figure]:
+    """Return what the costs say of a load that they were not made of, what that load was, and whether both agree."""
+    said = predicted(costs, workers=workers, sessions=turns_s, turn_every_s=1.0)
+    figures = []
+    for what, unit, field, used in _CHECKED:
+        value = window.turns_s if used is None else window.used(used) / window.load.seconds
         scale = 1e3 if unit == "KB/s" else 1.0
         told: float = getattr(said, field)
+        off = 100 * off_by(told, value)
+        judged = used != "redis_cpu_s"  # it is so little that what wakes it at rest is most of it
         figures += [
-            Figure(name=f"check, {name}: predicted", value=told / scale, unit=unit),
-            Figure(name=f"check, {name}: measured", value=value / scale, unit=unit),
+            Figure(name=f"{_CHECK}{name}, {what}: predicted", value=told / scale, unit=unit),
+            Figure(name=f"{_CHECK}{name}, {what}: measured", value=value / scale, unit=unit),
+            Figure(
+                name=f"{_CHECK}{name}, {what}: off by",
+                value=off,
+                unit="%",
+                budget=100 * AGREES_WITHIN if judged else None,
+                met=off <= 100 * AGREES_WITHIN if judged else None,
+            ),
         ]
-    return [*figures, Figure(name="check, connections of PostgreSQL", value=large.after.connections, unit="")]
+    return [
+        *figures,
+        Figure(name=f"{_CHECK}{name}, connections of PostgreSQL", value=window.after.connections, unit=""),
+    ]
 
 
 #: What is predicted: its name, its unit, its field of `LoadPrediction`, and what of a window is compared with it.
@@ -253,6 +354,25 @@ _CHECKED: tuple[tuple[str, str, str, str | None], ...] = (
     ("Redis CPU", "cores", "redis_cores", "redis_cpu_s"),
     ("PostgreSQL size", "KB/s", "database_bytes_s", "database_bytes"),
 )
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """How far the predictions of one load are from what was measured: by `off_by` per cent at most."""
+
+    load: str
+    agrees: bool
+    off_by: float
+
+
+def verdicts_of(report: BenchReport) -> list[Verdict]:
+    """Return how each load that was predicted compares; none if nothing was."""
+    found: dict[str, list[Figure]] = {}
+    for one in report.figures:
+        if one.name.startswith(_CHECK) and one.met is not None:
+            found.setdefault(one.name.removeprefix(_CHECK).partition(", ")[0], []).append(one)
+    return [
+        Verdict(load, all(one.met for one in own), max(one.value or 0.0 for one in own)) for load, own in found.items()
+    ]
 
 
 def costs_of(report: BenchReport) -> TurnCosts | None:

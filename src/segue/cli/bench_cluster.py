@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from segue.bench.arms.database_servers import ServersMissing
-from segue.bench.cluster import ClusterBench, costs_of, measure_cluster
-from segue.bench.cluster_plan import ClusterPlan, plan_figures, problem_of
+from segue.bench.cluster import ClusterBench, costs_of, measure_cluster, verdicts_of
+from segue.bench.cluster_plan import AGREES_WITHIN, ClusterPlan, plan_figures, problem_of
 from segue.bench.reports.report import BenchReport, make_report
 from segue.bench.reports.result_file import ResultFileError, read_results
 from segue.cli.bench_output import option_fault, refuse, show, told_steps
@@ -64,5 +64,10 @@ def _render(report: BenchReport, console: Console) -> None:
     limited = report.settings.get("limited")
     if limited is not None:
         share = 100 * float(report.settings["share"])
-        each = f"Each worker had {share:g} % of a core." if limited else "No worker was limited: that takes root."
+        each = f"Busy workers had {share:g} % of a core each." if limited else "No worker was limited: that takes root."
         console.print(f"{each} The model is scripted. Rates are means; peaks are higher.", style="dim", highlight=False)
+    for said in verdicts_of(report):
+        verb = "agrees with" if said.agrees else "does not agree with"
+        bound = f"off by {said.off_by:.3g} % at most, the bound is {100 * AGREES_WITHIN:g} %"
+        line = f"What was predicted of {said.load} {verb} what was measured: {bound}."
+        console.print(line, style="green" if said.agrees else "bold red", highlight=False)

@@ -89,8 +89,8 @@ def cluster(  # noqa: PLR0913 - one for each assumption
     workers: Annotated[int, Parameter(help="Measure one worker and so many.")] = 2,
     rounds: Annotated[int, Parameter(help="How often each is measured.")] = 3,
     seconds: Annotated[float, Parameter(help="How long each time.")] = 4.0,
-    share: Annotated[float, Parameter(help="The part of a core that each worker may use; needs root.")] = 0.25,
-    checked_sessions: Annotated[int, Parameter(help="Sessions of the load that is predicted.")] = 2000,
+    share: Annotated[float, Parameter(help="The part of a core that each busy worker may use; needs root.")] = 0.25,
+    checked_sessions: Annotated[int, Parameter(help="Sessions of the loads that have a pace.")] = 2000,
     results: Annotated[
         Path | None, Parameter(help="Measure nothing: take the costs from this file, which --json wrote.")
     ] = None,

@@ -7,6 +7,7 @@ looked at. Sessions share connections, as those of an agent's host do. Not here:
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from time import perf_counter
 from typing import Final, NamedTuple, cast
@@ -74,6 +75,11 @@ class _LoadConnection(asyncio.Protocol):
         if self._done is not None and not self._done.done():
             self._done.set_exception(self._lost)
 
+    @property
+    def lost(self) -> bool:
+        """Whether the gateway has closed it."""
+        return self._lost is not None
+
     async def ask(self, request: bytes) -> bytes:
         assert self._transport is not None, "it is connected"
         if self._lost is not None:
@@ -93,13 +99,15 @@ class _Schedule(NamedTuple):
     began: float
     until: float
     every_s: float
-    lanes: int
 
-    def begins_at(self, place: int, done: int, sessions: int) -> float:
-        """Return when a lane begins its next turn; the lanes begin one after the other."""
+    def begins_at(self, done: int, sessions: int, drawn: float) -> float:
+        """Return when a lane begins its next turn: one in each equal part of the time, at the place that was drawn.
+
+        So all lanes together begin turns at random, as clients do that do not know of each other.
+        """
         if not self.every_s:
             return perf_counter()
-        return self.began + (done + place / self.lanes) * self.every_s / sessions
+        return self.began + (done + drawn) * self.every_s / sessions
 
 
 class SessionLoad:
@@ -116,29 +124,45 @@ class SessionLoad:
 
     async def connect(self, count: int) -> None:
         """Open connections: the turns of a session all go over one of them."""
-        loop = asyncio.get_running_loop()
         for _ in range(count):
-            _, connection = await loop.create_connection(_LoadConnection, *self._address)
-            self._connections.append(connection)
+            self._connections.append(await self._open())
+
+    @property
+    def connected(self) -> int:
+        """How many of its connections are open."""
+        return sum(not connection.lost for connection in self._connections)
+
+    async def _open(self) -> _LoadConnection:
+        _, connection = await asyncio.get_running_loop().create_connection(_LoadConnection, *self._address)
+        return connection
+
+    async def _open_again(self) -> None:
+        """Replace connections that the gateway has closed since they were idle for long."""
+        for place, connection in enumerate(self._connections):
+            if connection.lost:
+                self._connections[place] = await self._open()
 
     def close(self) -> None:
         """Close the connections."""
         for connection in self._connections:
             connection.close()
 
-    async def run(self, sessions: Sequence[int], *, seconds: float, every_s: float = 0.0) -> LoadResult:
-        """Run turns of these sessions for a time: all the time, or so that each begins one every `every_s` seconds."""
+    async def run(
+        self, sessions: Sequence[int], *, seconds: float, every_s: float = 0.0, lanes: int | None = None
+    ) -> LoadResult:
+        """Run turns of these sessions for a time: all the time, or so that each begins one every `every_s` seconds.
+
+        They go over so many (`lanes`) of the connections, or all.
+        """
+        await self._open_again()
         began = perf_counter()
         latencies: list[float] = []
         sent: list[int] = []
-        count = len(self._connections)
-        lanes = (
-            self._lane(
-                place, sessions[place::count], _Schedule(began, began + seconds, every_s, count), latencies, sent
-            )
-            for place in range(count)
+        count = min(lanes or len(self._connections), len(self._connections))
+        when = _Schedule(began, began + seconds, every_s)
+        await asyncio.gather(
+            *(self._lane(place, sessions[place::count], when, latencies, sent) for place in range(count))
         )
-        await asyncio.gather(*lanes)
         return LoadResult(
             turns=len(latencies), seconds=perf_counter() - began, latencies_s=latencies, sent_bytes=sum(sent)
         )
@@ -147,8 +171,8 @@ class SessionLoad:
         self, place: int, sessions: Sequence[int], when: _Schedule, latencies: list[float], sent: list[int]
     ) -> None:
         """Run the turns of some sessions one after the other; a paced one begins at its time, or late if it must."""
-        done = 0
-        while sessions and (at := when.begins_at(place, done, len(sessions))) < when.until:
+        done, drawing = 0, random.Random(place)
+        while sessions and (at := when.begins_at(done, len(sessions), drawing.random())) < when.until:
             if at > (now := perf_counter()):
                 await asyncio.sleep(at - now)
             session = sessions[done % len(sessions)]
