@@ -299,7 +299,8 @@ _ROUTES = {
     ("POST", "/segue/diagnostics/transfer"): "Bytes to time: reads a body, and answers with `bytes` random ones.",
     ("GET", "/healthz"): "Whether the process answers.",
     ("GET", "/segue/nodes"): "The gateways that share what is live, each with its address and whether it is leaving.",
-    ("GET", "/readyz"): "Whether the store can be written and the gateway takes turns; 503 while it drains.",
+    ("GET", "/readyz"): "Whether the gateway is to get turns, and how its store, Redis and upstreams are; "
+    "503 if not: see [Is it well](../how-to/operate.md#is-it-well).",
     ("GET", "/metrics"): "Metrics for Prometheus.",
 }
 _WHO = {
