@@ -242,7 +242,7 @@ def test_a_file_behind_a_link_is_written_and_the_link_stays(tmp_path: Path) -> N
 
 
 def test_a_path_that_is_none_is_refused() -> None:
-    with pytest.raises(SessionFileError, match="could not be read: embedded null byte"):
+    with pytest.raises(SessionFileError, match=r"could not be read: .*embedded null"):
         read_session("with a \0")
-    with pytest.raises(SessionFileError, match="could not be written: embedded null byte"):
+    with pytest.raises(SessionFileError, match=r"could not be written: .*embedded null"):
         SessionFile("with a \0", URL).write(record())

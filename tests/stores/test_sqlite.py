@@ -22,7 +22,7 @@ import pytest
 
 from segue.history.records import Record
 from segue.stores.interface import ParentGone, StoreError
-from segue.stores.sqlite import SqliteStore
+from segue.stores.sqlite import SqliteStore, _shrink
 from segue.stores.sqlite_file import Trace
 from segue.testing.store_conformance import ALICE, BOB, NOW, link_of, sample_id, sample_record
 from segue.testing.store_samples import sample_conversation_id
@@ -295,6 +295,18 @@ async def test_what_is_erased_leaves_the_disk_and_the_file_shrinks(tmp_path: Pat
             assert (await store.tenant_size(BOB)).records == 1
             assert b"ttttt" not in files_of(path)
             assert turn(7).input[0][40:80] not in files_of(path)
+
+
+def test_a_step_of_shrinking_gives_many_pages_back_and_says_that_it_did(tmp_path: Path) -> None:
+    """What says that it did is followed by a checkpoint, and only that makes the file smaller."""
+    connection = sqlite3.connect(tmp_path / "free.db", isolation_level=None)
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("CREATE TABLE filled (text)")
+    connection.execute("INSERT INTO filled VALUES (zeroblob(400000))")
+    connection.execute("DELETE FROM filled")
+    assert [_shrink(connection), _shrink(connection)] == [True, False]
+    assert connection.execute("PRAGMA freelist_count").fetchone() == (0,)
+    connection.close()
 
 
 async def test_a_check_writes_and_finds_out_what_appends_would(tmp_path: Path) -> None:

@@ -88,10 +88,10 @@ _COUNT = "SELECT count(*) FROM records WHERE echo IS NOT NULL"  # the same rows,
 _TENANT_SIZE = """
     SELECT count(head), coalesce(sum(length(input) + length(output) + length(calls) + coalesce(length(head), 0)
                                      + coalesce(length(native), 0)), 0)
-                        + (SELECT coalesce(sum(length(metadata) + ?2), 0)
-                             FROM conversations WHERE tenant = ?1)
+                        + (SELECT coalesce(sum(length(metadata) + :overhead), 0)
+                             FROM conversations WHERE tenant = :tenant)
       FROM records
-     WHERE tenant = ?1
+     WHERE tenant = :tenant
 """
 _RECORD = """
     SELECT parents.id, records.created_at, records.expires_at, records.head, echoes.echo,
@@ -403,14 +403,15 @@ def _erase(tenant: str, before: float, after: str, connection: sqlite3.Connectio
 
 
 def _shrink(connection: sqlite3.Connection) -> bool:
-    """Give some free pages at the end of the file back; return whether there are more.
+    """Give some free pages at the end of the file back; return whether there were any.
 
     A file that an older version of segue has made cannot do that: its free pages are used again.
     """
     pages = _free_pages(connection)
-    if pages:
-        connection.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
-    return 0 < _free_pages(connection) < pages
+    for _ in range(min(pages, _SHRINK_PAGES)):
+        # Python 3.11 takes one step of a statement without columns, so that more than a page would be one there only.
+        connection.execute("PRAGMA incremental_vacuum(1)").fetchall()
+    return _free_pages(connection) < pages
 
 
 def _free_pages(connection: sqlite3.Connection) -> int:
@@ -463,7 +464,7 @@ def _is_continued(connection: sqlite3.Connection, tenant: str, response_id: Resp
 
 
 def _tenant_size(reader: sqlite3.Connection, tenant: str) -> StoreSize:
-    return StoreSize(*reader.execute(_TENANT_SIZE, (tenant, CONVERSATION_BYTES)).fetchone())
+    return StoreSize(*reader.execute(_TENANT_SIZE, {"tenant": tenant, "overhead": CONVERSATION_BYTES}).fetchone())
 
 
 def _size(database: Database) -> StoreSize:

@@ -12,7 +12,7 @@ from segue.stores.sqlite_labels import remove_labels
 
 _FREE_ITEMS = "DELETE FROM item_ids WHERE record = ?"
 _ENTOMB = "UPDATE records SET head = NULL, echo = NULL WHERE seq = ?"
-_IS_NEEDED = "SELECT 1 FROM records WHERE parent = ?1 UNION ALL SELECT 1 FROM conversations WHERE turn = ?1 LIMIT 1"
+_IS_NEEDED = "SELECT 1 FROM records WHERE parent = :seq UNION ALL SELECT 1 FROM conversations WHERE turn = :seq LIMIT 1"
 _FREE = "DELETE FROM records WHERE seq = ?"
 _PARENT_IF_DEAD = "SELECT parent FROM records WHERE seq = ? AND head IS NULL"
 _FREE_ECHO = "DELETE FROM echoes WHERE seq = ? AND NOT EXISTS (SELECT 1 FROM records WHERE echo = echoes.seq)"
@@ -22,7 +22,7 @@ def delete_row(connection: sqlite3.Connection, seq: int, parent: int | None, ech
     """Turn a response into a tombstone if it is needed; else free it, and the ancestors that only it still needed."""
     connection.execute(_FREE_ITEMS, (seq,))
     remove_labels(connection, seq)
-    if connection.execute(_IS_NEEDED, (seq,)).fetchone():
+    if connection.execute(_IS_NEEDED, {"seq": seq}).fetchone():
         connection.execute(_ENTOMB, (seq,))
     else:
         connection.execute(_FREE, (seq,))
@@ -35,7 +35,7 @@ def free_rows(connection: sqlite3.Connection, seq: int | None) -> bool:
     freed = False
     while seq is not None:
         row = connection.execute(_PARENT_IF_DEAD, (seq,)).fetchone()
-        if row is None or connection.execute(_IS_NEEDED, (seq,)).fetchone():
+        if row is None or connection.execute(_IS_NEEDED, {"seq": seq}).fetchone():
             break
         connection.execute(_FREE, (seq,))
         freed = True

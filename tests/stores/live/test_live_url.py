@@ -32,6 +32,10 @@ from segue.stores.live.live_url import Address, LiveUrl, check_live_url, is_shar
                 password="p",
             ),
         ),
+        (
+            "redis+cluster://[::1],[fe80::1]:2",
+            LiveUrl(kind="cluster", addresses=[Address("::1", 6379), Address("fe80::1", 2)]),
+        ),
         ("valkeys+cluster://a:1,b", LiveUrl(kind="cluster", addresses=[Address("a", 1), Address("b", 6379)], tls=True)),
     ],
 )
@@ -60,7 +64,8 @@ def test_a_url_says_where_redis_is(url: str, meant: LiveUrl) -> None:
         ("redis+sentinel://a", "name of the primary"),
         ("unix://h/r", "no socket"),
         ("unix:", "no socket"),
-        ("redis://[::1", "cannot be read"),
+        ("redis://[::1", "an IPv6 address"),
+        ("redis://[no]", "an IPv6 address"),
     ],
 )
 def test_what_is_wrong_with_a_url_is_said(url: str, why: str) -> None:

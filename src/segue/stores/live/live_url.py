@@ -16,6 +16,11 @@ _POSSIBLE: Final = (
     "USER:PASSWORD@ before the host, and ?prefix=NAME for its keys. valkey:// means the same"
 )
 _PREFIX = re.compile(r"[\w.-]{1,64}")
+#: As in RFC 3986, appendix B. `urlsplit` knows one server, and refuses several of which one is an IPv6 address.
+_PARTS = re.compile(
+    r"(?:(?P<scheme>[^:/?#]+):)?(?://(?P<servers>[^/?#]*))?(?P<path>[^?#]*)(?:\?(?P<query>[^#]*))?(?:#(?P<fragment>.*))?",
+    re.DOTALL,
+)
 _SCHEME = re.compile(r"(redis|valkey)(s?)(?:\+(sentinel|cluster))?")
 _SENTINEL_PORT, _PORT = 26379, 6379
 
@@ -53,23 +58,25 @@ def is_shared(url: str) -> bool:
 
 def parse_live_url(url: str) -> LiveUrl:
     """Parse the URL of a Redis or Valkey. Raises `ValueError` if it is none; the message shows no password."""
+    found = _PARTS.fullmatch(url)
+    assert found is not None  # it matches every text
+    scheme, query = (found["scheme"] or "").lower(), found["query"] or ""
     try:
-        parts = urlsplit(url)
-        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+        options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
     except ValueError as error:
         raise _wrong(url, "it cannot be read") from error
-    login, _, servers = parts.netloc.rpartition("@")
+    login, _, servers = (found["servers"] or "").rpartition("@")
     username, _, password = login.partition(":")
     prefix = options.pop("prefix", "segue")
     if not _PREFIX.fullmatch(prefix):
         raise _wrong(url, "a prefix has letters, digits, dots and dashes")
-    path = unquote(parts.path)
-    if parts.scheme == "unix":
+    path = unquote(found["path"])
+    if scheme == "unix":
         where = LiveUrl(kind="single", path=path, db=_parse_db(url, options.pop("db", "0")))
         fault = None if path and not servers else "it names no socket"
     else:
-        where = _parse_servers(url, parts.scheme, servers, path=[part for part in path.split("/") if part])
-        fault = "it has a fragment" if parts.fragment else None
+        where = _parse_servers(url, scheme, servers, path=[part for part in path.split("/") if part])
+        fault = "it has a fragment" if found["fragment"] else None
     if fault or options:
         raise _wrong(url, fault or f"{next(iter(options))!r} is no option")
     login_of = {"username": unquote(username) or None, "password": unquote(password) or None}
@@ -111,6 +118,9 @@ def _parse_addresses(url: str, servers: str, port: int) -> list[Address]:
     for server in servers.split(","):
         try:
             one = urlsplit(f"//{server}")
+        except ValueError as error:
+            raise _wrong(url, "an address in brackets is an IPv6 address") from error
+        try:
             host, own_port = one.hostname, one.port
         except ValueError as error:
             raise _wrong(url, "a port is a number up to 65535") from error
