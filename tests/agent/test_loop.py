@@ -16,7 +16,13 @@ from segue.agent.progress import AgentTurn, RunLimits, RunObserver, RunResult
 from segue.agent.toolbox import Toolbox, ToolOutput
 from segue.agent.transcript import Transcript
 from segue.agent.workspace import Workspace
-from segue.client.errors import ConnectionFailedError, OutcomeUnknownError, ResponseFailedError, SessionFileError
+from segue.client.errors import (
+    ConnectionFailedError,
+    CreateRefusedError,
+    OutcomeUnknownError,
+    ResponseFailedError,
+    SessionFileError,
+)
 from segue.client.function_calls import FunctionCall
 from tests.agent.scripted_session import Answer, ScriptedSession, call
 
@@ -241,6 +247,15 @@ async def test_an_error_of_the_client_ends_the_run_in_its_words(run: Run) -> Non
     error = OutcomeUnknownError("The connection broke.", "Look before you send it again.")
     result = await run.play(ScriptedSession([Answer(error=error)]))
     assert (result.ending, result.reason) == ("failed", "The connection broke. Look before you send it again.")
+
+
+async def test_a_key_that_the_server_refuses_is_told_with_the_settings_of_the_agent(run: Run) -> None:
+    error = CreateRefusedError("The server refused the turn.", "Send it again, changed.", status=401)
+    result = await run.play(ScriptedSession([Answer(error=error)]))
+    assert result.ending == "failed"
+    assert result.reason.endswith("changed. The agent's key is the one in SEGUE_AGENT_KEY, [agent] key or --key.")
+    error = CreateRefusedError("The server refused the turn.", "Send it again, changed.", status=400)
+    assert "KEY" not in (await run.play(ScriptedSession([Answer(error=error)]))).reason
 
 
 async def test_the_words_of_the_server_are_told(run: Run) -> None:

@@ -19,7 +19,7 @@ async def gateway() -> AsyncIterator[GatewayApi]:
 
     async def answer(request: web.Request) -> web.Response:
         status, size = int(request.match_info["status"]), int(request.match_info["size"])
-        assert request.headers["Authorization"] == "Bearer k"
+        assert request.headers.get("Authorization", "Bearer k") == "Bearer k"
         body = b"x" * size if size else b'{"error":{"message":"No such thing."}}'
         return web.Response(status=status, body=body + await request.read())
 
@@ -46,6 +46,11 @@ async def test_the_answer_is_returned(gateway: GatewayApi) -> None:
 async def test_what_is_no_answer_is_told(gateway: GatewayApi, path: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         await gateway.ask("GET", path, most_bytes=3)
+
+
+async def test_a_key_that_is_not_set_is_told_apart_from_a_wrong_one(gateway: GatewayApi) -> None:
+    with pytest.raises(ConfigError, match="wants a key, and none is set: set SEGUE_AGENT_KEY to one that it knows"):
+        await GatewayApi(gateway.origin, None).ask("GET", "/401/1", most_bytes=3)
 
 
 async def test_a_refusal_is_told_in_the_gateways_words(gateway: GatewayApi) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import trustme
 
 from segue.cli.run import is_shown, require_link
 from segue.http.heads import values
@@ -194,6 +196,21 @@ async def test_a_program_with_a_wrong_key_is_not_started_and_one_with_a_second_g
         assert told.startswith("✗ key       the gateway wants a key, and none is set. Put a key")
         both = segue_run("--gateway", wrong.url, "--gateway", right.url, "--", "echo", "hello")
         assert await output_of(both, tmp_path, b"") == (0, "hello\n", "segue: no request came through here\n")
+
+
+async def test_a_program_is_not_started_behind_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with fake_gateway(tls=tls) as gateway:
+        address = gateway.url.replace("ws://", "wss://")
+        status, printed, told = await output_of(segue_run("--gateway", address, "--", "echo", "hello"), tmp_path, b"")
+        assert (status, printed) == (2, "")
+        assert told.startswith(f"✗ tls       the certificate of 127.0.0.1:{gateway.port} is not trusted: ")
+        assert "Name the authority that issued it with --cafile" in told
+        trusting = segue_run("--gateway", address, "--cafile", "ca.pem", "--", "echo", "hello")
+        assert await output_of(trusting, tmp_path, b"") == (0, "hello\n", "segue: no request came through here\n")
 
 
 async def test_on_request_all_that_was_counted_is_told(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from itertools import groupby
 from typing import Any
 
@@ -19,7 +20,7 @@ import msgspec
 from segue.agent.progress import AgentTurn, Ending, RunLimits, RunObserver, RunResult
 from segue.agent.toolbox import Toolbox, ToolOutput
 from segue.agent.transcript import Transcript
-from segue.client.errors import ClientError, ResponseFailedError, SessionFileError
+from segue.client.errors import ClientError, CreateRefusedError, ResponseFailedError, SessionFileError
 from segue.client.function_calls import FunctionCall, unanswered_calls
 from segue.client.meters import SessionMeters
 from segue.client.session import AsyncSession
@@ -224,6 +225,8 @@ def _end_of(work: asyncio.Task[tuple[Ending, str]], *, in_time: bool) -> tuple[E
     error = work.exception()
     if isinstance(error, ResponseFailedError) and error.message and error.message not in str(error):
         return "failed", f"{error} The server says: {error.message}"
+    if isinstance(error, CreateRefusedError) and error.status == HTTPStatus.UNAUTHORIZED:
+        return "failed", f"{error} The agent's key is the one in SEGUE_AGENT_KEY, [agent] key or --key."
     if isinstance(error, ClientError):
         return "failed", str(error)
     return work.result()

@@ -57,7 +57,8 @@ class GatewayApi(msgspec.Struct, frozen=True):
         except (aiohttp.ClientError, ValueError) as error:
             raise ConfigError(f"what answers at {url} is no segue gateway: {error}") from None
         if reply.status == HTTPStatus.UNAUTHORIZED:
-            raise ConfigError(f"the gateway at {url} does not know this key: set SEGUE_AGENT_KEY to one that it knows")
+            wrong = "wants a key, and none is set" if self.key is None else "does not know this key"
+            raise ConfigError(f"the gateway at {url} {wrong}: set SEGUE_AGENT_KEY to one that it knows")
         if reply.status != HTTPStatus.OK:
             raise ConfigError(_refusal(url, reply.status, answer))
         return answer
