@@ -271,7 +271,8 @@ class EmulatedLink:
             self.cut()
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._closing, *self._tasks, return_exceptions=True)
+            # `gather` of what is done already lets nothing else run since Python 3.12, and so nothing leave the sets
+            await asyncio.wait([*self._closing, *self._tasks])
         if self._reserved is not None:
             self._reserved.close()
 
