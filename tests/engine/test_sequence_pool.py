@@ -177,7 +177,7 @@ class TestIdleState:
         assert made.begin(SECOND) is not None
         assert made.counters.evictions == 0
 
-    @with_options(host_bytes=50_000, idle_tokens=0, batch_invariant=False)
+    @with_options(host_bytes=15_000, idle_tokens=0, batch_invariant=False)
     def test_it_takes_no_place_from_what_the_turn_continues(self, made: Pool) -> None:
         """Host memory holds one of these sequences, and the turn needs the older one."""
         first = made.turn(FIRST, "one")
