@@ -216,7 +216,7 @@ async def test_readiness_counts_the_records(start: Start) -> None:
     http = await gateway.http()
     await http.create(input="1")
     await http.create(input="2", store=False)
-    assert (await http.request("GET", "/readyz")).body == {"status": "ready", "records": 1}
+    assert (await http.request("GET", "/readyz")).body == {"status": "ready", "records": 1, "store": "in use"}
 
 
 # ----------------------------------------------------------------------------------------------- limits, cancels, drain
