@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import random
 import sys
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -286,3 +287,28 @@ def test_others_can_work_between_the_pieces_of_a_large_body(body: bytes) -> None
     assert isinstance(decoded, Body)
     assert decoded.sent == body
     assert len(pauses) >= 3
+
+
+def test_the_blocks_of_a_large_body_are_not_copied_at_once() -> None:
+    """That would take long, and nobody else could work meanwhile."""
+    body = random.Random(1).randbytes(6 << 20) + bytes(2 << 20)
+    document = encode_document(body)
+    tracemalloc.start()
+    try:
+        decoded = decode_document(document, lambda _: None)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(decoded, Body)
+    assert decoded.sent == body
+    assert most < len(body) + len(document) / 2
+
+
+@given(st.binary(max_size=40), st.integers(0, 3 << 20))
+@settings(max_examples=examples(20), deadline=None)
+def test_bytes_behind_the_blocks_are_refused_wherever_the_pieces_end(more: bytes, size: int) -> None:
+    body = random.Random(size).randbytes(size) + bytes(2 << 20)
+    document = encode_document(body)
+    decoded = decode_document(document + more, lambda _: None)
+    assert isinstance(decoded, DocumentError if more else Body)
+    assert isinstance(decode_document(document[:-1], lambda _: None), DocumentError)

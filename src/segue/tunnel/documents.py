@@ -351,20 +351,25 @@ def _expand(
     """Return exactly `size` bytes from exactly these blocks, or None."""
     options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _window_log(size + 1)}
     expander = zstd.ZstdDecompressor(options=options, zstd_dict=dictionary)
-    frame = b"".join((_SIZED_FRAME_HEAD, size.to_bytes(8, "little"), blocks))
     expanded = BytesIO()
-    left = size + 1
+    left, given = size + 1, _PIECE_BYTES
+    piece: bytes | memoryview = b"".join((_SIZED_FRAME_HEAD, size.to_bytes(8, "little"), blocks[:given]))
     try:
-        while left and not expander.eof:
+        while True:
             pause()
-            piece = expander.decompress(frame, min(left, _PIECE_BYTES))
-            if not piece:
+            left -= expanded.write(expander.decompress(piece, min(left, _PIECE_BYTES)))
+            if expander.eof or not left:
                 break
-            left -= expanded.write(piece)
-            frame = b""
+            piece = b""
+            if expander.needs_input:
+                piece = blocks[given : given + _PIECE_BYTES]
+                given += len(piece)
+                if not piece:
+                    break
     except zstd.ZstdError:
         return None
-    return expanded.getvalue() if expander.eof and not expander.unused_data else None
+    whole = expander.eof and given >= len(blocks) and not expander.unused_data
+    return expanded.getvalue() if whole else None
 
 
 def _as_dictionary(prefix: bytes, *, primed: bool) -> _Dictionary | None:

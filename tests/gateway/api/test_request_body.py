@@ -44,15 +44,17 @@ class Body:
         assert key is HELD
         self.held = held
 
-    async def readany(self) -> bytes:
+    async def read(self, most: int) -> bytes:
         if not self._pieces:
             return b""
         piece = self._pieces.pop(0)
         if piece is None:
             await self.gate.wait()
-            return await self.readany()
-        self.taken += len(piece)
-        return piece
+            return await self.read(most)
+        if piece[most:]:
+            self._pieces.insert(0, piece[most:])
+        self.taken += len(piece[:most])
+        return piece[:most]
 
     @property
     def request(self) -> web.Request:
@@ -165,6 +167,9 @@ async def test_the_large_pieces_of_a_body_keep_its_tenant_s_pace() -> None:
     body = Body([b"x" * 1000, b"x" * 70_000, b"x" * 65_536, b"x" * 60_000])
     assert len(await bodies.read(body.request, "ann")) == 196_536
     assert asked == [("ann", 70_000), ("ann", 65_536)]
+    asked.clear()
+    assert len(await bodies.read(Body([b"x" * 300_000]).request, "ann")) == 300_000
+    assert [size for _, size in asked] == [131_072, 131_072], "others get their turns within what has come at once"
     asked.clear()
     await bodies.read(Body([b"x" * 100], length=70_000).request, "ann")
     assert asked == [("ann", 0)], "its first piece may be large, too"

@@ -21,6 +21,8 @@ from segue.protocol.problems import Problem, Refused
 from segue.upstreams.bulk_pace import BulkPace
 from segue.upstreams.bulk_turns import BulkTurns
 
+#: No larger piece is read at once, though more has come: the kernel clears new memory, which takes longer than to copy.
+_PIECE_BYTES = 128 * 1024
 #: A piece of this size is one of a large body. A tenant's large bodies are read at this pace, which takes a sixth of
 #: the event loop; what is within the burst is read as it comes.
 _LARGE_PIECE_BYTES = 64 * 1024
@@ -91,7 +93,7 @@ class BodyReader:
         async with self._patience() as timeout:
             if (request.content_length or 0) >= _LARGE_PIECE_BYTES:  # what has come already may be large
                 await self._turns.wait(upload.tenant, 0)
-            while piece := await request.content.readany():
+            while piece := await request.content.read(_PIECE_BYTES):
                 body.write(piece)
                 size = body.tell()
                 if size > self._limit:
