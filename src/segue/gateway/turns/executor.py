@@ -420,10 +420,10 @@ class TurnRun:
         return echo
 
     def _stream_of(self, request: UpstreamRequest, echo: bytes, sources: MessageFold | None) -> TurnStream:
-        create = self._create
+        create, parent = self._create, self.history.parent
         return TurnStream(
             request.response_id,
-            _id_of(self.history.parent),
+            None if parent is None else parent.id,
             echo,
             self._executor.clock(),
             encrypted=create.shows_encrypted,
