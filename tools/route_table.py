@@ -72,7 +72,13 @@ def routes() -> str:
     """Write the table of routes."""
     config = Config(server=ServerConfig(store="memory:"))
     gateway = Gateway(config, Router([]), MemoryStore(), time.time)
-    application = build_application(gateway.services, gateway.tunnel, gateway.diagnostics, gateway.connections)
+    application = build_application(
+        gateway.services,
+        gateway.tunnel,
+        diagnostics=gateway.diagnostics,
+        connections=gateway.connections,
+        erasure=gateway.erasure,
+    )
     rows = []
     for route in application.router.routes():
         assert route.resource is not None

@@ -1,4 +1,4 @@
-"""`[agent]`: which server and model the agent works with."""
+"""`[agent]`: which server and model `segue agent` works with. Not here: the agent itself (`segue.agent`)."""
 
 from __future__ import annotations
 

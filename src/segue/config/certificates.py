@@ -8,11 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from segue.config.limits import LimitsConfig
-from segue.config.units import Moment
-
-
-def _everything() -> list[str]:
-    return ["*"]
+from segue.config.units import AllowedModels, AllowedRoutes, IsOperator, Moment, everything
 
 
 class CertificateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,11 +34,7 @@ class CertificateConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     expires_at: Annotated[
         Moment | None, Meta(description="When it is not taken any more, if that is before its own end.")
     ] = None
-    models: Annotated[list[str], Meta(description="Models that it may ask for: names, or globs like gpt-*.")] = (
-        msgspec.field(default_factory=_everything)
-    )
-    routes: Annotated[
-        list[str], Meta(description="Routes that its sidecars may use: prefixes like /anthropic, or globs.")
-    ] = msgspec.field(default_factory=_everything)
-    operator: Annotated[bool, Meta(description="It may erase what other tenants have, and see the nodes.")] = False
+    models: AllowedModels = msgspec.field(default_factory=everything)
+    routes: AllowedRoutes = msgspec.field(default_factory=everything)
+    operator: IsOperator = False
     limits: Annotated[LimitsConfig, Meta(description="What it may use; see [limits].")] = LimitsConfig()

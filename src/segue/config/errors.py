@@ -1,4 +1,4 @@
-"""The one error of this package."""
+"""The error that every reader of the configuration raises. Not here: reading it (`loading`)."""
 
 from __future__ import annotations
 

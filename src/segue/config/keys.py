@@ -1,4 +1,4 @@
-"""`[[key]]`: the gateway's own API keys."""
+"""`[[key]]`: the gateway's own API keys, and keys that are read from files. Not here: how a key is checked."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from msgspec import Meta
 
 from segue.config.errors import ConfigError
 from segue.config.limits import LimitsConfig
-from segue.config.units import Moment
+from segue.config.units import AllowedModels, AllowedRoutes, IsOperator, Moment, everything
 
 _MAX_KEY_BYTES = 4096
-
-
-def _everything() -> list[str]:
-    return ["*"]
 
 
 class KeyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,13 +24,9 @@ class KeyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expires_at: Annotated[
         Moment | None, Meta(description="When it stops working, with a time zone: 2030-01-31T00:00:00Z.")
     ] = None
-    models: Annotated[list[str], Meta(description="Models that it may ask for: names, or globs like gpt-*.")] = (
-        msgspec.field(default_factory=_everything)
-    )
-    routes: Annotated[
-        list[str], Meta(description="Routes that its sidecars may use: prefixes like /anthropic, or globs.")
-    ] = msgspec.field(default_factory=_everything)
-    operator: Annotated[bool, Meta(description="It may erase what other tenants have, and see the nodes.")] = False
+    models: AllowedModels = msgspec.field(default_factory=everything)
+    routes: AllowedRoutes = msgspec.field(default_factory=everything)
+    operator: IsOperator = False
     limits: Annotated[LimitsConfig, Meta(description="What it may use; see [limits].")] = LimitsConfig()
 
 

@@ -1,4 +1,4 @@
-"""`[sidecar]`: the local end of the tunnel."""
+"""`[sidecar]`: where the local end of the tunnel listens, and which gateways it uses. Not here: agents."""
 
 from __future__ import annotations
 

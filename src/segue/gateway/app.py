@@ -186,7 +186,13 @@ class Gateway:
             "lingering_time": _LINGER_S,
         }
         runner = self._runner = web.AppRunner(
-            build_application(self.services, self.tunnel, self.diagnostics, self.connections),
+            build_application(
+                self.services,
+                self.tunnel,
+                diagnostics=self.diagnostics,
+                connections=self.connections,
+                erasure=self.erasure,
+            ),
             handle_signals=False,
             handler_cancellation=True,  # a client that goes away cancels its turn
             shutdown_timeout=0.1,  # drain() has waited for what runs; what still does is cancelled

@@ -2,8 +2,7 @@
 
 A line says when, what, who (tenant, and name of the key or client certificate) and from which address; never a key and
 never content. If the disk is too slow, or somebody tries keys without end, lines are left out, and the next one says
-how many. Not here: usage and metrics, and the log of
-the process.
+how many. Not here: usage and metrics, and the log of the process.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Protocol
 from segue.protocol.problems import Problem
 
 
-def shutting_down() -> Problem:
+def takes_no_connection() -> Problem:
     """Return why a gateway that drains takes no new connection."""
     return Problem("server_overloaded", "The gateway is shutting down. Try again.")
 

@@ -21,9 +21,8 @@ class Principal(msgspec.Struct, frozen=True):
     """Who sends a request.
 
     `key` is the name of its API key, or of its client certificate; None if there are neither. `digest` is the SHA-256
-    of the key, hex; None if there is none.
-    `models` and `routes` are names or globs: of models, and of the prefixes of routes for requests of sidecars.
-    An `operator` may erase what other tenants have.
+    of the key, hex; None if there is none. `models` and `routes` are names or globs: of models, and of the prefixes of
+    routes for requests of sidecars. An `operator` may erase what other tenants have.
     """
 
     tenant: str

@@ -150,10 +150,6 @@ def build_services(
         metrics=metrics,
         drain=drain,
     )
-    shared_windows = None if live is None else SharedWindows(quotas, live.windows, clock)
-    metrics.nodes.watch(nodes, live, shared_windows, limiter)
-    metrics.usage.quotas = quotas
-    _measure(metrics, drain, background, event_logs)
     services = Services(
         epoch=epoch,
         server=server,
@@ -176,18 +172,23 @@ def build_services(
         drain=drain,
         nodes=nodes,
         live=live,
-        shared_windows=shared_windows,
+        shared_windows=None if live is None else SharedWindows(quotas, live.windows, clock),
         rules=CallerRules(access, limiter, clock),
         audit=AuditLog(server.audit_log, clock),
     )
     services.note_upstreams()
+    _measure(services)
     return services
 
 
-def _measure(metrics: Metrics, drain: DrainState, background: BackgroundResponses, event_logs: MemoryEventLogs) -> None:
-    metrics.connections.set_function(lambda: drain.connections)
-    metrics.kept_turns.set_function(lambda: background.running)
-    metrics.event_log_bytes.set_function(lambda: event_logs.size_bytes)
+def _measure(services: Services) -> None:
+    """Let metrics show what the parts count themselves."""
+    metrics = services.metrics
+    metrics.nodes.watch(services.nodes, services.live, services.shared_windows, services.rules.limiter)
+    metrics.usage.quotas = services.rules.quotas
+    metrics.connections.set_function(lambda: services.drain.connections)
+    metrics.kept_turns.set_function(lambda: services.background.running)
+    metrics.event_log_bytes.set_function(lambda: services.event_logs.size_bytes)
 
 
 def _share_logs(live: Live, logs: MemoryEventLogs, server: ServerConfig, clock: Callable[[], float]) -> EventLogs:

@@ -114,6 +114,15 @@ class Upstream(Streaming, Protocol):
 
 
 @runtime_checkable
+class HasName(Protocol):
+    """An upstream that the configuration has given a name."""
+
+    @property
+    def name(self) -> str:
+        """The name."""
+
+
+@runtime_checkable
 class Limited(Protocol):
     """An upstream that runs a limited number of turns at once."""
 

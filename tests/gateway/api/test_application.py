@@ -60,7 +60,13 @@ async def test_every_route_asks_for_what_it_should(method: str, path: str, with_
     routes = [RouteConfig(target="self", mount=mount) for mount, _ in BUILT_IN]  # no probe leaves this machine
     config = Config(server=ServerConfig(store="memory:"), key=[KEY], route=routes)
     gateway = Gateway(config, Router([ModelRule(ScriptedUpstream(), ("*",))]), MemoryStore(), Clock())
-    application = build_application(gateway.services, gateway.tunnel, gateway.diagnostics, gateway.connections)
+    application = build_application(
+        gateway.services,
+        gateway.tunnel,
+        diagnostics=gateway.diagnostics,
+        connections=gateway.connections,
+        erasure=gateway.erasure,
+    )
     async with TestServer(application) as server, aiohttp.ClientSession(server.make_url("/")) as client:
         for headers, expected in (({"Authorization": "Bearer sk-alice"}, with_key), ({}, without_key)):
             async with client.request(method, path, headers=headers) as reply:
@@ -85,7 +91,13 @@ async def test_requests_without_a_turn_count_in_the_limits_of_a_minute() -> None
     """Each is let in once, body and all, and refused then; looking at one response or at the usage is free."""
     config = Config(server=ServerConfig(store="memory:"), limits=LimitsConfig(requests_per_minute=len(COUNTED)))
     gateway = Gateway(config, Router([ModelRule(ScriptedUpstream(), ("*",))]), MemoryStore(), Clock())
-    application = build_application(gateway.services, gateway.tunnel, gateway.diagnostics, gateway.connections)
+    application = build_application(
+        gateway.services,
+        gateway.tunnel,
+        diagnostics=gateway.diagnostics,
+        connections=gateway.connections,
+        erasure=gateway.erasure,
+    )
     async with TestServer(application) as server, aiohttp.ClientSession(server.make_url("/")) as client:
 
         async def status_of(method: str, path: str) -> int:

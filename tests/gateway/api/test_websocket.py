@@ -7,7 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 import aiohttp
 import pytest
@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from segue.gateway.access import LOCAL_TENANT
 from segue.gateway.error_mapping import socket_reply
+from segue.gateway.principal import Principal
 from segue.protocol.problems import Problem
 from segue.testing.protocol_checker import Json
 from segue.upstreams.interface import Batch, UpstreamRequest
@@ -490,3 +491,27 @@ async def test_a_burst_of_small_messages_leaves_others_their_turn(monkeypatch: p
         going.cancel()
     assert taken.total() == 500
     assert max(taken.values()) <= 32
+
+
+async def test_who_is_let_in_while_a_drain_begins_is_told_of_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at the drain and the open connection, others may have been asked for a place."""
+    async with listening(ScriptedUpstream()) as local:
+        limiter, asked, go_on = local.gateway.services.rules.limiter, asyncio.Event(), asyncio.Event()
+        connected = limiter.connected
+
+        @asynccontextmanager
+        async def slowly(principal: Principal) -> AsyncIterator[None]:
+            asked.set()
+            await go_on.wait()
+            async with connected(principal):
+                yield
+
+        monkeypatch.setattr(limiter, "connected", slowly)
+        async with AsyncExitStack() as stack:
+            opening = asyncio.create_task(stack.enter_async_context(opened(local.url)))
+            await asked.wait()
+            local.gateway.services.drain.draining = True
+            go_on.set()
+            socket = await opening
+            assert (await socket.frame())["error"]["code"] == "websocket_connection_limit_reached"
+            assert await socket.close_code() == 1012

@@ -9,7 +9,7 @@ from threading import get_ident
 import msgspec
 import pytest
 
-from segue.gateway.turns import truncation
+from segue.gateway.turns import item_scans, truncation
 from segue.gateway.turns.truncation import TruncatingTurn, truncating
 from segue.history.chains import History, Turn
 from segue.history.truncation import Shortened, shorten
@@ -146,7 +146,7 @@ async def test_long_histories_are_looked_through_beside_the_loop(monkeypatch: py
         return shorten(items, share, new=new)
 
     monkeypatch.setattr(truncation, "shorten", noting)
-    monkeypatch.setattr(truncation, "_FEW_BYTES", 10)
+    monkeypatch.setattr(item_scans, "FEW_BYTES", 10)
     await run(TruncatingTurn(Small(60)), asked_of(101))
     assert get_ident() not in threads
 

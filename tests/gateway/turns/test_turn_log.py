@@ -27,7 +27,7 @@ SECRET = "what nobody may read"
 MESSAGES = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": SECRET}]}
 
 
-class Named(ScriptedUpstream):
+class NamedUpstream(ScriptedUpstream):
     """An upstream with a name."""
 
     def __init__(self, name: str) -> None:
@@ -99,7 +99,7 @@ def test_a_line_tells_which_upstream_ran_the_turn_and_what_it_was_sent() -> None
         Caller(Principal("alice"), TransportMeter("sse")),
         Create(settings=Settings(model="m"), input=Input(())),
     )
-    upstreams = [Named("east"), Named("west")]
+    upstreams = [NamedUpstream("east"), NamedUpstream("west")]
     reached, refused = (
         turn_line(caller, create, upstreams, TurnTimes(1.0, 2.0, None), TurnEnd("completed", None, None, None, notes))
         for notes in (UpstreamNotes(["east", "west"], "hit"), UpstreamNotes())

@@ -194,3 +194,20 @@ async def test_a_node_that_could_not_drop_its_memory_tries_again_before_it_trust
         await one.nodes.tell(Notice("erased", "bob"))
         assert two.heard == [Notice("erased", "bob")]
         assert len(tries) == 3
+
+
+async def test_after_a_quiet_time_no_notice_counts_as_missed(redis_server: RedisServer) -> None:
+    """Notices expire after an hour without any. Their number goes on as long as a node lives."""
+    db = redis_server.take_database()
+    async with live_nodes(redis_server.url(db), "a", "b", lease_s=0.6) as (one, two):
+        await one.nodes.tell(DELETED)
+        for name, kept_ms in (("notices", 0), ("notices:number", 3600 * 1000)):  # as if an hour had gone by
+            await redis_server.command("PEXPIRE", f"segue:{{nodes}}:{name}", str(kept_ms), db=db)
+        epoch = await redis_server.command("PTTL", "segue:{nodes}:epoch", db=db)
+        await asyncio.sleep(0)
+        await one.nodes.drain()  # renews the lease
+        assert (
+            int(str(await redis_server.command("PTTL", "segue:{nodes}:notices:number", db=db))) >= int(str(epoch)) - 1
+        )
+        await one.nodes.tell(DELETED)
+        assert (one.lost, two.lost, two.heard) == (0, 0, [DELETED, DELETED])

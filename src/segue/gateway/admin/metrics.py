@@ -431,10 +431,9 @@ class Metrics:
         )
         resumes = counter("segue_resumes", "Streams that were asked for from an event on, by outcome.", "outcome")
         self.resumed, self.not_resumed = resumes.labels("found"), resumes.labels("gone")
-        repeats = counter(
+        self.repeats = counter(
             "segue_repeated_creates", "Creates that were answered with a response that there was already."
         )
-        self.repeats = repeats
         self.tunnel = TunnelMeter(registry)
         self.compactions = CompactionMeter(registry)
         self.upstreams = ProviderCollector(registry)

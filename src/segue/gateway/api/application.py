@@ -42,7 +42,12 @@ _ACTIONS: tuple[Action, ...] = ("read", "delete", "cancel")
 
 
 def build_application(
-    services: Services, tunnel: SidecarSessions, diagnostics: RouteDiagnostics, connections: Connections
+    services: Services,
+    tunnel: SidecarSessions,
+    *,
+    diagnostics: RouteDiagnostics,
+    connections: Connections,
+    erasure: Erasure,
 ) -> web.Application:
     """Build the HTTP and WebSocket surface of a gateway."""
     access, limit = services.access, services.server.max_message_bytes
@@ -82,7 +87,9 @@ def build_application(
             web.get("/segue/usage", with_key(usage), allow_head=False),
             web.get("/segue/conversations/{id}", without_turn(exports(transfers.export)), allow_head=False),
             web.post("/segue/conversations", without_turn(transfers.take_in)),
-            web.delete("/segue/tenants/{tenant}", with_key(_tenant_routes(services, tunnel).erase)),
+            web.delete(
+                "/segue/tenants/{tenant}", with_key(TenantRoutes(erasure, services.rules, services.audit).erase)
+            ),
             web.get("/segue/diagnostics", with_key(diagnostics.show), allow_head=False),
             web.post("/segue/diagnostics/transfer", with_key(transfer)),
             web.get("/healthz", health.healthz),
@@ -92,11 +99,6 @@ def build_application(
         ]
     )
     return application
-
-
-def _tenant_routes(services: Services, tunnel: SidecarSessions) -> TenantRoutes:
-    erasure = Erasure(services.executor, services.background, services.grace, tunnel.resources.bases.drop_tenant)
-    return TenantRoutes(erasure, services.rules, services.audit)
 
 
 def _health_routes(services: Services) -> HealthRoutes:

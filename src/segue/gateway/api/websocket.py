@@ -23,7 +23,7 @@ from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.steers import ConnectionSteers, SteerTarget
 from segue.gateway.api.websocket_frames import DeflatedFrames, event_frames, frames
 from segue.gateway.connections import large_texts
-from segue.gateway.drain import shutting_down
+from segue.gateway.drain import takes_no_connection
 from segue.gateway.error_mapping import socket_reply
 from segue.gateway.principal import Principal
 from segue.gateway.redacted_traceback import redacted_traceback
@@ -80,7 +80,7 @@ async def serve_websocket(services: Services, request: web.Request) -> web.Strea
     """Serve one connection in WebSocket mode until it is closed."""
     server, drain = services.server, services.drain
     if drain.draining:
-        raise Refused(shutting_down())
+        raise Refused(takes_no_connection())
     if drain.connections >= server.max_connections:
         raise Refused(Problem("server_overloaded", "No more WebSocket connections at the moment. Try again."))
     socket = web.WebSocketResponse(
@@ -98,6 +98,8 @@ async def serve_websocket(services: Services, request: web.Request) -> web.Strea
         if request.transport is not None:  # it has not left while it was answered
             connection = WebSocketConnection(services, request, socket, request[PRINCIPAL], texts=texts)
             with drain.connection_open(connection):
+                if services.drain.draining:  # since it was let in: who asks connections to end did not know of this one
+                    await connection.drain()
                 await connection.serve()
     return socket
 

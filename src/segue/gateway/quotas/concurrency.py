@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from typing import Final, Literal
 
 from segue.gateway.principal import Principal
-from segue.gateway.quotas.quotas import Quotas, Scope, refuse, too_many_connections, too_many_turns
+from segue.gateway.quotas.quotas import Quotas, Scope, connection_limit_reached, refuse, turn_limit_reached
 from segue.stores.live.interface import HeldPlaces, LiveUnavailable, Places, WantedPlaces
 
 #: How often a gateway gives back what it does not use.
@@ -151,7 +151,8 @@ class ConcurrencyLimiter:
         for need, limit, answer in zip(needed, limits, answers, strict=True):
             if answer.held < need:
                 refuse(
-                    limit.scope, too_many_turns(limit.scope) if kind == "turns" else too_many_connections(limit.scope)
+                    limit.scope,
+                    turn_limit_reached(limit.scope) if kind == "turns" else connection_limit_reached(limit.scope),
                 )
 
     async def _hold(self, limits: Sequence[_SharedLimit], wanted: Sequence[int]) -> Sequence[HeldPlaces]:

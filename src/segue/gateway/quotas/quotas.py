@@ -198,7 +198,7 @@ class Quotas:
         for scope in scopes:
             most = scope.limits.connections
             if most is not None and scope.connections >= most:
-                refuse(scope, too_many_connections(scope))
+                refuse(scope, connection_limit_reached(scope))
         for scope in scopes:
             scope.connections += 1
         try:
@@ -234,13 +234,13 @@ def refuse(scope: Scope, problem: Problem | None) -> None:
         raise Refused(problem)
 
 
-def too_many_turns(scope: Scope) -> Problem:
+def turn_limit_reached(scope: Scope) -> Problem:
     """Return why a scope may not begin another turn."""
     message = f"{scope.limits.turns} turns are under way, the most for {scope.whose} at once. Try again after one."
     return Problem("rate_limit_exceeded", message, retry_after_s=_TURN_WAIT_S)
 
 
-def too_many_connections(scope: Scope) -> Problem:
+def connection_limit_reached(scope: Scope) -> Problem:
     """Return why a scope may not open another connection."""
     most = scope.limits.connections
     message = f"{most} connections are open, the most for {scope.whose}. Close one, or use its lanes."
@@ -249,7 +249,7 @@ def too_many_connections(scope: Scope) -> Problem:
 
 def _why_too_many(scope: Scope) -> Problem | None:
     most = scope.limits.turns
-    return None if most is None or scope.running < most else too_many_turns(scope)
+    return None if most is None or scope.running < most else turn_limit_reached(scope)
 
 
 def _why_too_fast(scope: Scope, all_scopes: Sequence[Scope], now: float) -> Problem | None:

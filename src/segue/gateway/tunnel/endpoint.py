@@ -14,7 +14,7 @@ from segue.config import TunnelConfig
 from segue.egress.client import Egress
 from segue.gateway.admin.metrics import TunnelMeter
 from segue.gateway.caller_rules import CallerRules
-from segue.gateway.drain import DrainState, shutting_down
+from segue.gateway.drain import DrainState, takes_no_connection
 from segue.gateway.principal import Principal
 from segue.gateway.tunnel.base_cache import Bases
 from segue.gateway.tunnel.exchange_log import ExchangeLog
@@ -108,7 +108,7 @@ class SidecarSessions:
             session.principal = principal
         else:
             if self._drain.draining:
-                raise Refused(shutting_down())
+                raise Refused(takes_no_connection())
             if sum(owner == tenant for owner, _ in self._sessions) >= self._config.max_sessions:
                 raise Refused(
                     Problem("server_overloaded", "Too many sidecars of this tenant at the moment. Try again.")

@@ -1,4 +1,7 @@
-"""What all sidecars of one gateway share."""
+"""What the sessions and exchanges of all sidecars share: settings, routes, budgets, and the way out to providers.
+
+Not here: what they do with it (`session`, `exchange`).
+"""
 
 from __future__ import annotations
 

@@ -9,14 +9,14 @@ itself gets what its client sent, and items that are not ours. Not here: what a 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from segue.gateway.admin.metrics import CompactionKind, CompactionMeter, CompactionOutcome, Transport
+from segue.gateway.turns.item_scans import scan_items
 from segue.gateway.turns.truncation import truncating
 from segue.gateway.turns.turn_ends import LOST, end_of
 from segue.history.chains import History, Turn, lineage, path
@@ -51,11 +51,6 @@ _KEPT_EXTRA = ("user", "prompt_cache_options", "prompt_cache_retention")
 _FIELD = "context_management"
 #: A compaction by a threshold is worth its cost if it leaves out this part of the threshold: a quarter.
 _SAVED_SHARE = 4
-
-#: So many bytes of small items are looked through in a few milliseconds.
-_FEW_BYTES = 256 * 1024
-
-T = TypeVar("T")
 
 _UNENDED = Failure("upstream_protocol_error", "The upstream's stream stopped before the end of the summary.")
 
@@ -97,7 +92,7 @@ class Compactions:
             Refused: a compaction cannot be read (`show`), or what changes the settings is no setting.
         """
         size = _size_of(History(parent, new.items)) if new.compacted else 0
-        shown = await _beside_the_loop(lambda: self.show(tenant, parent, new, upstreams=upstreams), size)
+        shown = await scan_items(lambda: self.show(tenant, parent, new, upstreams=upstreams), size)
         updates = new.updates if parent is None else parent.updates + new.updates
         if not updates or is_native(upstreams, "responses"):  # such a server reads the items themselves
             return shown, settings
@@ -126,7 +121,7 @@ class Compactions:
     async def note_end(self, tenant: str, turn: Turn) -> None:
         """Note of a turn that has just ended what a model sees in its place (`stand_in`)."""
         size = _size_of(History(turn.parent, (*turn.input, *turn.output)))
-        await _beside_the_loop(lambda: self.stand_in(tenant, turn), size)
+        await scan_items(lambda: self.stand_in(tenant, turn), size)
 
     def stand_in(self, tenant: str, turn: Turn) -> None:
         """Note what a model sees in place of a turn, if an item of it stands for the history before it.
@@ -147,7 +142,7 @@ class Compactions:
         turn = restore(links, resident)
         # Oldest first: each begins where the one before it was compacted. No cache has those that are noted.
         turns = [one for one in lineage(turn)[-len(links) :] if not one.references]
-        await _beside_the_loop(lambda: self._note_all(tenant, turns), sum(one.size_bytes for one in turns))
+        await scan_items(lambda: self._note_all(tenant, turns), sum(one.size_bytes for one in turns))
         return turn
 
     def _note_all(self, tenant: str, turns: Sequence[Turn]) -> None:
@@ -180,7 +175,7 @@ class Compactions:
     async def retained(self, history: History) -> Sequence[Item]:
         """Return the messages of a history that stay as they are when all of it is compacted."""
         budget = self.settings.retained_bytes
-        return await _beside_the_loop(
+        return await scan_items(
             lambda: retained_messages(history.parent, history.input, budget_bytes=budget), _size_of(history)
         )
 
@@ -197,7 +192,7 @@ class Compactions:
         settings = msgspec.structs.replace(request.settings, extra=without_entries(request.settings.extra))
         request = msgspec.structs.replace(request, settings=settings)
         size = _size_of(request.history)
-        if wanted.only or await _beside_the_loop(lambda: self._is_due(wanted, request), size):
+        if wanted.only or await scan_items(lambda: self._is_due(wanted, request), size):
             return request, CompactingTurn(self, runs, history=history, wanted=wanted, transport=transport)
         return request, truncating(runs, request)
 
@@ -216,11 +211,6 @@ class Compactions:
 
 def _size_of(history: History) -> int:
     return sum(turn.size_bytes for turn in path(history.parent)) + sum(map(len, history.input))
-
-
-async def _beside_the_loop(look: Callable[[], T], size_bytes: int) -> T:
-    """Look through items, in a thread if they are so many that everybody else would wait for it."""
-    return look() if size_bytes < _FEW_BYTES else await asyncio.to_thread(look)
 
 
 def _may_be_compacted(turn: Turn) -> bool:
@@ -305,7 +295,7 @@ class CompactingTurn:
         wanted, saved = self._wanted, 0
         if outcome == "completed":
             items = tuple(request.history.items())
-            saved = await _beside_the_loop(lambda: estimate_saving(items), sum(map(len, items)))
+            saved = await scan_items(lambda: estimate_saving(items), sum(map(len, items)))
             saved = max(0, saved - estimate_tokens([self._reader.summary.encode()]))
         kind: CompactionKind = "endpoint" if wanted.window else "trigger" if wanted.only else "threshold"
         self._compactions.meter.count(self._transport, kind, outcome, saved)

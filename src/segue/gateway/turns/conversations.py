@@ -43,33 +43,9 @@ from segue.protocol.problems import (
     tool_call_not_found,
 )
 from segue.stores.interface import ConversationMoved, Store, StoreError
-from segue.stores.live.advisory_locks import AdvisoryLocks
+from segue.stores.live.advisory_locks import AdvisoryLocks, LockClaim
 
 _log = logging.getLogger("segue.gateway")
-
-#: Length of the name of who holds a claim. No two draw the same.
-_HOLDER_BYTES = 12
-
-
-class ConversationClaim:
-    """The right of one request to change a conversation, until it is released."""
-
-    __slots__ = ("_about", "_locks", "_released")
-
-    def __init__(self, locks: AdvisoryLocks, about: tuple[str, str, str]) -> None:
-        self._locks = locks
-        self._about = about  # tenant, name of the lock, holder
-        self._released = False
-
-    async def holds(self) -> bool:
-        """Say whether it is the claim still: another gateway may have taken this one for dead."""
-        return await self._locks.keeps(*self._about)
-
-    async def release(self) -> None:
-        """Let others change the conversation."""
-        if not self._released:
-            self._released = True
-            await self._locks.release(*self._about)
 
 
 class Conversations:
@@ -102,16 +78,16 @@ class Conversations:
 
     # --- for turns ---------------------------------------------------------------------------------------------------
 
-    async def claim(self, tenant: str, conversation_id: ConversationId) -> ConversationClaim:
+    async def claim(self, tenant: str, conversation_id: ConversationId) -> LockClaim:
         """Let nobody else change a conversation until the claim is released.
 
         Raises:
             Refused: another request is changing it.
         """
-        about = (tenant, f"conversation:{conversation_id}", self._entropy(_HOLDER_BYTES).hex())
-        if not await self._locks.take(*about):
+        claim = LockClaim(self._locks, tenant, f"conversation:{conversation_id}", self._entropy)
+        if not await claim.take():
             raise Refused(conversation_locked())
-        return ConversationClaim(self._locks, about)
+        return claim
 
     async def newest(self, tenant: str, conversation_id: ConversationId) -> Turn | None:
         """Return the turn that a conversation points at; None if it has no items.

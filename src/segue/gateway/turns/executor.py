@@ -24,7 +24,7 @@ from segue.gateway.quotas.quotas import Scope
 from segue.gateway.quotas.storage_quota import StorageQuota
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.turns.caller import Caller
-from segue.gateway.turns.conversations import ConversationClaim, Conversations
+from segue.gateway.turns.conversations import Conversations
 from segue.gateway.turns.node_deletions import NodeDeletions
 from segue.gateway.turns.parents import Parents
 from segue.gateway.turns.reference_resolver import ReferenceResolver
@@ -64,7 +64,7 @@ from segue.protocol.requests import Create, Settings
 from segue.protocol.responses import Usage, encode_echo
 from segue.protocol.turns import Finished, TurnStream
 from segue.stores.interface import ConversationMoved, ParentGone, Store, StoreError
-from segue.stores.live.advisory_locks import AdvisoryLocks
+from segue.stores.live.advisory_locks import AdvisoryLocks, LockClaim
 from segue.upstreams.interface import (
     Batch,
     Counting,
@@ -555,7 +555,7 @@ class TurnRun:
 class _ConversationTurnRun(TurnRun):
     """A turn of a conversation. Nobody else changes the conversation meanwhile, and its response joins it."""
 
-    _claim: ConversationClaim | None = None
+    _claim: LockClaim | None = None
 
     async def events(self) -> AsyncGenerator[Sequence[Event], None]:
         """Yield the turn's events. Before the last one, the conversation can go on."""

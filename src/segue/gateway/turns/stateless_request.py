@@ -1,9 +1,8 @@
 """The last turn of a stored conversation as one request of a provider's API, which needs no gateway. Pure.
 
 It holds what the model saw, in that API's words, with the settings that the turn's own request had: a history that was
-compacted begins with its summary. Reasoning that only
-its provider can read is left out, since it is not known where the request will be sent. Not here: reading the
-conversation (`conversation_transfer`).
+compacted begins with its summary. Reasoning that only its provider can read is left out, since nobody knows where the
+request will be sent. Not here: reading the conversation (`conversation_transfer`).
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Final
 
 import msgspec
 
@@ -28,10 +27,7 @@ from segue.protocol.problems import Refused, thread_continued, thread_in_flight,
 from segue.protocol.requests import ThreadContext
 from segue.protocol.responses import thread_of
 from segue.stores.interface import Store
-from segue.stores.live.advisory_locks import AdvisoryLocks, MemoryLocks
-
-#: Length of the name of who holds a claim. No two draw the same.
-_HOLDER_BYTES: Final = 12
+from segue.stores.live.advisory_locks import AdvisoryLocks, LockClaim, MemoryLocks
 
 
 class ThreadRules(msgspec.Struct, frozen=True):
@@ -59,28 +55,14 @@ class Anchor(msgspec.Struct, frozen=True):
     context: ThreadContext
 
 
-class ThreadClaim:
-    """The right of one request to continue a message, until it is released."""
+class ThreadClaim(LockClaim):
+    """The right of one request to continue a message."""
 
-    __slots__ = ("_holder", "_locks", "_name", "_released", "tenant", "turn")
+    __slots__ = ("turn",)
 
-    def __init__(self, locks: AdvisoryLocks, tenant: str, turn: Turn, holder: str) -> None:
-        self.tenant = tenant
+    def __init__(self, locks: AdvisoryLocks, tenant: str, turn: Turn, entropy: Callable[[int], bytes]) -> None:
+        super().__init__(locks, tenant, f"message:{turn.id}", entropy)
         self.turn = turn
-        self._locks = locks
-        self._name = f"message:{turn.id}"
-        self._holder = holder
-        self._released = False
-
-    async def take(self) -> bool:
-        """Take the right; False if another request has it."""
-        return await self._locks.take(self.tenant, self._name, self._holder)
-
-    async def release(self) -> None:
-        """Let the message be continued again."""
-        if not self._released:
-            self._released = True
-            await self._locks.release(self.tenant, self._name, self._holder)
 
 
 class Threads:
@@ -157,7 +139,7 @@ class Threads:
         """
         turn = anchor.turn
         locks = self._locks if turn.stored else self._own_locks
-        claim = ThreadClaim(locks, tenant, turn, self._entropy(_HOLDER_BYTES).hex())
+        claim = ThreadClaim(locks, tenant, turn, self._entropy)
         if not await claim.take():
             raise Refused(thread_in_flight(anchor.message_id))
         try:

@@ -7,12 +7,13 @@ its model did not see. Not here: which items go, and which stay together (`segue
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from functools import partial
 
 from msgspec.structs import replace
 
+from segue.gateway.turns.item_scans import scan_items
 from segue.history.chains import History
 from segue.history.truncation import Shortened, shorten
 from segue.protocol.events import Ended
@@ -22,8 +23,6 @@ from segue.upstreams.interface import Batch, Streaming, UpstreamRequest
 _TOO_LONG = "context_length_exceeded"
 #: What is left, in each try after the first, of the bytes that may be left out.
 _SHARES = (0.75, 0.5, 0.25, 0.0)
-#: So many bytes of items are looked through in a few milliseconds.
-_FEW_BYTES = 256 * 1024
 
 
 def truncating(runs: Streaming, request: UpstreamRequest) -> Streaming:
@@ -72,9 +71,9 @@ async def _next_try(request: UpstreamRequest, shares: Iterator[float], left_out:
     history = request.history
     items = tuple(history.items())
     new = 0 if history.parent is None else len(history.input)  # without a parent, the history itself came as input
-    small = sum(map(len, items)) < _FEW_BYTES
+    size = sum(map(len, items))
     for share in shares:
-        shorter = shorten(items, share, new=new) if small else await asyncio.to_thread(shorten, items, share, new=new)
+        shorter = await scan_items(partial(shorten, items, share, new=new), size)
         if shorter.left_out > left_out:
             return shorter
     return None

@@ -13,7 +13,7 @@ from segue.gateway.json_lines import JsonLines, LogLine
 from segue.gateway.turns.caller import Api, Caller
 from segue.protocol.requests import Create
 from segue.protocol.responses import Usage
-from segue.upstreams.interface import Upstream, UpstreamNotes
+from segue.upstreams.interface import HasName, Upstream, UpstreamNotes
 
 #: So much of a name is logged that a client has chosen.
 _MOST_NAME = 200
@@ -86,7 +86,7 @@ def turn_line(
     caller: Caller, create: Create, upstreams: Sequence[Upstream], times: TurnTimes, end: TurnEnd
 ) -> TurnLine:
     """Return the line of a turn that is over."""
-    names = [name for one in upstreams if (name := getattr(one, "name", None))]
+    names = [one.name for one in upstreams if isinstance(one, HasName)]
     used, tried = end.used, end.notes.tried
     return TurnLine(
         at=round(times.at, 3),

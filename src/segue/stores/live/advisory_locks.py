@@ -6,7 +6,11 @@ never used again, so who has lost a lock can neither use nor release it. Not her
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Final, Protocol
+
+#: Length of the name of a holder. No two draw the same.
+_HOLDER_BYTES: Final = 12
 
 
 class AdvisoryLocks(Protocol):
@@ -23,6 +27,31 @@ class AdvisoryLocks(Protocol):
 
     async def renew(self) -> None:
         """Take the locks of this node again, after what is shared was lost."""
+
+
+class LockClaim:
+    """The right of one request to change one thing, from `take` to `release`; `entropy(n)` draws n bytes."""
+
+    __slots__ = ("_about", "_locks", "_released")
+
+    def __init__(self, locks: AdvisoryLocks, tenant: str, name: str, entropy: Callable[[int], bytes]) -> None:
+        self._locks = locks
+        self._about = (tenant, name, entropy(_HOLDER_BYTES).hex())
+        self._released = False
+
+    async def take(self) -> bool:
+        """Take the right; False if another request has it, at whatever node."""
+        return await self._locks.take(*self._about)
+
+    async def holds(self) -> bool:
+        """Say whether the right is still ours: another node may have taken this one for dead."""
+        return await self._locks.keeps(*self._about)
+
+    async def release(self) -> None:
+        """Give the right to others; to do so again does nothing."""
+        if not self._released:
+            self._released = True
+            await self._locks.release(*self._about)
 
 
 class MemoryLocks:

@@ -184,7 +184,7 @@ class RedisNodes:
             raise LiveUnavailable("the lease of this gateway is over")
         text = msgspec.json.encode(notice)
         keys = [self._stream, self._numbers]
-        answer: bytes = await self._link.run(self._add, keys, self.id, text, _MOST_NOTICES, _NOTICES_KEPT_MS)
+        answer: bytes = await self._link.run(self._add, keys, self.id, text, _MOST_NOTICES, _NOTICES_KEPT_MS, _KEPT_MS)
         return answer.decode()
 
     # --- the loop ----------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class RedisNodes:
     async def _renew_lease(self) -> None:
         """Renew the lease; it counts from before it was asked for."""
         asked_at = self._monotonic()
-        keys = [self._lease + self.id, self._index, self._tokens, self._epochs, self._losses]
+        keys = [self._lease + self.id, self._index, self._tokens, self._epochs, self._losses, self._numbers]
         about = (self.id, self.token, self.address, self._started_at, int(self._draining), self._read_up_to)
         lease_ms = int(self._lease_s * 1000)
         fresh = os.urandom(_EPOCH_BYTES)

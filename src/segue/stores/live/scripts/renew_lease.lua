@@ -1,5 +1,5 @@
 -- Renews the lease of a node, or gives it a new one, with a token that is higher than any before.
--- KEYS: lease, index of leases, last token, epoch, mark of a loss. ARGV: node, its token (0: none), address, began at,
+-- KEYS: lease, index of leases, last token, epoch, mark of a loss, number of the last notice. ARGV: node, its token (0: none), address, began at,
 -- draining, read up to, milliseconds of the lease, an epoch if there is none, milliseconds that the token is kept, the
 -- epoch that the node knows (''). If that was lost, or there is no epoch, as after a loss that no node has noticed yet,
 -- other nodes may count on leases that are not there: the mark says so for as long as they can.
@@ -13,6 +13,7 @@ if not epoch then
   redis.call('SET', KEYS[4], epoch)
 end
 redis.call('PEXPIRE', KEYS[4], ARGV[9])
+redis.call('PEXPIRE', KEYS[6], ARGV[9]) -- or the next notice would be number 1 again, as if others had been missed
 if lost then
   redis.call('SET', KEYS[5], '1', 'PX', ARGV[7])
 end
