@@ -76,3 +76,26 @@ async def test_what_is_owed_ends_with_the_gateway() -> None:
     await asyncio.sleep(0)
     await owed.aclose()
     assert not server.heard
+
+
+async def test_what_fails_for_another_reason_stays_owed_behind_the_rest(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(owed_work, "_AGAIN_S", 0.001)
+    server, works = Server(), False
+
+    async def hear(name: str) -> None:
+        if name == "bad" and not works and not server.away:
+            raise RuntimeError(name)
+        await server.hear(name)
+
+    owed, server.away = OwedWork(hear), True
+    for name in ("bad", "a", "b"):
+        assert not await owed.do_or_owe(name)
+    server.away = False
+    await until(lambda: server.heard == ["a", "b"])
+    assert list(owed) == ["bad"]
+    works = True
+    await until(lambda: not len(owed))
+    assert "RuntimeError" in caplog.text
+    await owed.aclose()

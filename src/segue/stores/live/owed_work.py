@@ -6,11 +6,14 @@ What failed may have been done, so it must be safe to do again.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Final, Generic, TypeVar
 
 from segue.stores.live.interface import LiveUnavailable
+
+_log = logging.getLogger("segue.live")
 
 T = TypeVar("T")
 
@@ -22,7 +25,8 @@ _AGAIN_S: Final = 0.25
 class OwedWork(Generic[T]):
     """Work that `do` is called for until it succeeds, in the order of its coming. Of very much, the oldest is given up.
 
-    `do` raises `LiveUnavailable` if it has to be tried again.
+    `do` raises `LiveUnavailable` if it has to be tried again. After any other error, which is logged,
+    the rest comes first.
     """
 
     def __init__(self, do: Callable[[T], Awaitable[object]]) -> None:
@@ -66,6 +70,10 @@ class OwedWork(Generic[T]):
             try:
                 await self._do(work)
             except LiveUnavailable:
+                await asyncio.sleep(_AGAIN_S)
+            except Exception as error:  # noqa: BLE001 - what may never succeed must not keep back the rest
+                _log.error("action=owed error=%s", type(error).__name__)
+                self._owed.rotate(-1)
                 await asyncio.sleep(_AGAIN_S)
             else:
                 if self._owed and self._owed[0] is work:  # else it was given up meanwhile
