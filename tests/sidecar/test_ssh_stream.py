@@ -94,6 +94,17 @@ async def test_an_ssh_that_does_not_end_is_killed(box: SshDouble, monkeypatch: p
     assert box.running() == []
 
 
+async def test_whoever_gives_up_while_it_ends_leaves_no_ssh(box: SshDouble) -> None:
+    box.install("trap '' TERM\n" + ECHO)
+    stream = await open_stream(BOX, SETTINGS)
+    closing = asyncio.create_task(stream.aclose())
+    await asyncio.sleep(0)  # it waits for its ssh, which does not end
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert box.running() == []
+
+
 async def test_whoever_gives_up_leaves_no_ssh(box: SshDouble) -> None:
     box.answer("exec sleep 1000")
     opening = asyncio.get_running_loop().create_task(open_stream(BOX, SETTINGS))

@@ -64,16 +64,22 @@ class SshStream:
         self._told = told
 
     async def aclose(self) -> None:
-        """End `ssh`, with what it has started to get there."""
+        """End `ssh`, with what it has started to get there; it has ended afterwards also if this is cancelled."""
         self.socket.close()
         self._told.close()
         if self._process.poll() is not None:
             return
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
-            if await self.wait(_END_S) is not None:
-                return
+        try:
+            self._signal(signal.SIGTERM)
+            await self.wait(_END_S)
+        finally:
+            if self._process.poll() is None:
+                self._signal(signal.SIGKILL)
+                self._process.wait()  # it can only end now
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
     async def wait(self, within_s: float) -> int | None:
         """Return how `ssh` ended; None: it has not, within this time."""
