@@ -86,6 +86,29 @@ async def test_a_key_of_the_terminal_comes_once(stdin: str, key: bytes, name: st
         assert await process.wait() == 9
 
 
+#: The second key waits while the thread that receives keys is busy with the first, and the program ends meanwhile.
+LATE_KEY = """
+import os, signal, threading
+from segue.cli.child_process import ChildProcess
+child, busy, free = ChildProcess(print), threading.Event(), threading.Event()
+child._receive = lambda *_, **__: (busy.set(), free.wait())
+kill, signal.pthread_kill = signal.pthread_kill, lambda *about: (kill(*about), free.set())
+with child.signals():
+    child._stage = "ended"
+    os.kill(os.getpid(), signal.SIGINT)
+    busy.wait()
+    os.kill(os.getpid(), signal.SIGINT)
+print("over")
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="keys are told apart in another way")
+async def test_a_key_that_is_still_to_be_received_does_not_end_us_after_the_program() -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", LATE_KEY, stdout=asyncio.subprocess.PIPE)
+    assert (await process.communicate())[0] == b"over\n"
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("stdin", ["terminal", "nothing"])
 async def test_what_another_process_sends_us_alone_comes_once(stdin: str) -> None:
     async with in_terminal(segue_run(TELLER), stdin=stdin) as (process, _):

@@ -57,6 +57,8 @@ class ChildProcess:
             assert thread.ident is not None, "it was started"
             signal.pthread_kill(thread.ident, signal.SIGINT)
             thread.join()
+            while self._stage == "ended" and signal.sigtimedwait(_OF_THE_TERMINAL, 0) is not None:
+                pass  # the program had this from the terminal, and we had not come to it yet
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     async def run(self, command: list[str], environ: Mapping[str, str]) -> int:
