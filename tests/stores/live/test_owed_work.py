@@ -82,6 +82,7 @@ async def test_what_fails_for_another_reason_stays_owed_behind_the_rest(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(owed_work, "_AGAIN_S", 0.001)
+    monkeypatch.setattr(owed_work, "_FAILED_AGAIN_S", 0.001)
     server, works = Server(), False
 
     async def hear(name: str) -> None:

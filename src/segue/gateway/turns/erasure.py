@@ -17,6 +17,7 @@ import msgspec
 from segue.gateway.turns.background import BackgroundResponses
 from segue.gateway.turns.executor import Executor
 from segue.gateway.turns.grace_period import GracePeriod
+from segue.gateway.turns.shielded_tasks import ShieldedTasks
 from segue.protocol.ids import ResponseId
 from segue.stores.interface import Store, StoreSize
 from segue.stores.live.interface import Notice
@@ -86,7 +87,7 @@ class Erasure:
         self._grace = grace
         self._drop_bases = drop_bases
         self._one = asyncio.Lock()
-        self._erasing: set[asyncio.Task[ErasureReceipt]] = set()
+        self._erasing = ShieldedTasks()
 
     async def erase(self, tenant: str, before: float | None, *, with_ids: bool = False) -> ErasureReceipt:
         """Erase what a tenant has, or of its stored responses those that are older. One erasure runs at a time.
@@ -98,15 +99,7 @@ class Erasure:
             Refused: another gateway may still show some of it from its memory.
         """
         self._executor.deletions.check()
-        task = asyncio.ensure_future(self._erase(tenant, before, with_ids=with_ids))
-        self._erasing.add(task)
-        task.add_done_callback(self._note_end)
-        return await asyncio.shield(task)
-
-    def _note_end(self, task: asyncio.Task[ErasureReceipt]) -> None:
-        self._erasing.discard(task)
-        if not task.cancelled():
-            task.exception()  # its caller may have been cancelled
+        return await self._erasing.run(self._erase(tenant, before, with_ids=with_ids))
 
     async def _erase(self, tenant: str, before: float | None, *, with_ids: bool) -> ErasureReceipt:
         executor = self._executor

@@ -5,11 +5,11 @@ Not here: kept turns that are to be forgotten (`background`), and all that a ten
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from segue.gateway.turns.node_deletions import NodeDeletions
 from segue.gateway.turns.parents import Parents
+from segue.gateway.turns.shielded_tasks import ShieldedTasks
 from segue.protocol.ids import ResponseId
 from segue.stores.interface import Store
 
@@ -22,7 +22,7 @@ class ResponseDeletions:
         self._parents = parents
         self._deletions = deletions
         self._clock = clock
-        self._deleting: set[asyncio.Task[bool]] = set()
+        self._deleting = ShieldedTasks()
 
     @property
     def running(self) -> int:
@@ -39,15 +39,7 @@ class ResponseDeletions:
             Refused: another gateway may still show it from its memory.
         """
         self._deletions.check()
-        task = asyncio.ensure_future(self._delete(tenant, response_id))
-        self._deleting.add(task)
-        task.add_done_callback(self._forget)
-        return await asyncio.shield(task)
-
-    def _forget(self, task: asyncio.Task[bool]) -> None:
-        self._deleting.discard(task)
-        if not task.cancelled():
-            task.exception()  # its caller may have been cancelled
+        return await self._deleting.run(self._delete(tenant, response_id))
 
     async def _delete(self, tenant: str, response_id: ResponseId) -> bool:
         deleted = await self._store.delete(tenant, response_id, self._clock())

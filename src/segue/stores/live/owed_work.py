@@ -20,6 +20,8 @@ T = TypeVar("T")
 #: How much is remembered while Redis is away, and how often it is tried.
 _MOST_OWED: Final = 10_000
 _AGAIN_S: Final = 0.25
+#: How often what fails for another reason is tried, and logged.
+_FAILED_AGAIN_S: Final = 5.0
 
 
 class OwedWork(Generic[T]):
@@ -65,6 +67,7 @@ class OwedWork(Generic[T]):
             await asyncio.gather(self._paying, return_exceptions=True)
 
     async def _pay(self) -> None:
+        failed = 0  # one after the other
         while self._owed:
             work = self._owed[0]
             try:
@@ -74,8 +77,12 @@ class OwedWork(Generic[T]):
             except Exception as error:  # noqa: BLE001 - what may never succeed must not keep back the rest
                 _log.error("action=owed error=%s", type(error).__name__)
                 self._owed.rotate(-1)
-                await asyncio.sleep(_AGAIN_S)
+                failed += 1
+                if failed >= len(self._owed):
+                    failed = 0
+                    await asyncio.sleep(_FAILED_AGAIN_S)
             else:
+                failed = 0
                 if self._owed and self._owed[0] is work:  # else it was given up meanwhile
                     self._owed.popleft()
         self._paying = None
