@@ -14,7 +14,7 @@ from segue.sidecar import ssh_stream
 from segue.sidecar.install_source import InstallSource
 from segue.sidecar.ssh_address import SshAddress
 from segue.sidecar.ssh_stream import SshFailedError, SshSettings, open_stream, why_unreachable
-from tests.sidecar.ssh_machines import ECHO, SshDouble
+from tests.sidecar.ssh_machines import ECHO, READY, SshDouble
 from tests.terminals import in_terminal, line_of
 
 BOX = SshAddress("box", "me", 2222)
@@ -95,10 +95,11 @@ async def test_an_ssh_that_does_not_end_is_killed(box: SshDouble, monkeypatch: p
 
 
 async def test_whoever_gives_up_while_it_ends_leaves_no_ssh(box: SshDouble) -> None:
-    box.install("trap '' TERM\n" + ECHO)
+    box.answer("trap '' TERM")
+    box.install(f"{READY}; while :; do sleep 1; done")  # neither a signal nor the end of its input ends it
     stream = await open_stream(BOX, SETTINGS)
     closing = asyncio.create_task(stream.aclose())
-    await asyncio.sleep(0)  # it waits for its ssh, which does not end
+    await asyncio.sleep(0)  # it waits for its ssh
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
