@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from aiohttp import web
 from msgspec.structs import replace
@@ -9,8 +11,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from segue.egress.client import Egress
+from segue.egress.websocket import OutboundWebSocket
 from segue.http.heads import Line
 from segue.http.routes import Route, RouteTable, parse_target
+from segue.http.websocket import WebSocketMessage
 from segue.protocol.problems import Problem
 from segue.sidecar.connector import ConnectorSettings
 from segue.sidecar.direct import DirectForwarder
@@ -146,3 +150,22 @@ async def test_a_websocket_is_closed_or_cut_by_either_end() -> None:
         await sidecar.finished(2)
         told = await sidecar.stats()
     assert [one["outcome"] for one in told["recent"]] == ["direct", "direct"]
+
+
+async def test_a_fault_of_ours_on_the_way_up_cuts_the_websocket_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def send(_socket: OutboundWebSocket, _message: WebSocketMessage) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(OutboundWebSocket, "send", send)
+    async with (
+        provided(lambda _: Answer(status=101), lambda _: SocketAnswer()) as provider,
+        running(NOWHERE, settings=IMPATIENT, direct=to(provider.url)) as sidecar,
+        connect(sidecar.sidecar.url.replace("http", "ws") + "/anthropic/v1") as socket,
+    ):
+        await socket.send("one")
+        with pytest.raises(ConnectionClosedError):
+            await asyncio.wait_for(socket.recv(), 20)
+        await sidecar.finished(1)
+    assert "RuntimeError" in caplog.text

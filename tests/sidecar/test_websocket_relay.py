@@ -17,7 +17,7 @@ from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.agent_transport import AgentGone
 from segue.sidecar.arriving_reply import Ending
 from segue.sidecar.base_cache import BaseCache
-from segue.sidecar.body_encoder import BodyEncoder
+from segue.sidecar.body_encoder import BodyEncoder, EncodedBody
 from segue.sidecar.session import AgentExchange
 from segue.sidecar.stats import Outcome, Stats, reply_bytes
 from segue.sidecar.websocket_relay import WebSocketRelay
@@ -74,7 +74,7 @@ async def relaying(
         )
         try:
             way.result.set_result(await way.relay.run(SWITCH))
-        except AgentGone as error:
+        except Exception as error:
             way.result.set_exception(error)
             raise
 
@@ -323,3 +323,18 @@ async def test_an_agent_that_leaves_before_its_first_message_was_taken_gives_it_
         assert await way.outcome() == "completed"
     assert not way.session.finished.is_set()
     assert isinstance(way.exchange.ending, ExchangeReset)
+
+
+async def test_a_message_that_cannot_be_sent_again_fails_the_relay(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def encode(_bodies: BodyEncoder, _body: EncodedBody, _epoch: bytes) -> bytes:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(BodyEncoder, "encode_without_base", encode)
+    async with relaying() as (way, socket):
+        way.cache.add(BASE)
+        await socket.send(f'{{"input":["resume"],{TOOLS}')
+        await asyncio.wait_for(way.session.was_sent.wait(), 20)
+        way.exchange.base_missed = True
+        way.exchange.answered.set()
+        with pytest.raises(RuntimeError):
+            await way.outcome()

@@ -58,15 +58,10 @@ class DirectForwarder:
             async with aclosing(opened):
                 await _pass_on(request, opened)
             return opened.head.status
-        upward: asyncio.Task[None] | None = None
         try:
             await request.accept(opened.head)
-            upward = asyncio.get_running_loop().create_task(_upward(request, opened))
-            await _downward(request, opened)
+            await _relay(request, opened)
         finally:
-            if upward is not None:
-                upward.cancel()
-                await asyncio.gather(upward, return_exceptions=True)
             await opened.abort()
         return opened.head.status
 
@@ -93,7 +88,19 @@ async def _pass_on(request: AgentRequest, reply: StreamedReply) -> None:
     await request.end()
 
 
+async def _relay(request: AgentRequest, socket: OutboundWebSocket) -> None:
+    upward = asyncio.get_running_loop().create_task(_upward(request, socket))
+    try:
+        await _downward(request, socket)
+    finally:
+        upward.cancel()
+        await asyncio.wait((upward,))
+    if not upward.cancelled():
+        upward.result()
+
+
 async def _upward(request: AgentRequest, socket: OutboundWebSocket) -> None:
+    """Relay the agent's messages until it closes; cut the provider's socket if one cannot be sent."""
     try:
         while True:
             message = await request.receive()
@@ -103,6 +110,9 @@ async def _upward(request: AgentRequest, socket: OutboundWebSocket) -> None:
             await socket.send(message)
     except (AgentGone, EgressError):
         await socket.abort()
+    except Exception:  # a bug of ours: nobody waits for what the provider will never be asked
+        await socket.abort()
+        raise
 
 
 async def _downward(request: AgentRequest, socket: OutboundWebSocket) -> None:

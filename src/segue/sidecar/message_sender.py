@@ -55,6 +55,11 @@ class MessageSender:
         """Tell whether a document waits for its answer, so that nothing may be sent."""
         return self._answering is not None and not self._answering.done()
 
+    def check(self) -> None:
+        """Raise what has kept a missed document from being sent again: the provider will never be asked."""
+        if self._answering is not None and self._answering.done() and not self._answering.cancelled():
+            self._answering.result()
+
     async def ready(self) -> None:
         """Wait until something may be sent."""
         if self._answering is not None:
@@ -109,6 +114,7 @@ class MessageSender:
         if may_be_missed(body.document):
             self._send(data, asks=True)
             self._answering = asyncio.get_running_loop().create_task(self._send_again_if_missed(message, body))
+            self._answering.add_done_callback(lambda _: self._exchange.changed.set())
         else:
             self._send(data)
 

@@ -142,6 +142,7 @@ class WebSocketRelay:
             else:
                 if upward.done():
                     upward.result()  # raises `AgentGone`, unless the agent has closed and waits for the answer
+                self._sender.check()
                 exchange.changed.clear()
                 await exchange.changed.wait()
 

@@ -195,6 +195,24 @@ async def test_a_stream_that_holds_no_records_ends_the_exchange() -> None:
         await asyncio.wait_for(agent.answer.ended.wait(), 20)
 
 
+async def test_a_fault_of_ours_on_the_way_up_ends_the_exchange_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def send(_socket: OutboundWebSocket, _message: WebSocketMessage) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(OutboundWebSocket, "send", send)
+    async with talking(echo) as agent:
+        assert await agent.accepted() == 101
+        await agent.send(WebSocketMessage("text", b"x"))
+        await asyncio.wait_for(agent.answer.ended.wait(), 20)
+        assert agent.answer.reset is not None
+        sample = agent.gateway.services.metrics.registry.get_sample_value
+        assert sample("segue_tunnel_exchanges_total", {"outcome": "failed"}) == 1
+        assert "action=exchange" in caplog.text
+        assert "RuntimeError" in caplog.text
+
+
 FIRST = b'{"input":["begin"],"tools":"' + b"a tool " * 300 + b'"}'
 LATER = b'{"input":["go on"],"tools":"' + b"a tool " * 300 + b'"}'
 

@@ -383,8 +383,10 @@ class ForwardedExchange:
         finally:
             upward.cancel()
             await opened.abort()
-            await asyncio.gather(upward, return_exceptions=True)
+            await asyncio.wait((upward,))
             self._add_base(self._transcript.as_base())
+        if not upward.cancelled():
+            upward.result()
         self._finish()
         if closed.code == ABNORMAL_CLOSURE and not self._upload_ended:  # the agent had not left before
             self.record.outcome = "failed"
@@ -402,11 +404,14 @@ class ForwardedExchange:
         raise AssertionError("a provider's messages end with a close")
 
     async def _upward(self, socket: OutboundWebSocket) -> None:
-        """Carry the agent's messages to the provider; cut its socket if one cannot be sent."""
+        """Carry the agent's messages to the provider; cut its socket if one cannot be sent, for whatever reason."""
         try:
             await self._carry_up(socket)
         except EgressError:
             await socket.abort()
+        except Exception:  # a bug of ours: nobody waits for what the provider will never be asked
+            await socket.abort()
+            raise
 
     async def _carry_up(self, socket: OutboundWebSocket) -> None:
         """Carry messages until one closes; cut the socket if no more can be read."""
