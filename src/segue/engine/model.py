@@ -282,7 +282,8 @@ class LoadedModel:
         self._context.set_n_threads(threads, threads)
         self._context.decode(self._batch)
         ended_at, processor_s = time.perf_counter(), time.process_time() - processor_at
-        self._thread_count.end(ended_at, time_s=ended_at - began_at, processor_s=processor_s)
+        time_s = ended_at - began_at
+        self._thread_count.end(ended_at, tokens=self._batch.n_tokens, time_s=time_s, processor_s=processor_s)
 
     def _is_padding_needed(self) -> bool:
         """Try out if a token that is alone in its step, or alone in the last layer, is rounded differently.
