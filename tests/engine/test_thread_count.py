@@ -21,7 +21,7 @@ class Steps:
 
         Returns how many threads did.
         """
-        threads = self.count.begin(self.at)
+        threads = self.count.begin(self.at, tokens)
         took_s = time_s if threads <= processors else slower * time_s
         self.at += took_s
         self.count.end(self.at, tokens=tokens, time_s=took_s, processor_s=took_s * min(threads, processors))
@@ -29,11 +29,11 @@ class Steps:
 
     def held_s(self) -> float:
         """Let all threads wait until fewer compute; return for how long these do."""
-        all_threads = self.count.begin(self.at)
-        while self.count.begin(self.at) == all_threads:
+        all_threads = self.count.begin(self.at, 1)
+        while self.count.begin(self.at, 1) == all_threads:
             self.step(0.5 * all_threads, 0.03125)
         began_at = self.at
-        while (fewer := self.count.begin(self.at)) < all_threads:
+        while (fewer := self.count.begin(self.at, 1)) < all_threads:
             self.step(fewer, 0.125)
         return self.at - began_at
 
@@ -82,7 +82,7 @@ def test_threads_that_wait_but_are_no_slower_all_go_on(time_s: float) -> None:
     steps = Steps(2)
     computed = []
     while steps.at < 60:
-        threads = steps.count.begin(steps.at)
+        threads = steps.count.begin(steps.at, 1)
         took_s = time_s if threads == 2 else 2 * time_s
         steps.at += took_s
         steps.count.end(steps.at, tokens=1, time_s=took_s, processor_s=1.4 * took_s if threads == 2 else took_s)
@@ -91,18 +91,20 @@ def test_threads_that_wait_but_are_no_slower_all_go_on(time_s: float) -> None:
     assert computed.count(1) <= 8
 
 
-def test_what_steps_of_another_size_took_says_nothing_of_these() -> None:
-    """Then fewer threads are not held for longer each time: nobody knows whether they are faster."""
-    steps, sizes, held = Steps(2), [2**power for power in range(12)], []
-    for number in range(100):
-        began_at = steps.at
-        if steps.step(1, 0.1, tokens=sizes[number % 12]) == 1:
-            held.append(steps.at - began_at)
-            while steps.count.begin(steps.at) == 1:
-                steps.at += 0.01
-                held[-1] += 0.01
-    assert held
-    assert max(held) < 0.4
+def test_fewer_threads_compute_only_steps_of_the_size_that_waited() -> None:
+    """A long prompt behind an answer whose steps have waited is read by all."""
+    steps = Steps(2)
+    while steps.step(1, 0.02) == 2:
+        pass
+    assert steps.step(1, 0.02) == 1
+    assert steps.step(2, 3.0, tokens=512) == 2
+    assert steps.step(2, 0.02) == 2
+
+
+def test_steps_of_every_size_in_turn_are_all_computed_by_all() -> None:
+    """Nobody knows whether fewer would be faster."""
+    steps = Steps(2)
+    assert {steps.step(1, 0.1, tokens=2 ** (number % 12)) for number in range(100)} == {2}
 
 
 def test_a_machine_that_becomes_busy_after_a_trial_has_fewer_threads_at_once() -> None:
@@ -140,7 +142,7 @@ def test_a_step_without_any_time_says_nothing() -> None:
 def test_there_are_always_between_one_and_all(threads: int, steps: list[tuple[int, float, float, float]]) -> None:
     count, now = ThreadCount(threads), 0.0
     for tokens, time_s, share, pause_s in steps:
-        assert 1 <= count.begin(now) <= threads
+        assert 1 <= count.begin(now, tokens) <= threads
         now += time_s
         count.end(now, tokens=tokens, time_s=time_s, processor_s=share * threads * time_s)
         now += pause_s

@@ -278,7 +278,7 @@ class LoadedModel:
 
     def _decode(self) -> None:
         began_at, processor_at = time.perf_counter(), time.process_time()
-        threads = self._thread_count.begin(began_at)
+        threads = self._thread_count.begin(began_at, self._batch.n_tokens)
         self._context.set_n_threads(threads, threads)
         self._context.decode(self._batch)
         ended_at, processor_s = time.perf_counter(), time.process_time() - processor_at

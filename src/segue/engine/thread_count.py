@@ -7,10 +7,10 @@ is how many there were. That of a single step says little: who reads the answer 
 have slept may wake on the same one. If for a while there were clearly fewer than threads, only so many compute the next
 steps.
 
-That is a guess, and the next steps show whether it was right: they are compared with steps of about as many tokens
-before. If fewer threads are not faster, all of them compute again and go on, though they wait: threads that sleep for
-a moment look the same, and cost nothing. After some time either is tried again. Not here: how the threads wait
-(`openmp`), and who measures (`model`).
+That is a guess, and the next steps show whether it was right: steps of about as many tokens are compared, and only
+such steps are computed by fewer threads. If they are not faster, all of them compute again and go on, though they wait:
+threads that sleep for a moment look the same, and cost nothing. After some time either is tried again. Not here: how
+the threads wait (`openmp`), and who measures (`model`).
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class ThreadCount:
         self._now, self._had = threads, float(threads)
         """How many compute, and how many processors they had, lately."""
         self._held_s = _FIRST_S / 2  # the last time; doubled before it is used
-        self._held_until = 0.0
+        self._held_until, self._held_size = 0.0, 0
         self._was_worth_it = False
         self._times: dict[tuple[int, int], tuple[float, float]] = {}
         """By threads and size of a step: how many seconds one takes, lately, and when the last one ended."""
 
-    def begin(self, now: float) -> int:
-        """Return how many threads compute the step that begins now."""
-        if self._now < self._threads and now >= self._held_until:
+    def begin(self, now: float, tokens: int) -> int:
+        """Return how many threads compute the step of so many tokens that begins now."""
+        if self._now < self._threads and (now >= self._held_until or tokens.bit_length() != self._held_size):
             self._compute_with(self._threads)
         return self._now
 
@@ -86,7 +86,7 @@ class ThreadCount:
             again = self._was_worth_it and began_at < self._held_until + self._held_s + _AGAIN_S
             self._held_s = min(_LONGEST_S, 2 * self._held_s) if again else _FIRST_S
             self._was_worth_it = False
-        self._held_until = now + self._held_s
+        self._held_until, self._held_size = now + self._held_s, size
         self._times.pop((fewer, size), None)  # what they take beside the other work of now
         self._compute_with(fewer)
 
