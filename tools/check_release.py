@@ -1,4 +1,5 @@
-"""Says whether packages may be published: each names where its source, documentation, changelog and issues are.
+"""Says whether packages may be published: each names where its source, documentation, changelog and issues are,
+and its description leads nowhere else.
 
     python -m tools.check_release dist/*
 
@@ -17,7 +18,9 @@ from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
-from tools.project_urls import VARIABLES, url_problem
+from markdown_it import MarkdownIt
+
+from tools.project_urls import VARIABLES, is_relative, url_problem
 
 CHANGELOG = Path(__file__).resolve().parents[1] / "CHANGELOG.md"
 
@@ -49,6 +52,15 @@ def read_metadata(package: Path) -> Message:
     raise ValueError("this is no package")
 
 
+def relative_links(markdown: str) -> list[str]:
+    """Return where pictures and links of a text lead that name a file beside it."""
+    blocks = MarkdownIt("gfm-like", {"linkify": False}).parse(markdown)
+    spans = [span for block in blocks for span in block.children or ()]
+    nested = [inner for span in spans for inner in span.children or ()]
+    targets = [str(one.attrs.get("href") or one.attrs.get("src") or "") for one in (*spans, *nested)]
+    return [target for target in targets if target and is_relative(target)]
+
+
 def _package(package: Path, changelog: str) -> Iterator[str]:
     try:
         metadata = read_metadata(package)
@@ -64,6 +76,8 @@ def _package(package: Path, changelog: str) -> Iterator[str]:
         problem = url_problem(urls[label])
         if problem is not None:
             yield f"{label}: {urls[label]!r} {problem}"
+    for target in relative_links(str(metadata.get_payload())):
+        yield f"the description leads to {target}, which an index does not have"
     version = metadata["Version"]
     if not re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", changelog, re.MULTILINE):
         yield f"CHANGELOG.md has no section '## [{version}] - YYYY-MM-DD'"

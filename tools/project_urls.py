@@ -6,14 +6,17 @@ A checkout does not know its own public address, and a fork has another one. Who
     export RELEASE_CHANGELOG_URL=https://… RELEASE_ISSUES_URL=https://…
     python -m hatchling build
 
-Without any of these, a package is built that names none. hatchling loads this file as a metadata hook. Not here:
-whether a package that is built may be published (`check_release`).
+Without any of these, a package is built that names none. An index shows the README as the package's description, and
+has no files beside it: where the source is told, the README's pictures and links lead there. hatchling loads this file
+as a metadata hook. Not here: whether a package that is built may be published (`check_release`).
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +24,12 @@ from hatchling.metadata.plugin.interface import MetadataHookInterface
 
 #: By the labels that a package index knows: what it shows under the name of each.
 VARIABLES = {label: f"RELEASE_{label.upper()}_URL" for label in ("Source", "Documentation", "Changelog", "Issues")}
+
+#: What describes the package, as in `project.readme` of pyproject.toml.
+README = {"file": "README.md", "content-type": "text/markdown"}
+#: In Markdown: a picture or a link, its text (which may hold a picture), and where it leads.
+_LINK = re.compile(r"(!?)\[((?:[^\[\]]|!?\[[^\[\]]*\](?:\([^()\s]*\))?)*)\]\(([^()\s]+)\)")
+_FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 
 def project_urls(environ: Mapping[str, str]) -> dict[str, str]:
@@ -61,12 +70,43 @@ def url_problem(url: str) -> str | None:
     return None
 
 
+def absolute_links(markdown: str, source: str) -> str:
+    """Let pictures and links that name a file of the project lead to it, in the newest state of its source.
+
+    `source` is the address of the repository. GitHub serves a file below it at `raw/HEAD/`, and shows it as a page at
+    `blob/HEAD/`; GitLab leads from there to its own.
+    """
+    source = source.removesuffix("/").removesuffix(".git")
+
+    def moved(match: re.Match[str]) -> str:
+        picture, text, target = match.groups()
+        text = _LINK.sub(moved, text)
+        if not is_relative(target):
+            return f"{picture}[{text}]({target})"
+        return f"{picture}[{text}]({source}/{'raw' if picture else 'blob'}/HEAD/{target})"
+
+    pieces = _FENCE.split(markdown)
+    return "".join(piece if piece.startswith("```") else _LINK.sub(moved, piece) for piece in pieces)
+
+
+def is_relative(target: str) -> bool:
+    """Say whether a link names a file beside the page that it is on."""
+    return not target.startswith(("#", "/")) and not urlsplit(target).scheme
+
+
 class ProjectUrlsHook(MetadataHookInterface):
-    """Adds the addresses to the metadata."""
+    """Adds the addresses to the metadata, and the description, whose links lead to them."""
 
     def update(self, metadata: dict[str, Any]) -> None:
         """Add what the environment tells. A source distribution has its addresses with it, and keeps them."""
-        if "urls" not in metadata:
-            urls = project_urls(os.environ)
-            if urls:
-                metadata["urls"] = urls
+        readme = metadata.setdefault("readme", README)
+        if "urls" in metadata:
+            return
+        urls = project_urls(os.environ)
+        if urls:
+            metadata["urls"] = urls
+            text = readme.get("text") or Path(self.root, readme["file"]).read_text(encoding="utf-8")
+            metadata["readme"] = {
+                "content-type": readme["content-type"],
+                "text": absolute_links(text, urls["Source"]),
+            }

@@ -66,6 +66,8 @@ def test_the_metadata_says_what_it_is(built: tuple[Path, Path]) -> None:
     assert set(told.get_all("Provides-Extra", [])) == set(PROJECT["optional-dependencies"])
     assert told["Description-Content-Type"] == "text/markdown"
     assert "Typing :: Typed" in told.get_all("Classifier", [])
+    for package in built:
+        assert read_metadata(package).get_payload() == (ROOT / "README.md").read_text("utf-8")
 
 
 def test_a_package_names_no_address_unless_it_is_told(built: tuple[Path, Path]) -> None:
@@ -95,6 +97,9 @@ def test_a_package_names_the_addresses_that_its_builder_tells(tmp_path: Path) ->
     assert urls == {label: told[variable] for label, variable in VARIABLES.items()}, (
         "who builds from the source tells none"
     )
+    texts = [read_metadata(one).get_payload() for one in first]
+    assert texts == [json.loads(done.stdout)["readme"]["text"]] * 2
+    assert "](https://code.example.org/source/raw/HEAD/docs/start/run.svg)" in texts[0]
 
 
 def test_the_extra_all_has_everything_that_a_gateway_can_use() -> None:

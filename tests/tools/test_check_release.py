@@ -48,6 +48,20 @@ def test_an_address_that_nobody_can_open_is_found(tmp_path: Path) -> None:
     assert all("Issues: 'http://localhost/' does not begin with https://" in line for line in found)
 
 
+@pytest.mark.parametrize(
+    ("description", "target"),
+    [
+        ("![a](docs/a.svg)", "docs/a.svg"),
+        ("| [b](c.md#d) |\n| --- |", "c.md#d"),
+        ("[![e](f.svg)](https://x.example)", "f.svg"),
+    ],
+)
+def test_a_description_that_leads_to_a_file_is_found(description: str, target: str, tmp_path: Path) -> None:
+    both = packages(tmp_path, f"{URLS}\n{description}\n\n[g](https://x.example) [h](#i)\n")
+    words = f"the description leads to {target}, which an index does not have"
+    assert check(both, CHANGELOG) == [f"{one.name}: {words}" for one in both]
+
+
 def test_a_version_of_which_the_changelog_does_not_speak_is_found(tmp_path: Path) -> None:
     for other in ("## [Unreleased]\n", "## [1.2.3]\n", "## [11.2.3] - 2026-12-01\n"):
         assert all("no section '## [1.2.3] - " in line for line in check(packages(tmp_path, URLS), other))

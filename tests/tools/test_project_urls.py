@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from tools.project_urls import VARIABLES, ProjectUrlsHook, project_urls, url_problem
+from tools.check_release import relative_links
+from tools.project_urls import VARIABLES, ProjectUrlsHook, absolute_links, project_urls, url_problem
 
+ROOT = Path(__file__).resolve().parents[2]
 TOLD = {variable: f"https://code.example.org/segue/{label.lower()}" for label, variable in VARIABLES.items()}
 URLS = {label: TOLD[variable] for label, variable in VARIABLES.items()}
 
@@ -48,15 +53,52 @@ def test_an_address_that_nobody_else_can_open_is_refused(url: str, problem: str)
         project_urls({**TOLD, "RELEASE_ISSUES_URL": url})
 
 
-def test_the_hook_adds_them_and_keeps_those_of_a_source_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
-    hook = ProjectUrlsHook("", {})
-    bare: dict[str, object] = {"name": "segue"}
+SOURCE = "https://code.example.org/segue"
+
+
+@pytest.mark.parametrize(
+    ("markdown", "moved"),
+    [
+        ("![a picture](docs/a.svg)", f"![a picture]({SOURCE}/raw/HEAD/docs/a.svg)"),
+        ("[the page](docs/a.md#part)", f"[the page]({SOURCE}/blob/HEAD/docs/a.md#part)"),
+        ("[over\ntwo lines](a.md)", f"[over\ntwo lines]({SOURCE}/blob/HEAD/a.md)"),
+        ("[![build](b.svg)](a.md)", f"[![build]({SOURCE}/raw/HEAD/b.svg)]({SOURCE}/blob/HEAD/a.md)"),
+        ("[a [b] c](a.md)", f"[a [b] c]({SOURCE}/blob/HEAD/a.md)"),
+        ("[![build](https://x.example/b.svg)](a.md)", f"[![build](https://x.example/b.svg)]({SOURCE}/blob/HEAD/a.md)"),
+        ("[out](https://x.example/), [mail](mailto:a@x.example)", None),
+        ("[below](#part)", None),
+        ("```toml\n[a](b)\n```\n", None),
+        ("no link: a[1](2 3)", None),
+    ],
+)
+def test_what_names_a_file_leads_to_the_source(markdown: str, moved: str | None) -> None:
+    assert absolute_links(markdown, SOURCE) == absolute_links(markdown, SOURCE + ".git/") == (moved or markdown)
+    assert absolute_links(absolute_links(markdown, SOURCE), "https://other.example.org") == (moved or markdown)
+
+
+def test_no_link_of_the_readme_is_left_out() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    files = relative_links(readme)
+    assert len(files) >= 20
+    assert [target for target in files if not (ROOT / target.partition("#")[0]).exists()] == []
+    assert relative_links(absolute_links(readme, SOURCE)) == []
+
+
+def test_the_hook_adds_them_and_keeps_those_of_a_source_distribution(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "README.md").write_text("![a](a.svg)")
+    hook = ProjectUrlsHook(str(tmp_path), {})
+    bare: dict[str, Any] = {"name": "segue"}
     hook.update(bare)
-    assert bare == {"name": "segue"}
+    assert bare == {"name": "segue", "readme": {"file": "README.md", "content-type": "text/markdown"}}
     for variable, url in TOLD.items():
         monkeypatch.setenv(variable, url)
     hook.update(bare)
     assert bare["urls"] == URLS
-    kept: dict[str, object] = {"urls": {"Source": "https://elsewhere.example.org/"}}
+    text = f"![a]({TOLD['RELEASE_SOURCE_URL']}/raw/HEAD/a.svg)"
+    assert bare["readme"] == {"text": text, "content-type": "text/markdown"}
+    theirs = {"urls": {"Source": "https://elsewhere.example.org/"}, "readme": {"text": "![a](https://b.example/)"}}
+    kept: dict[str, Any] = dict(theirs)
     hook.update(kept)
-    assert kept == {"urls": {"Source": "https://elsewhere.example.org/"}}
+    assert kept == theirs
