@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+from redis.asyncio import Redis
 
 from segue.stores.event_logs import MemoryEventLogs
 from segue.stores.live.interface import Notice
@@ -25,8 +28,17 @@ class TestNode:
         self.began = 0
         self.fail = False
         self._gate: asyncio.Event | None = None
+        self._url = url
+        self._lease_s = lease_s
+        self._ahead_s = 0.0
         self.live = RedisLive(
-            parse_live_url(url), node=name, address=f"http://{name}", started_at=1.0, lease_s=lease_s, call_s=call_s
+            parse_live_url(url),
+            node=name,
+            address=f"http://{name}",
+            started_at=1.0,
+            lease_s=lease_s,
+            call_s=call_s,
+            monotonic=lambda: time.monotonic() + self._ahead_s,
         )
         self.nodes = self.live.nodes
         self.local = MemoryEventLogs(log_bytes * 4, log_bytes)
@@ -44,6 +56,16 @@ class TestNode:
     def act_slowly(self, gate: asyncio.Event) -> None:
         """Act on nothing until the gate is open."""
         self._gate = gate
+
+    def set_forward(self, seconds: float) -> None:
+        """Set the clock by which the node counts its lease forward."""
+        self._ahead_s += seconds
+
+    async def outlive_lease(self) -> None:
+        """End the lease of a node that does not renew it, as time would: by its own clock, and in Redis."""
+        self.set_forward(self._lease_s)
+        async with Redis.from_url(self._url) as client:
+            await client.delete(f"segue:{{nodes}}:lease:{self.nodes.id}")
 
     async def _lose(self) -> None:
         self.lost += 1
@@ -70,3 +92,20 @@ async def until(reached: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not reached():  # noqa: ASYNC110 - a server elsewhere sets no event here
             await asyncio.sleep(0.005)
+
+
+async def stop(node: TestNode, gate: asyncio.Event, *, seen_by: TestNode) -> None:
+    """Have a node stand still until the gate is open, and return when its lease is over."""
+    node.act_slowly(gate)
+    began = node.began
+    telling = asyncio.create_task(seen_by.nodes.tell(node.anything))
+    await until(lambda: node.began > began)
+    assert not telling.done()
+    await node.outlive_lease()
+    await telling
+
+
+async def outlive_loss(url: str) -> None:
+    """End the time in which nodes may count on leases that were lost with all data: it is over in Redis."""
+    async with Redis.from_url(url) as client:
+        assert await client.delete("segue:{nodes}:lost") == 1, "data was lost"

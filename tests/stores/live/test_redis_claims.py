@@ -11,7 +11,8 @@ from segue.protocol.ids import ResponseId
 from segue.stores.idempotency_keys import Claim
 from segue.stores.live.interface import LiveUnavailable
 from segue.testing.live_conformance import MINE, YOURS
-from tests.stores.live.live_nodes import live_nodes, until
+from tests.loop_clock import LoopClock
+from tests.stores.live.live_nodes import live_nodes, stop, until
 from tests.stores.live.redis_servers import RedisServer, discard, temporary_server
 
 pytestmark = pytest.mark.redis
@@ -53,10 +54,9 @@ async def test_the_claim_of_a_dead_node_is_free_if_nothing_was_forwarded(live_ur
 
 async def test_a_node_that_comes_back_does_not_forward_what_was_taken_over(live_url: str) -> None:
     gate = asyncio.Event()
-    async with live_nodes(live_url, "a", "b", lease_s=0.3) as (one, two):
+    async with live_nodes(live_url, "a", "b") as (one, two):
         await one.live.claims.claim("a", "k", MINE, 0)
-        one.act_slowly(gate)
-        await two.nodes.tell(one.anything)  # until the lease of the first is over
+        await stop(one, gate, seen_by=two)
         assert not await one.live.claims.forward("a", "k", MINE.response_id), "it has no lease"
         assert await two.live.claims.claim("a", "k", YOURS, 0) == YOURS
         gate.set()
@@ -67,28 +67,36 @@ async def test_a_node_that_comes_back_does_not_forward_what_was_taken_over(live_
 
 
 async def test_after_a_loss_of_data_nothing_is_claimed_until_the_epoch_is_another(redis_server: RedisServer) -> None:
-    db = redis_server.take_database()
-    async with live_nodes(redis_server.url(db), "a", lease_s=0.6) as (one,):
+    db, gate = redis_server.take_database(), asyncio.Event()
+    async with live_nodes(redis_server.url(db), "a", "b") as (one, two):
         epoch = one.nodes.epoch
         await one.live.claims.claim("a", "k", MINE, 0)
+        one.act_slowly(gate)  # it does not notice the loss before the gate is open
+        telling = asyncio.create_task(two.nodes.tell(one.anything))
+        await until(lambda: one.began > 0)
+        telling.cancel()
         await redis_server.command("FLUSHDB", db=db)
         with pytest.raises(LiveUnavailable, match="lost"):
             await one.live.claims.claim("a", "k", YOURS, 0)
+        gate.set()
         await until(lambda: one.nodes.epoch != epoch)
         await until(lambda: not one.live.claims.owed)
         assert await one.live.claims.claim("a", "k", YOURS, 0) == YOURS, "who names an epoch is refused before"
 
 
-async def test_what_redis_did_not_hear_is_said_when_it_is_back(own_server: RedisServer) -> None:
-    async with live_nodes(own_server.url(), "a", lease_s=60, call_s=0.05) as (one,):
+async def test_what_redis_did_not_hear_is_said_when_it_is_back(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = LoopClock(monkeypatch)
+    async with live_nodes(own_server.url(), "a", lease_s=60) as (one,):
         claims = one.live.claims
         await claims.claim("a", "k", MINE, 0)
         await claims.claim("a", "l", MINE, 0)
         own_server.pause()
-        await claims.release("a", "k", MINE.response_id)
-        await claims.expire("a", "l", MINE.response_id, at=100, now=0)
+        await clock.hurry(claims.release("a", "k", MINE.response_id))
+        await clock.hurry(claims.expire("a", "l", MINE.response_id, at=100, now=0))
         with pytest.raises(LiveUnavailable):
-            await claims.claim("a", "m", MINE, 0)
+            await clock.hurry(claims.claim("a", "m", MINE, 0))
         own_server.resume()
         await until(lambda: not claims.owed)
         assert await claims.claim("a", "k", YOURS, 0) == YOURS

@@ -11,6 +11,7 @@ import pytest
 from segue.stores.live.interface import LiveUnavailable
 from segue.stores.live.live_url import LiveUrl, parse_live_url
 from segue.stores.live.redis_link import RedisLink, Script, connect, load_script
+from tests.loop_clock import LoopClock
 from tests.stores.live.redis_servers import RedisServer, discard, temporary_server
 
 pytestmark = pytest.mark.redis
@@ -59,17 +60,21 @@ async def test_a_script_that_is_refused_fails_alone(live_url: str) -> None:
         assert link.available
 
 
-async def test_a_server_that_is_gone_is_asked_again_after_a_pause(own_server: RedisServer) -> None:
+async def test_a_server_that_is_gone_is_asked_again_after_a_pause(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = LoopClock(monkeypatch)
     async with linked(own_server.url()) as link:
         await link.run(ADD, ["k"], 1)
         own_server.kill()
-        calls = [link.run(ADD, ["k"], 1) for _ in range(3)]
-        refused = await asyncio.gather(*calls, return_exceptions=True)
-        assert all(isinstance(one, LiveUnavailable) for one in refused)
-        assert not link.available
-        own_server.start()
-        with pytest.raises(LiveUnavailable, match="a moment ago"):
-            await link.run(ADD, ["k"], 1)
+        with clock.stopped():
+            calls = [link.run(ADD, ["k"], 1) for _ in range(3)]
+            refused = await asyncio.gather(*calls, return_exceptions=True)
+            assert all(isinstance(one, LiveUnavailable) for one in refused)
+            assert not link.available
+            own_server.start()
+            with pytest.raises(LiveUnavailable, match="a moment ago"):
+                await link.run(ADD, ["k"], 1)
         async with asyncio.timeout(30):
             while not link.available:
                 try:
@@ -79,18 +84,25 @@ async def test_a_server_that_is_gone_is_asked_again_after_a_pause(own_server: Re
 
 
 async def test_a_server_that_stands_still_is_waited_for_no_longer_than_a_call_may_take(
-    own_server: RedisServer,
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with linked(own_server.url(), call_s=0.05) as link:
+    clock = LoopClock(monkeypatch)
+    loop = asyncio.get_running_loop()
+    async with linked(own_server.url(), call_s=9.0) as link:
         await link.run(ADD, ["k"], 1)
-        await own_server.command("CLIENT", "PAUSE", "300")
-        with pytest.raises(LiveUnavailable, match="does not answer"):
-            await link.run(ADD, ["k"], 1)
-        own_server.pause()
-        await asyncio.sleep(0.3)
-        with pytest.raises(LiveUnavailable):
-            await link.run(ADD, ["k"], 1)
+        await own_server.command("CLIENT", "PAUSE", "3600000")
+        for stands_still in (nothing, own_server.pause):
+            stands_still()
+            clock.forward(1.0)  # so that it is asked again
+            began = loop.time()
+            with pytest.raises(LiveUnavailable, match="does not answer"):
+                await clock.hurry(link.run(ADD, ["k"], 1))
+            assert loop.time() - began >= 9.0
         own_server.resume()
+
+
+def nothing() -> None:
+    """Do no more."""
 
 
 async def test_closing_ends_what_waits(own_server: RedisServer) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stores.live.live_nodes import TestNode, live_nodes, until
+from tests.loop_clock import LoopClock
+from tests.stores.live.live_nodes import TestNode, live_nodes, stop, until
 from tests.stores.live.redis_servers import RedisServer, discard, temporary_server
 
 pytestmark = pytest.mark.redis
@@ -45,11 +46,10 @@ async def test_the_lock_of_a_dead_node_is_free(live_url: str) -> None:
 
 async def test_who_comes_back_after_its_lease_has_lost_what_another_took(live_url: str) -> None:
     gate = asyncio.Event()
-    async with live_nodes(live_url, "a", "b", lease_s=0.3) as (one, two):
+    async with live_nodes(live_url, "a", "b") as (one, two):
         assert await has(one, "1")
         assert await one.live.locks.take("a", "m", "1")
-        one.act_slowly(gate)
-        await two.nodes.tell(one.anything)  # until the lease of the first is over
+        await stop(one, gate, seen_by=two)
         assert await has(two, "2")
         gate.set()
         await until(lambda: one.nodes.held)
@@ -69,15 +69,16 @@ async def test_while_the_lease_holds_nothing_is_asked_about_a_lock(own_server: R
 
 
 async def test_without_redis_each_node_locks_alone_and_says_afterwards_what_it_gave_back(
-    own_server: RedisServer,
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with live_nodes(own_server.url(), "a", "b", lease_s=60, call_s=0.05) as (one, two):
+    clock = LoopClock(monkeypatch)
+    async with live_nodes(own_server.url(), "a", "b", lease_s=60) as (one, two):
         assert await has(one, "1")
         own_server.pause()
-        assert not await has(one, "2"), "its own node knows"
-        assert await has(two, "3")
-        await one.live.locks.release(*LOCK, "1")
-        await two.live.locks.release(*LOCK, "3")
+        assert not await clock.hurry(has(one, "2")), "its own node knows"
+        assert await clock.hurry(has(two, "3"))
+        await clock.hurry(one.live.locks.release(*LOCK, "1"))
+        await clock.hurry(two.live.locks.release(*LOCK, "3"))
         own_server.resume()
         await until(lambda: not len(one.live.locks.owed) and not len(two.live.locks.owed))
         assert await has(two, "4")
@@ -86,7 +87,7 @@ async def test_without_redis_each_node_locks_alone_and_says_afterwards_what_it_g
 
 async def test_locks_that_were_lost_with_the_data_are_taken_again(redis_server: RedisServer) -> None:
     db = redis_server.take_database()
-    async with live_nodes(redis_server.url(db), "a", "b", lease_s=0.6) as (one, two):
+    async with live_nodes(redis_server.url(db), "a", "b") as (one, two):
         assert await has(one, "1")
         epoch = one.nodes.epoch
         await redis_server.command("FLUSHDB", db=db)
@@ -108,12 +109,15 @@ async def test_a_lock_whose_taker_is_cancelled_is_free(own_server: RedisServer) 
         assert await has(two, "2")
 
 
-async def test_a_lock_whose_release_is_owed_can_be_taken_at_its_node(own_server: RedisServer) -> None:
-    async with live_nodes(own_server.url(), "a", lease_s=60, call_s=0.05) as (one,):
+async def test_a_lock_whose_release_is_owed_can_be_taken_at_its_node(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = LoopClock(monkeypatch)
+    async with live_nodes(own_server.url(), "a", lease_s=60) as (one,):
         assert await has(one, "1")
         own_server.pause()
-        await one.live.locks.release(*LOCK, "1")
-        assert await has(one, "2")
+        await clock.hurry(one.live.locks.release(*LOCK, "1"))
+        assert await clock.hurry(has(one, "2"))
         own_server.resume()
         await until(lambda: not len(one.live.locks.owed))
         assert await one.live.locks.keeps(*LOCK, "2")

@@ -12,6 +12,7 @@ from segue.protocol.events import Event
 from segue.protocol.ids import ResponseId
 from segue.stores.event_logs import EventLogs, EventsGone, LogTaken, OwnerGone
 from segue.stores.live.interface import LiveUnavailable
+from tests.loop_clock import LoopClock
 from tests.stores.live.live_nodes import live_nodes, until
 from tests.stores.live.redis_servers import RedisServer, discard, temporary_server
 
@@ -144,7 +145,7 @@ async def test_a_log_that_is_dropped_is_gone_everywhere(live_url: str) -> None:
 
 
 async def test_what_came_while_redis_was_away_is_copied_afterwards(own_server: RedisServer) -> None:
-    async with live_nodes(own_server.url(), "a", "b", call_s=0.1) as (one, two):
+    async with live_nodes(own_server.url(), "a", "b") as (one, two):
         await written(one.logs, [CREATED, *events(1, 3)])
         following = asyncio.create_task(collect(two.logs))
         await until_copied(two.logs, 3)
@@ -162,14 +163,17 @@ async def test_what_came_while_redis_was_away_is_copied_afterwards(own_server: R
         assert await collect(two.logs) == [CREATED, *events(1, 39)]
 
 
-async def test_what_was_copied_although_nobody_said_so_is_read_once(own_server: RedisServer) -> None:
+async def test_what_was_copied_although_nobody_said_so_is_read_once(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A call that got no answer was carried out; what is sent again is more by then."""
-    async with live_nodes(own_server.url(), "a", "b", lease_s=60.0, call_s=0.1) as (one, two):
+    clock = LoopClock(monkeypatch)
+    async with live_nodes(own_server.url(), "a", "b", lease_s=60.0) as (one, two):
         await written(one.logs, [CREATED])
         await one.logs.published("a", ONE)
         own_server.pause()
         await one.logs.append("a", ONE, events(1, 3))
-        await until(lambda: not one.live.link.available)
+        await clock.hurry(until(lambda: not one.live.link.available))
         await one.logs.append("a", ONE, events(4, 3))
         own_server.resume()
         await until(lambda: one.live.link.available)
@@ -180,25 +184,28 @@ async def test_what_was_copied_although_nobody_said_so_is_read_once(own_server: 
 
 
 async def test_a_redis_that_stands_still_delays_a_turn_by_one_call_at_most(own_server: RedisServer) -> None:
-    async with live_nodes(own_server.url(), "a", call_s=0.05, log_bytes=4096) as (one,):
+    async with live_nodes(own_server.url(), "a", lease_s=60.0, call_s=1.0, log_bytes=4096) as (one,):
         await written(one.logs, [CREATED])
-        await until(lambda: one.live.available)
+        await one.logs.published("a", ONE)
         own_server.pause()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):  # a call for each would take a minute
             for number in range(1, 60):
                 await one.logs.wait_for_room("a", ONE)
-                await one.logs.append("a", ONE, events(number, 1))
+                await one.logs.append("a", ONE, events(number, 1, 200))
         own_server.resume()
         await one.logs.end("a", ONE, 100)
         await one.logs.settled("a", ONE)
 
 
-async def test_a_log_that_is_dropped_while_redis_stands_still_is_gone_afterwards(own_server: RedisServer) -> None:
-    async with live_nodes(own_server.url(), "a", "b", lease_s=60.0, call_s=0.1) as (one, two):
+async def test_a_log_that_is_dropped_while_redis_stands_still_is_gone_afterwards(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = LoopClock(monkeypatch)
+    async with live_nodes(own_server.url(), "a", "b", lease_s=60.0) as (one, two):
         await written(one.logs, [CREATED])
         await until_copied(two.logs, 0)
         own_server.pause()
-        await one.logs.drop("a", ONE)
+        await clock.hurry(one.logs.drop("a", ONE))
         own_server.resume()
         async with asyncio.timeout(30):
             while True:
@@ -208,14 +215,17 @@ async def test_a_log_that_is_dropped_while_redis_stands_still_is_gone_afterwards
                 await asyncio.sleep(0.01)
 
 
-async def test_who_waits_for_a_copy_waits_for_one_attempt(own_server: RedisServer) -> None:
-    async with live_nodes(own_server.url(), "a", "b", lease_s=60.0, call_s=0.1) as (one, two):
+async def test_who_waits_for_a_copy_waits_for_one_attempt(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = LoopClock(monkeypatch)
+    async with live_nodes(own_server.url(), "a", "b", lease_s=60.0) as (one, two):
         await written(one.logs, [CREATED])
         await one.logs.published("a", ONE)
         assert await two.logs.latest("a", ONE) == CREATED
         own_server.pause()
-        await written(one.logs, [CREATED], ident=TWO)
-        await one.logs.published("a", TWO)
+        await clock.hurry(written(one.logs, [CREATED], ident=TWO))
+        await clock.hurry(one.logs.published("a", TWO))
         own_server.resume()
 
 
@@ -251,15 +261,18 @@ async def test_logs_that_have_expired_are_forgotten(live_url: str) -> None:
             await collect(one.logs)
 
 
-async def test_a_log_that_is_dropped_while_redis_is_away_is_dropped_when_it_is_back(own_server: RedisServer) -> None:
+async def test_a_log_that_is_dropped_while_redis_is_away_is_dropped_when_it_is_back(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who waits for its turn elsewhere would wait for ever."""
-    async with live_nodes(own_server.url(), "a", "b", call_s=0.1) as (one, two):
+    clock = LoopClock(monkeypatch)
+    async with live_nodes(own_server.url(), "a", "b", lease_s=60.0) as (one, two):
         await one.logs.open("a", ONE, shared=True)
         own_server.pause()
-        await one.logs.drop("a", ONE)
+        await clock.hurry(one.logs.drop("a", ONE))
         own_server.resume()
         await until(lambda: two.live.link.available)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert not await two.logs.begun("a", ONE)
 
 

@@ -28,10 +28,18 @@ class RedisLive:
         started_at: float,
         lease_s: float = LEASE_S,
         call_s: float = CALL_S,
+        monotonic: Callable[[], float] | None = None,
     ) -> None:
         self.link = RedisLink(where, call_s=call_s)
-        self.nodes = RedisNodes(self.link, where, node=node, address=address, started_at=started_at, lease_s=lease_s)
-
+        self.nodes = RedisNodes(
+            self.link,
+            where,
+            node=node,
+            address=address,
+            started_at=started_at,
+            lease_s=lease_s,
+            monotonic=monotonic,
+        )
         self.logs: RedisEventLogs | None = None
         self.exchanges = RedisExchanges(self.link, self.nodes)
         self.windows = RedisWindows(self.link)
