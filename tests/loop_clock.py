@@ -40,6 +40,13 @@ class LoopClock:
         self._ahead_s -= self._told() - self._stopped_at
         self._stopped_at = None
 
+    async def outlast(self, waiting: Awaitable[Made], seconds: float, *, after: Awaitable[object]) -> Made:
+        """Return what comes of something that gives up in so many seconds: they go by once `after` is done."""
+        task = asyncio.ensure_future(waiting)
+        await after
+        self.forward(seconds)
+        return await task
+
     async def hurry(self, waiting: Awaitable[Made]) -> Made:
         """Return what comes of something that waits for nothing but time."""
         task = asyncio.ensure_future(waiting)

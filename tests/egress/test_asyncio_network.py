@@ -16,6 +16,7 @@ import uvloop
 
 from segue.egress.asyncio_network import AsyncioNetwork
 from segue.egress.network import PushingStream
+from tests.loop_clock import LoopClock
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -221,14 +222,16 @@ async def test_what_comes_is_told_at_once_and_the_reader_woken_only_if_it_is_to_
         assert taken == [b"0", b"1", b"2"]
 
 
-async def test_a_stream_that_is_passed_on_without_its_reader_is_not_silent() -> None:
+async def test_a_stream_that_is_passed_on_without_its_reader_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     async def trickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while not ended.is_set():
+        for _ in range(5):
+            heard.clear()
             writer.write(b"x")
-            await asyncio.sleep(0.01)
+            await heard.wait()
+        clock.forward(60.0)
         await silent.wait()
 
-    ended, silent = asyncio.Event(), asyncio.Event()
+    clock, heard, silent = LoopClock(monkeypatch), asyncio.Event(), asyncio.Event()
     async with served(trickle) as port, connected(port) as stream:
         assert isinstance(stream, PushingStream)
         loop, taken = asyncio.get_running_loop(), list[float]()
@@ -236,12 +239,13 @@ async def test_a_stream_that_is_passed_on_without_its_reader_is_not_silent() -> 
         def arrived() -> bool:
             stream.take(100)
             taken.append(loop.time())
-            if len(taken) == 20:
-                ended.set()
+            clock.forward(40.0)
+            heard.set()
             return True
 
         stream.call_on_arrival(arrived)
         with pytest.raises(httpcore.ReadTimeout):
-            await stream.wait(0.1)
-        assert loop.time() >= taken[-1] + 0.1
+            await stream.wait(60.0)
+        assert len(taken) == 5
+        assert loop.time() >= taken[-1] + 60.0
         silent.set()

@@ -30,7 +30,7 @@ from tests.faults.gateways import Local, listening, until
 HALF_HEAD = b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\n"
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 TURN = {"model": "scripted", "input": "hello"}
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Client:
@@ -141,17 +141,6 @@ async def test_a_body_that_stops_or_drips_is_answered_408(piece: bytes) -> None:
         status, _, body = (await answered).partition(b"\r\n\r\n")
         assert status.startswith(b"HTTP/1.1 408")
         assert json.loads(body)["error"]["code"] == "request_timeout"
-
-
-async def test_a_body_may_take_as_long_as_it_likes_while_it_comes() -> None:
-    """Here longer than the limit."""
-    body = json.dumps({**TURN, "input": "x" * 40_000}).encode()
-    head = HALF_HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
-    async with listening(body_timeout_s=0.3) as local, client(local, head) as slow:
-        for at in range(0, len(body), 8000):
-            slow.send(body[at : at + 8000])
-            await asyncio.sleep(0.1)
-        assert (await slow.reply()).startswith(b"HTTP/1.1 200")
 
 
 async def test_sockets_and_bodies_that_stay_leave_connections_to_other_tenants() -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
+import pytest
 from yarl import URL
 
 from segue.http_client.connector import DesyncSafeConnector
@@ -14,6 +15,7 @@ from segue.http_client.websocket_liveness import watch_liveness
 from segue.http_client.websocket_opening import OpenedWebSocket, open_websocket
 from segue.http_client.wire_meter import WireMeter
 from segue.testing.provider import ACCEPTED, ScriptedProvider, SocketAnswer, provided
+from tests.loop_clock import LoopClock
 
 
 @asynccontextmanager
@@ -41,13 +43,17 @@ def watch(one: OpenedWebSocket, heartbeat_s: float) -> asyncio.Task[None]:
     )
 
 
-async def test_a_server_that_answers_pings_lives() -> None:
+async def test_a_server_that_answers_pings_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = LoopClock(monkeypatch)
     async with opened(SocketAnswer()) as (_, one):
-        before, watching = one.meter.received_bytes, watch(one, 0.2)
-        reading = asyncio.create_task(one.socket.receive())
-        async with asyncio.timeout(20):
-            while one.meter.received_bytes < before + 4:  # noqa: ASYNC110 - two pongs; they tell nobody
-                await asyncio.sleep(0.01)
+        watching, reading = watch(one, 60.0), asyncio.create_task(one.socket.receive())
+        for _ in range(3):
+            await asyncio.sleep(0)  # it looks
+            before = one.meter.received_bytes
+            clock.forward(60.0)
+            async with asyncio.timeout(20):
+                while one.meter.received_bytes == before:  # noqa: ASYNC110 - a pong tells nobody
+                    await asyncio.sleep(0.001)
         assert not watching.done()
         watching.cancel()
         reading.cancel()

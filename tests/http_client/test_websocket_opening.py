@@ -17,6 +17,7 @@ from segue.http_client.connector import DesyncSafeConnector
 from segue.http_client.websocket_opening import OpenedWebSocket, UpgradeRefused, open_websocket
 from segue.http_client.wire_meter import WireMeter
 from segue.testing.provider import ACCEPTED, Answer, ScriptedProvider, SocketAnswer, provided
+from tests.loop_clock import LoopClock
 
 
 @asynccontextmanager
@@ -32,7 +33,8 @@ async def serving(answer: Answer, *messages: SocketAnswer) -> AsyncIterator[tupl
 class Opener:
     def __init__(self, url: str) -> None:
         self.url = URL(url)
-        self.connector = DesyncSafeConnector(WireMeter())
+        self.meter = WireMeter()
+        self.connector = DesyncSafeConnector(self.meter)
 
     def session(self, middlewares: Sequence[ClientMiddlewareType]) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(connector=self.connector, connector_owner=False, middlewares=middlewares)
@@ -78,12 +80,26 @@ async def test_a_refusal_has_its_status_and_its_body(status: int) -> None:
     assert (refused.status, refused.body, refused.headers["location"]) == (status, b"not here", "/v2")
 
 
-async def test_a_refusal_that_never_ends_is_told_in_time() -> None:
-    answer = Answer(status=426, pieces=(b"no", b""), gates={1: asyncio.Event()})
-    async with serving(answer) as (_, opener):
-        with pytest.raises(UpgradeRefused) as raised:
-            await opener.open(patience_s=0.1)
+async def test_a_refusal_that_never_ends_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, clock = b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 9\r\n\r\nno", LoopClock(monkeypatch)
+
+    async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(begun)
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(begin, "127.0.0.1", 0)
+    opener = Opener(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+    opening = asyncio.create_task(opener.open(patience_s=60.0))
+    while opener.meter.received_bytes < len(begun):  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0.001)
+    with pytest.raises(UpgradeRefused) as raised:
+        await clock.hurry(opening)
     assert (raised.value.status, raised.value.body) == (426, b"no")
+    await opener.connector.close()
+    listening.close()
+    await listening.wait_closed()
 
 
 async def test_an_upgrade_that_nobody_answers_ends_in_time() -> None:

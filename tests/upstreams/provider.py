@@ -129,6 +129,10 @@ class Provider:
         async with asyncio.timeout(PATIENCE_S), self._changed:
             await self._changed.wait_for(condition)
 
+    async def seen(self, count: int) -> None:
+        """Wait until so many requests have come."""
+        await self.until(lambda: len(self.got) >= count)
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
         task = asyncio.current_task()

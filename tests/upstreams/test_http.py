@@ -14,13 +14,14 @@ from msgspec.structs import replace
 from segue import __version__
 from segue.dialects.render_cache import RenderCache
 from segue.http_client import connector as http_connector
-from segue.protocol.events import Ended
+from segue.protocol.events import Ended, Event
 from segue.protocol.items import user_message
 from segue.protocol.problems import Problem
 from segue.upstreams.http import HttpUpstream, Provider, UpstreamRuntime
 from segue.upstreams.interface import UpstreamFailed
 from segue.upstreams.retries import RetryPolicy
-from tests.upstreams.http_turns import ANSWERS, HI, answer, refusal, request, upstream
+from tests.loop_clock import LoopClock
+from tests.upstreams.http_turns import ANSWERS, HI, answer, refusal, request, text_of, upstream
 from tests.upstreams.plain_dialect import END, PlainDialect, fail, say
 from tests.upstreams.provider import PATIENCE_S, Exchange, Play, hangs, providing, refuses, resets, streams
 
@@ -430,25 +431,33 @@ async def test_a_provider_that_breaks_off_later_may_have_worked(leaves: Play, mo
 # --- faults ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_provider_that_does_not_answer_is_given_up() -> None:
+async def test_a_provider_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The turn is not attempted again: the provider may still be working on it, and charge for it."""
-    async with providing(hangs) as provider, upstream(provider.url, first_byte_timeout_s=0.05) as one:
-        problem = await refusal(one)
+    clock = LoopClock(monkeypatch)
+    async with providing(hangs) as provider, upstream(provider.url, first_byte_timeout_s=60.0) as one:
+        problem = await clock.outlast(refusal(one), 60.0, after=provider.seen(1))
         await provider.until(lambda: provider.gone == 1)
     assert (problem.code, len(provider.got)) == ("upstream_timeout", 1)
 
 
-async def test_a_stream_that_falls_silent_is_given_up() -> None:
+async def test_a_stream_that_falls_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, output = LoopClock(monkeypatch), list[Event | Ended]()
+
     async def falls_silent(exchange: Exchange) -> None:
         await exchange.head()
         await exchange.chunk(say("Hel"))
         await exchange.gone.wait()
 
-    async with providing(falls_silent) as provider, upstream(provider.url, idle_timeout_s=0.05) as one:
-        text, ended = await answer(one)
+    async with providing(falls_silent) as provider, upstream(provider.url, idle_timeout_s=60.0) as one:
+        async for batch in one.stream(request()):
+            output += batch
+            if text_of(batch) == "Hel":
+                asyncio.get_running_loop().call_soon(clock.forward, 60.0)  # when the next bytes are waited for
         await provider.until(lambda: provider.gone == 1)
+    ended = output[-1]
+    assert isinstance(ended, Ended)
     assert ended.error is not None
-    assert (text, ended.error.code, len(provider.got)) == ("Hel", "upstream_timeout", 1)
+    assert (text_of(output), ended.error.code, len(provider.got)) == ("Hel", "upstream_timeout", 1)
 
 
 async def test_a_stream_that_never_begins_is_given_up_and_not_asked_again() -> None:
@@ -460,21 +469,6 @@ async def test_a_stream_that_never_begins_is_given_up_and_not_asked_again() -> N
         _, ended = await answer(one)
     assert ended.error is not None
     assert (ended.error.code, len(provider.got)) == ("upstream_timeout", 1)
-
-
-async def test_pings_are_a_sign_of_life() -> None:
-    """The pings come for longer than the idle time-out, all together."""
-
-    async def thinks(exchange: Exchange) -> None:
-        await exchange.head()
-        for _ in range(18):
-            await asyncio.sleep(0.05)
-            await exchange.chunk(b": ping\n\n")
-        await exchange.chunk(END)
-        await exchange.end()
-
-    async with providing(thinks) as provider, upstream(provider.url, idle_timeout_s=0.8) as one:
-        assert (await answer(one))[1].status == "completed"
 
 
 async def test_a_connection_that_does_not_come_about_is_given_up() -> None:

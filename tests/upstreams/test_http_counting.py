@@ -6,6 +6,7 @@ import pytest
 
 from segue.protocol.problems import Problem, Refused, not_counted
 from segue.upstreams.http import HttpUpstream
+from tests.loop_clock import LoopClock
 from tests.upstreams.http_turns import HI, request, upstream
 from tests.upstreams.plain_dialect import PlainDialect
 from tests.upstreams.provider import Play, hangs, providing, refuses, resets, streams
@@ -60,9 +61,11 @@ async def test_a_refusal_is_told_at_once(play: Play, code: str) -> None:
     assert len(provider.got) == 1
 
 
-async def test_a_provider_that_says_nothing_is_given_up() -> None:
-    async with providing(hangs) as provider, upstream(provider.url, first_byte_timeout_s=0.05) as one:
-        assert (await refusal(one)).code == "upstream_timeout"
+async def test_a_provider_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = LoopClock(monkeypatch)
+    async with providing(hangs) as provider, upstream(provider.url, first_byte_timeout_s=60.0) as one:
+        problem = await clock.outlast(refusal(one), 60.0, after=provider.seen(1))
+        assert problem.code == "upstream_timeout"
         await provider.until(lambda: provider.gone == 1)
 
 

@@ -24,9 +24,10 @@ from segue.protocol.problems import Problem
 from segue.protocol.requests import Settings
 from segue.protocol.responses import Failure
 from segue.upstreams.interface import UpstreamRequest
-from segue.upstreams.provider_stream import ProviderStream
+from segue.upstreams.provider_stream import _END_S, ProviderStream
 from segue.upstreams.retries import FailedAttempt
 from segue.upstreams.sse_source import SseSource
+from tests.loop_clock import LoopClock
 from tests.upstreams.http_turns import text_of
 from tests.upstreams.plain_dialect import END, PlainDialect, awaits, fail, say
 from tests.upstreams.provider import Exchange, Play, Provider, providing, streams
@@ -123,12 +124,34 @@ async def test_a_silent_stream_fails_and_is_not_attempted_again() -> None:
         await provider.until(lambda: provider.gone == 1)
 
 
-@pytest.mark.parametrize(("awaited", "limit"), [("end", "_END_S"), ("usage", "")])
+async def test_pings_are_a_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pings come for longer than the idle time-out, all together."""
+    clock, heard, output = LoopClock(monkeypatch), asyncio.Event(), list[Event | Ended]()
+
+    async def thinks(exchange: Exchange) -> None:
+        await exchange.head()
+        for _ in range(3):
+            heard.clear()
+            await exchange.chunk(b": ping\n\n")
+            await heard.wait()
+        await exchange.chunk(END)
+        await exchange.end()
+
+    async with opened(thinks, idle_timeout_s=60.0) as (stream, _):
+        while not stream.decoder.ended:
+            output += await stream.read()
+            clock.forward(40.0)
+            heard.set()
+    (ended,) = output
+    assert isinstance(ended, Ended)
+    assert ended.status == "completed"
+
+
+@pytest.mark.parametrize(("awaited", "limit_s"), [("end", _END_S), ("usage", 60.0)])
 async def test_a_stream_that_has_said_everything_ends_its_turn_though_it_goes_on_pinging(
-    monkeypatch: pytest.MonkeyPatch, awaited: Awaited, limit: str
+    monkeypatch: pytest.MonkeyPatch, awaited: Awaited, limit_s: float
 ) -> None:
-    if limit:
-        monkeypatch.setattr(f"segue.upstreams.provider_stream.{limit}", 0.05)
+    clock = LoopClock(monkeypatch)
 
     async def play(exchange: Exchange) -> None:
         await exchange.head()
@@ -138,8 +161,12 @@ async def test_a_stream_that_has_said_everything_ends_its_turn_though_it_goes_on
             await exchange.chunk(b": ping\n\n")
             await asyncio.sleep(0.01)
 
-    async with opened(play, idle_timeout_s=20.0 if limit else 0.1) as (stream, provider):
-        *_, ended = await read_all(stream)
+    async with opened(play, idle_timeout_s=60.0) as (stream, provider):
+        reading = asyncio.create_task(read_all(stream))
+        while stream.decoder.awaited != awaited:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.001)
+        clock.forward(limit_s)
+        *_, ended = await reading
         assert isinstance(ended, Ended)
         assert (ended.status, stream.broken) == ("completed", True)
         assert stream.release() is None

@@ -20,6 +20,7 @@ from segue.testing.responses_server import responding
 from segue.upstreams.interface import Secret
 from segue.upstreams.socket_lanes import IdleLimits
 from segue.upstreams.websocket_trust import MOST_FAILURES
+from tests.loop_clock import LoopClock
 from tests.upstreams.provider import Exchange, hangs, providing, refuses
 from tests.upstreams.socket_turns import HI, Conversation, connected, finish, id_of, known, prompts, turn_of
 
@@ -365,11 +366,11 @@ async def test_a_socket_that_ends_in_a_turn_fails_it_and_nothing_is_sent_again(a
         assert prompts(server.executions)[-1] == chain.items[:-1]
 
 
-async def test_a_provider_that_says_nothing_is_given_up_in_time() -> None:
-    gate = asyncio.Event()
-    async with responding(OPENAI) as server, connected(server, first_byte_timeout_s=0.05) as one:
+async def test_a_provider_that_says_nothing_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, clock = asyncio.Event(), LoopClock(monkeypatch)
+    async with responding(OPENAI) as server, connected(server, first_byte_timeout_s=60.0) as one:
         server.plan(HoldAt(gate=gate, events=0))
-        problem = await Conversation(one).refused()
+        problem = await clock.outlast(Conversation(one).refused(), 60.0, after=server.seen(1))
         await server.abandoned()
     assert (problem.code, len(server.creates)) == ("upstream_timeout", 1)
 
@@ -478,12 +479,17 @@ async def test_a_handshake_that_breaks_the_rules_leaves_the_turn_to_http() -> No
     assert one.fallbacks == {"no_websocket": 1}
 
 
-async def test_an_upgrade_that_nobody_answers_is_no_answer_to_the_turn() -> None:
-    async with providing(hangs) as provider, connected(f"{provider.url}/v1", connect_timeout_s=0.02) as one:
-        problem = await Conversation(one).refused()
+async def test_an_upgrade_that_nobody_answers_is_no_answer_to_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = LoopClock(monkeypatch)
+    async with providing(hangs) as provider, connected(f"{provider.url}/v1", connect_timeout_s=60.0) as one:
+        asking = asyncio.create_task(Conversation(one).refused())
+        for upgrades in range(1, 4):
+            await provider.seen(upgrades)
+            clock.forward(2 * 60.0)  # what it takes to connect, and to upgrade
+        problem = await asking
     assert (problem.code, problem.message) == (
         "upstream_unreachable",
-        "No connection to the upstream 'acme' within 0.02 s.",
+        "No connection to the upstream 'acme' within 60 s.",
     )
     assert len(provider.got) == 3
 

@@ -9,13 +9,14 @@ from typing import cast
 import pytest
 from aiohttp import web
 
-from segue.gateway.api.request_body import BodyReader
+from segue.gateway.api.request_body import PROGRESS_BYTES, BodyReader
 from segue.gateway.api.request_keys import HELD
 from segue.gateway.request_memory import HeldRequest, RequestMemory
 from segue.gateway.tunnel.uploads import Uploads
 from segue.protocol.problems import Refused
 from segue.upstreams.bulk_turns import BulkTurns
 from tests.faults.gateways import until
+from tests.loop_clock import LoopClock
 
 
 class Body:
@@ -96,6 +97,24 @@ async def test_a_body_that_stops_coming_is_given_up() -> None:
         await bodies.read(Body([b"x", None]).request, "a")
     assert caught.value.problem.code == "request_timeout"
     assert uploads.size_bytes == 0
+
+
+async def test_a_body_may_take_as_long_as_it_likes_while_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here longer than it may stall, all together."""
+    clock = LoopClock(monkeypatch)
+
+    class Slow(Body):
+        async def read(self, most: int) -> bytes:
+            clock.forward(40.0)
+            for _ in range(3):  # what is over now ends first
+                await asyncio.sleep(0)
+            return await super().read(most)
+
+    bodies, _ = reader(limit=100_000, stall_s=60.0, budget=100_000)
+    pieces = [b"x" * PROGRESS_BYTES] * 5
+    assert await bodies.read(Slow(pieces).request, "a") == b"".join(pieces)
+    with pytest.raises(Refused, match="stopped coming"):
+        await bodies.read(Slow([b"x" * (PROGRESS_BYTES - 1)] * 5).request, "a")
 
 
 async def test_bodies_that_never_end_stop_no_other_tenant() -> None:
