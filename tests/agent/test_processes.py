@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from segue.agent.processes import EndedProcess, run_process
+from tests.loop_clock import LoopClock
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "ONLY": "this"}
 
@@ -77,8 +78,16 @@ async def test_what_it_left_in_the_background_ends_with_it(tmp_path: Path, holde
     assert await holder.is_gone()
 
 
-async def test_the_whole_group_is_killed_when_the_time_is_up(tmp_path: Path, holder: Holder) -> None:
-    ended = await shell(f"trap '' TERM INT; {holder.command}echo begun; sleep 3600", tmp_path, time_limit_s=0.3)
+async def test_the_whole_group_is_killed_when_the_time_is_up(
+    tmp_path: Path, holder: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, command = LoopClock(monkeypatch), f"trap '' TERM INT; echo begun; {holder.command}sleep 3600"
+    running = asyncio.create_task(shell(command, tmp_path, time_limit_s=60.0))
+    await holder.begun()
+    for _ in range(20):  # it has been started, and now its time is counted
+        await asyncio.sleep(0)
+    clock.forward(60.0)
+    ended = await running
     assert ended == EndedProcess(-signal.SIGKILL, "begun\n", timed_out=True)
     assert await holder.is_gone()
 

@@ -26,6 +26,8 @@ async def test_the_result_and_the_error_are_those_of_the_work() -> None:
 async def test_work_goes_on_when_its_caller_is_cancelled_and_its_error_is_no_loss(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    gc.collect()  # what other tests have left is not told of here
+    caplog.clear()
     tasks, gate, done = ShieldedTasks(), asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
