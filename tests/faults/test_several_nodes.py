@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis.asyncio import Redis
 
 from segue.gateway.services import Services
 from segue.gateway.turns.erasure import Erasure
@@ -22,11 +23,12 @@ from segue.protocol.requests import Create, ThreadContext
 from segue.stores.interface import Store
 from segue.stores.live.live_url import parse_live_url
 from segue.stores.live.redis_live import RedisLive
-from segue.stores.live.redis_nodes import RedisNodes
+from segue.stores.live.redis_nodes import LEASE_S, RedisNodes
 from segue.stores.memory import MemoryStore
 from segue.upstreams.scripted import Fail, Say, ScriptedTurn, ScriptedUpstream, Wait, say
 from tests.faults.gateways import until
 from tests.gateway.parts import NO_TABLES, TENANT, caller, collect, create, ident, parts, respond, response
+from tests.stores.live.live_nodes import NodeClock, end_lease
 from tests.stores.live.redis_servers import RedisServer, discard, temporary_server
 from tests.strategies import examples
 
@@ -42,8 +44,9 @@ def keyed(text: str = "hello", *, key: str = "k", **fields: object) -> Create:
 async def gateways(
     url: str,
     *upstreams: ScriptedUpstream,
-    lease_s: float = 9.0,
+    lease_s: float = LEASE_S,
     call_s: float = 2.0,
+    clocks: Sequence[NodeClock] = (),
     resume_s: float = 60.0,
     tables: Mapping[str, object] = NO_TABLES,
 ) -> AsyncIterator[list[Services]]:
@@ -62,6 +65,7 @@ async def gateways(
                         started_at=float(number),
                         lease_s=lease_s,
                         call_s=call_s,
+                        monotonic=clocks[number] if clocks else None,
                     ),
                     resume_s=resume_s,
                     tables=tables,
@@ -208,14 +212,16 @@ async def test_a_node_that_was_taken_for_dead_adds_nothing_to_a_conversation(liv
     """Though the turn that took its place is not stored yet."""
     gates = [asyncio.Event(), asyncio.Event()]
     models = [ScriptedUpstream([ScriptedTurn((Say(("a",)), Wait(gate)))]) for gate in gates]
-    async with gateways(live_url, *models, lease_s=0.3) as (one, two):
+    clock = NodeClock()
+    async with gateways(live_url, *models, clocks=[clock, NodeClock()]) as (one, two):
         talk = await talk_at(one)
         running = [asyncio.create_task(run_turn(one, "1", talk))]
         await until(lambda: models[0].started == 1)
         assert isinstance(one.nodes, RedisNodes)
         one.nodes.stand_still()
-        while not await two.nodes.is_gone(one.nodes.id):  # noqa: ASYNC110 - a server elsewhere sets no event here
-            await asyncio.sleep(0.01)
+        clock.forward(LEASE_S)
+        await end_lease(live_url, one.nodes.id)
+        assert await two.nodes.is_gone(one.nodes.id)
         running.append(asyncio.create_task(run_turn(two, "2", talk)))
         await until(lambda: models[1].started == 1)
         gates[0].set()
@@ -458,12 +464,20 @@ async def test_what_a_node_deleted_that_died_before_it_told_is_gone_after_a_repe
 
 
 async def test_a_node_that_stands_still_delays_a_deletion_and_trusts_nothing_afterwards(live_url: str) -> None:
-    async with gateways(live_url, ScriptedUpstream(), ScriptedUpstream(), lease_s=1.5) as (one, two):
+    clocks = [NodeClock(), NodeClock()]
+    async with gateways(live_url, ScriptedUpstream(), ScriptedUpstream(), clocks=clocks) as (one, two):
         response_id = await stored(one)
         assert await is_found(two, response_id)
         assert isinstance(two.nodes, RedisNodes)
         two.nodes.stand_still()
-        assert await one.executor.delete(TENANT, response_id)
+        deleting = asyncio.create_task(one.executor.delete(TENANT, response_id))
+        async with Redis.from_url(live_url) as client:
+            while not await client.exists("segue:{nodes}:notices:number"):  # noqa: ASYNC110 - a server elsewhere sets no event here
+                await asyncio.sleep(0.005)
+        assert not deleting.done()
+        clocks[1].forward(LEASE_S)
+        await end_lease(live_url, two.nodes.id)
+        assert await deleting
         assert not two.nodes.held
         assert two.cache.has_turn(TENANT, response_id)
         assert not await is_found(two, response_id)

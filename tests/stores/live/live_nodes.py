@@ -15,6 +15,20 @@ from segue.stores.live.live_url import parse_live_url
 from segue.stores.live.redis_live import RedisLive
 
 
+class NodeClock:
+    """The clock by which a node counts its lease."""
+
+    def __init__(self) -> None:
+        self._ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self._ahead_s
+
+    def forward(self, seconds: float) -> None:
+        """Set it forward."""
+        self._ahead_s += seconds
+
+
 class TestNode:
     """One node, with what it heard and how often it was told that it may have missed something."""
 
@@ -30,7 +44,7 @@ class TestNode:
         self._gate: asyncio.Event | None = None
         self._url = url
         self._lease_s = lease_s
-        self._ahead_s = 0.0
+        self.clock = NodeClock()
         self.live = RedisLive(
             parse_live_url(url),
             node=name,
@@ -38,7 +52,7 @@ class TestNode:
             started_at=1.0,
             lease_s=lease_s,
             call_s=call_s,
-            monotonic=lambda: time.monotonic() + self._ahead_s,
+            monotonic=self.clock,
         )
         self.nodes = self.live.nodes
         self.local = MemoryEventLogs(log_bytes * 4, log_bytes)
@@ -57,15 +71,10 @@ class TestNode:
         """Act on nothing until the gate is open."""
         self._gate = gate
 
-    def set_forward(self, seconds: float) -> None:
-        """Set the clock by which the node counts its lease forward."""
-        self._ahead_s += seconds
-
     async def outlive_lease(self) -> None:
         """End the lease of a node that does not renew it, as time would: by its own clock, and in Redis."""
-        self.set_forward(self._lease_s)
-        async with Redis.from_url(self._url) as client:
-            await client.delete(f"segue:{{nodes}}:lease:{self.nodes.id}")
+        self.clock.forward(self._lease_s)
+        await end_lease(self._url, self.nodes.id)
 
     async def _lose(self) -> None:
         self.lost += 1
@@ -103,6 +112,12 @@ async def stop(node: TestNode, gate: asyncio.Event, *, seen_by: TestNode) -> Non
     assert not telling.done()
     await node.outlive_lease()
     await telling
+
+
+async def end_lease(url: str, node: str) -> None:
+    """End the lease of a node in Redis, as time would if the node does not renew it."""
+    async with Redis.from_url(url) as client:
+        assert await client.delete(f"segue:{{nodes}}:lease:{node}") == 1, "it had one"
 
 
 async def outlive_loss(url: str) -> None:

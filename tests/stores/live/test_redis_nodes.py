@@ -95,7 +95,7 @@ async def test_a_node_that_stops_loses_its_lease_and_nobody_waits_for_it_longer(
 async def test_without_a_lease_nothing_is_told(own_server: RedisServer) -> None:
     async with live_nodes(own_server.url(), "a", lease_s=LEASE_S) as (one,):
         own_server.kill()
-        one.set_forward(LEASE_S)
+        one.clock.forward(LEASE_S)
         assert not one.nodes.held
         with pytest.raises(LiveUnavailable):
             await one.nodes.tell(DELETED)
@@ -178,7 +178,7 @@ async def test_a_node_that_begins_right_after_a_loss_waits_for_those_it_does_not
             assert not await new.nodes.is_gone("a")
             assert (old.nodes.held, telling.done()) == (True, False)
             left_ms = await redis_server.command("PTTL", "segue:{nodes}:lost", db=db)
-            old.set_forward(int(str(left_ms)) / 1000)
+            old.clock.forward(int(str(left_ms)) / 1000)
             await outlive_loss(redis_server.url(db))
             await telling
             assert await new.nodes.is_gone("a")
