@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from segue.egress.reply import StreamedReply
 from segue.http.routes import SELF, Resolved, parse_target
 from tests.egress.asking import Early, Greeting, error_of, fetch, request, to
 from tests.egress.provider import CLOSE, HANG, RESET, Connection, Provider, Step, answer, chunk, chunked, cut, head
+from tests.loop_clock import LoopClock
 
 
 async def test_a_port_where_nobody_listens_is_said(egress: Egress) -> None:
@@ -60,14 +62,17 @@ async def test_a_machine_that_does_not_answer_is_said() -> None:
         assert "t.example accepts no connection" in error.message
 
 
-async def test_a_provider_that_hangs_is_waited_for_as_long_as_allowed() -> None:
+async def test_a_provider_that_hangs_is_waited_for_as_long_as_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """By default for ever."""
-    async with Egress(limits=EgressLimits(silence_s=0.5)) as egress, Provider([[HANG], [head(200), HANG]]) as provider:
-        error = await error_of(egress, to(provider))
+    clock, limits = LoopClock(monkeypatch), EgressLimits(silence_s=60.0)
+    async with Egress(limits=limits) as egress, Provider([[HANG], [head(200), HANG]]) as provider:
+        asking = asyncio.create_task(error_of(egress, to(provider)))
+        await provider.asked.wait()
+        error = await clock.hurry(asking)
         assert (error.code, error.sent) == ("upstream_timeout", True)
         reply = await egress.open(to(provider), request(), b"")
         with pytest.raises(EgressError) as caught:
-            await reply.read()
+            await clock.hurry(reply.read())
         assert caught.value.code == "upstream_timeout"
         await provider.connections[1].closed.wait()
 

@@ -19,6 +19,7 @@ from segue.egress.websocket import OutboundWebSocket
 from segue.http.heads import Line, RequestHead
 from segue.http.routes import SELF, Resolved
 from segue.http.websocket import WebSocketClose, WebSocketMessage
+from tests.loop_clock import LoopClock
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -266,16 +267,20 @@ async def test_websockets_work() -> None:
     assert len(closed) == 2
 
 
-async def test_a_server_that_says_nothing_times_out_where_that_is_wanted() -> None:
+async def test_a_server_that_says_nothing_times_out_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a socket."""
+    clock, asked = LoopClock(monkeypatch), asyncio.Event()
 
     async def handler(request: web.Request) -> web.Response:
+        asked.set()
         await asyncio.Event().wait()
         return web.Response()
 
-    async with serving(handler, EgressLimits(silence_s=0.3)) as egress:
+    async with serving(handler, EgressLimits(silence_s=60.0)) as egress:
+        asking = asyncio.create_task(ask(egress))
+        await asked.wait()
         with pytest.raises(EgressError) as caught:
-            await ask(egress)
+            await clock.hurry(asking)
         assert (caught.value.code, caught.value.sent) == ("upstream_timeout", True)
 
 

@@ -12,6 +12,7 @@ from segue.egress.limits import EgressLimits
 from segue.http.routes import Resolved, parse_target
 from tests.egress.asking import Early, error_of, fetch, request, to, until, whole
 from tests.egress.provider import CLOSE, HANG, RESET, Connection, Provider, Step, answer, head, sse
+from tests.loop_clock import LoopClock
 
 
 async def test_a_connection_read_to_its_end_is_used_again(egress: Egress) -> None:
@@ -104,10 +105,10 @@ async def test_a_cancelled_request_closes_its_connection(egress: Egress, has_hea
         await provider.connections[0].closed.wait()
 
 
-async def test_more_requests_than_allowed_wait_for_their_turn() -> None:
+async def test_more_requests_than_allowed_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not for ever."""
     gate = asyncio.Event()
-    limits = EgressLimits(connect_s=5.0, requests=2)
+    limits = EgressLimits(connect_s=60.0, requests=2)
     async with Egress(limits=limits) as egress, Provider(lambda _: [gate, answer(b"x")]) as provider:
         tasks = [asyncio.ensure_future(fetch(egress, provider)) for _ in range(5)]
         await until(lambda: len(provider.requests) == 2)
@@ -118,11 +119,10 @@ async def test_more_requests_than_allowed_wait_for_their_turn() -> None:
         gate.set()
         assert [body for _, body in await asyncio.gather(*tasks)] == [b"x"] * 4
         assert len(provider.connections) <= 2
-    # the first connects within this time, too, on however busy a machine
-    async with Egress(limits=EgressLimits(connect_s=1.0, requests=1)) as egress, Provider([[HANG]]) as provider:
+    async with Egress(limits=EgressLimits(connect_s=60.0, requests=1)) as egress, Provider([[HANG]]) as provider:
         first = asyncio.ensure_future(fetch(egress, provider))
         await provider.asked.wait()
-        error = await error_of(egress, to(provider))
+        error = await LoopClock(monkeypatch).hurry(error_of(egress, to(provider)))
         assert (error.code, error.sent) == ("upstream_busy", False)
         first.cancel()
 
@@ -200,20 +200,23 @@ async def test_an_answer_that_comes_before_the_request_is_out_is_given_at_once(e
             assert len(provider.connections) == number
 
 
-async def test_silence_is_counted_from_the_end_of_the_request() -> None:
+async def test_silence_is_counted_from_the_end_of_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """A long upload is no silence; a provider that stops reading is."""
-    slow = asyncio.Event()
+    clock, slow = LoopClock(monkeypatch), asyncio.Event()
 
     async def read_late(connection: Connection) -> None:
         slow.set()
         await asyncio.Event().wait()
 
-    limits = EgressLimits(silence_s=0.1)
+    limits = EgressLimits(silence_s=60.0)
     async with Egress(limits=limits) as egress, Early(read_late) as deaf:
-        error = await error_of(egress, to(deaf), b"x" * 30_000_000)
-        assert slow.is_set()
+        asking = asyncio.create_task(error_of(egress, to(deaf), b"x" * 30_000_000))
+        await slow.wait()
+        error = await clock.hurry(asking)
         assert error.sent
     async with Egress(limits=limits) as egress, Provider([[HANG]]) as provider:
-        error = await error_of(egress, to(provider), b"x" * 1_000_000)
+        asking = asyncio.create_task(error_of(egress, to(provider), b"x" * 1_000_000))
+        await provider.asked.wait()
+        error = await clock.hurry(asking)
         assert (error.code, error.sent) == ("upstream_timeout", True)
         assert len(provider.requests[0].body or b"") == 1_000_000

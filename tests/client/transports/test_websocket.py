@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from segue.client.transports.interface import TransportFault
 from segue.client.transports.upgrade import open_socket
 from segue.client.transports.websocket import LaneConnection, LaneStream, SocketLimits
 from segue.http.heads import Line
+from segue.http_client.wire_meter import WireMeter
 from segue.testing.link import LinkProfile, linked
 from segue.testing.provider import ACCEPTED, Answer, MessageScript, ScriptedProvider, SocketAnswer, provided
 from tests.client.transports.streams import CREATE, drained, event, refusal, response, settings_for, until
@@ -478,15 +479,20 @@ async def test_a_lane_that_is_abandoned_while_its_queue_is_full_lets_the_reader_
         assert await drained(quick) == (list(other), None)
 
 
+def receives_more(meter: WireMeter) -> Callable[[], bool]:
+    before = meter.received_bytes
+    return lambda: meter.received_bytes > before
+
+
 async def test_a_server_that_answers_pings_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = LoopClock(monkeypatch)
     async with connected(SocketAnswer(messages=EVENTS), limits=SocketLimits(heartbeat_s=60.0)) as (_, connection):
         meter = connection._meter  # noqa: SLF001 - nothing else shows a pong
         for _ in range(3):
             await asyncio.sleep(0)  # it looks
-            before = meter.received_bytes
+            answered = receives_more(meter)
             clock.forward(60.0)
-            await until(lambda before=before: meter.received_bytes > before)
+            await until(answered)
         assert await drained(await create(connection)) == (list(EVENTS), None)
 
 

@@ -28,6 +28,7 @@ from segue.upstreams.time_slices import TimeSlices
 from tests.faults.gateways import settled
 from tests.gateway.peer import Peer
 from tests.gateway.tunnel.forwarding import GET, KEY, advice_of, error_of, ok, post, running
+from tests.loop_clock import LoopClock
 
 
 async def test_a_request_reaches_the_provider_to_the_byte_and_its_reply_comes_back() -> None:
@@ -341,19 +342,25 @@ async def test_a_provider_that_is_not_there_is_told_as_502() -> None:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (Answer(delay_s=60.0), (504, "upstream_timeout")),
+        (Answer(before=asyncio.Event()), (504, "upstream_timeout")),
         (Answer(cut_before_head=True), (502, "upstream_closed")),
         (Answer(lines=(Line(b"no name", b""),)), (502, "upstream_protocol_error")),
     ],
 )
 async def test_a_request_that_a_provider_may_have_carried_out_must_not_be_repeated(
-    said: Answer, expected: tuple[int, str]
+    said: Answer, expected: tuple[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(lambda _: said, reply_timeout_s=0.2) as (_, url, provider):
+    clock, answers = LoopClock(monkeypatch), []
+    async with running(lambda _: said, reply_timeout_s=9.0) as (_, url, provider):
         peer = Peer(url)
         async with peer.connected() as socket:
-            posted, _ = await peer.request(socket, post(encode_document(b"{}")))
-            asked, _ = await peer.request(socket, TunnelRequest(GET, None))
+            for number, asked_for in enumerate((post(encode_document(b"{}")), TunnelRequest(GET, None)), 1):
+                asking = asyncio.create_task(peer.request(socket, asked_for))
+                await provider.seen(number)
+                if said.before is not None:
+                    clock.forward(9.0)
+                answers.append((await asking)[0])
+        posted, asked = answers
         assert len(provider.requests) == 2
     assert (error_of(posted), advice_of(posted)) == ((424, expected[1]), [b"false"])
     assert (error_of(asked), advice_of(asked)) == (expected, [])  # a GET changes nothing
