@@ -28,9 +28,16 @@ def _with_context(error: Exception, below: Exception) -> Exception:
         ),
         (
             OSError(errno.ENETUNREACH, "Connect call failed ('10.0.0.7', 80)"),
-            "Network is unreachable",
-            "Network is",
+            "no network leads to it",
+            "no network leads to it; check the address",
         ),
+        (
+            OSError(errno.EHOSTUNREACH, "10.0.0.7"),
+            "no network leads to it",
+            "no network leads to it; check the address",
+        ),
+        (TimeoutError(errno.ETIMEDOUT, "10.0.0.7"), "it does not answer", "it does not answer; does a firewall"),
+        (OSError(errno.ECONNRESET, "10.0.0.7"), "connection reset by peer", "connection reset by peer"),
         (
             ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]"),
             "no TLS connection comes about",

@@ -49,6 +49,23 @@ def test_a_budget_is_met_or_missed_or_not_there() -> None:
     assert [verdict(met=met).plain for met in (True, False, None)] == ["met", "missed", ""]
 
 
+@pytest.mark.parametrize("width", [50, 80, 120])
+def test_what_is_to_be_copied_is_broken_only_where_no_line_has_room(width: int) -> None:
+    """A column that may fold keeps its words too, as long as the terminal has room for them."""
+    words = ["team-of-the-northern-office-in-blue", "2027-03-01T06:12+00:00", "qwen3-coder-480b-a35b-instruct*"]
+    table = Table("name", *("abc"), box=None, pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"
+    table.add_row("ci-of-blue", words[0], words[1], f"gpt-*, claude-*, {words[2]}")
+    table.add_row("longest", "x" * 130, "y", "z")
+    file = io.StringIO()
+    print_table(terminal_of(file=file, width=width), table)
+    shown = file.getvalue()
+    assert all(word in shown for word in words)
+    assert "".join(shown.split()).count("x") == 130
+    assert all(len(line.rstrip()) <= width for line in shown.splitlines())
+
+
 def test_nothing_else_makes_a_terminal() -> None:
     """A console of Rich as it is reads markup."""
     source = Path(segue.__file__).parent

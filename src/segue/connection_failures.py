@@ -6,9 +6,12 @@ Not here: what such a failure means for a request (`upstreams.failures`, `egress
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -30,6 +33,14 @@ def connection_failure(error: BaseException) -> ConnectionFailure:
 
 
 _UNKNOWN = ConnectionFailure("the connection failed")
+_NO_WAY = ConnectionFailure("no network leads to it", advice="check the address, and this machine's network")
+_BY_NUMBER: Mapping[int, ConnectionFailure] = MappingProxyType(
+    {
+        errno.EHOSTUNREACH: _NO_WAY,
+        errno.ENETUNREACH: _NO_WAY,
+        errno.ETIMEDOUT: ConnectionFailure("it does not answer", advice="does a firewall drop what is sent to it?"),
+    }
+)
 
 
 def _failure(cause: BaseException) -> ConnectionFailure | None:
@@ -47,7 +58,8 @@ def _failure(cause: BaseException) -> ConnectionFailure | None:
         case ConnectionRefusedError():
             return ConnectionFailure("it refuses connections", advice="is it running, at this port?")
         case OSError(errno=int(number)) if number > 0:
-            return ConnectionFailure(os.strerror(number))  # an error's own words may have an address in them
+            words = os.strerror(number)  # an error's own may have an address in them
+            return _BY_NUMBER.get(number) or ConnectionFailure(words[:1].lower() + words[1:])
         case _:
             return None
 

@@ -59,8 +59,8 @@ def _keep_words(console: Console, table: Table) -> None:
 
 
 def _is_free(column: Column) -> bool:
-    """Say whether a column may be of any width."""
-    return column.overflow == "fold" or column.ratio is not None or column.max_width is not None
+    """Say whether a column has a rule of its own for its width."""
+    return column.ratio is not None or column.max_width is not None
 
 
 def _groups(console: Console, table: Table, first: Column, others: Sequence[Column]) -> Iterator[list[Column]]:

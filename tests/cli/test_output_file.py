@@ -18,9 +18,9 @@ def test_a_file_that_can_be_written_is_none_or_new_or_there(tmp_path: Path) -> N
 
 
 def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="is a folder"):
+    with pytest.raises(ValueError, match="is a folder: "):
         check_writable(Path, tmp_path)
-    with pytest.raises(ValueError, match="there is no folder"):
+    with pytest.raises(ValueError, match="There is no folder "):
         check_writable(Path, tmp_path / "none" / "file")
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(ValueError, match="may not write"):
@@ -41,7 +41,7 @@ def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: p
 )
 def test_no_command_works_in_vain(command: Command, line: str) -> None:
     status, _, told = command(*line.split(), "none/report.json")
-    assert (status, "there is no folder none" in told) == (2, True), told
+    assert (status, "There is no folder none." in told) == (2, True), told
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full disk at hand")

@@ -78,7 +78,7 @@ async def test_it_says_where_it_listens_and_at_the_end_what_it_counted(tmp_path:
         (("--gateway", "example.com"), "not the address of a gateway"),
         (("--gateway", "ws://127.0.0.1:1", "--listen", "nowhere"), "not an address to listen on"),
         (("--gateway", "wss://a", "--cafile", "no.pem"), "cannot start"),
-        (("--stats", "--listen", "127.0.0.1:1"), "no sidecar answers at 127.0.0.1:1"),
+        (("--stats", "--listen", "127.0.0.1:1"), "no sidecar answers at 127.0.0.1:1: it refuses connections"),
     ],
 )
 def test_mistakes_are_explained(arguments: tuple[str, ...], said: str, command: Command) -> None:

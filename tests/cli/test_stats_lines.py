@@ -112,6 +112,7 @@ def test_sizes_are_read_by_people(count: int, text: str) -> None:
             {"exchanges": 4, "failed": {"cut": 2, "x": 1}, "agent_bytes_in": 900, "agent_bytes_out": 100},
             "4 requests, 3 failed (2 cut, 1 x): 30 B on the link instead of 1.0 KB (97.0% saved)",
         ),
+        ({"exchanges": 1, "agent_bytes_in": 20}, "1 request: 30 B on the link instead of 20 B (50.0% more)"),
     ],
 )
 def test_only_what_was_carried_is_a_saving(counted: dict[str, Any], line: str) -> None:

@@ -76,8 +76,8 @@ NAMED = f'{CERTIFICATE}san = "DNS:build.example"\n'
         ('[server]\ntls_client_ca = "a"\n', "tls_client_ca needs TLS: set tls_cert and tls_key"),
         (TLS + 'tls_client_auth = "required"\n', "without tls_client_ca, no client certificate is asked for"),
         (TLS + NAMED, "without tls_client_ca, no client certificate is asked for"),
-        (CLIENTS + CERTIFICATE, "certificate 'c': write one of sha256, subject and san"),
-        (CLIENTS + NAMED + f'sha256 = "{SHA}"\n', "certificate 'c': write one of sha256, subject and san"),
+        (CLIENTS + CERTIFICATE, "[[certificate]] 'c': write one of sha256, subject and san"),
+        (CLIENTS + NAMED + f'sha256 = "{SHA}"\n', "[[certificate]] 'c': write one of sha256, subject and san"),
         (
             CLIENTS + CERTIFICATE + 'sha256 = "00:11"\n',
             "[[certificate]] 'c' sha256: must be the SHA-256 of a certificate",
@@ -88,7 +88,7 @@ NAMED = f'{CERTIFICATE}san = "DNS:build.example"\n'
         ),
         (CLIENTS + NAMED * 2, "two [[certificate]] tables are named 'c'"),
         (CLIENTS + NAMED + KEY_TOML.replace('"k"', '"c"'), "a [[key]] and a [[certificate]] are named 'c'"),
-        (CLIENTS + NAMED + "[certificate.limits]\nstored_bytes = 1\n", "certificate 'c': limits.stored_responses"),
+        (CLIENTS + NAMED + "[certificate.limits]\nstored_bytes = 1\n", "[[certificate]] 'c': limits.stored_responses"),
         ('[sidecar]\nclient_cert = "c"\n', "sidecar: client_cert and client_key belong together"),
     ],
 )

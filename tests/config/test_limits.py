@@ -28,8 +28,11 @@ def test_limits_are_read_where_they_hold(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"{KEY}limits = {{ stored_bytes = 5 }}", "key 'a': limits.stored_responses and limits.stored_bytes are those"),
-        (f"{KEY}limits = {{ stored_responses = 5 }}", "key 'a': limits.stored_responses and"),
+        (
+            f"{KEY}limits = {{ stored_bytes = 5 }}",
+            "[[key]] 'a': limits.stored_responses and limits.stored_bytes are those",
+        ),
+        (f"{KEY}limits = {{ stored_responses = 5 }}", "[[key]] 'a': limits.stored_responses and"),
         ("[limits]\nturns = 0", "[limits] turns: must be at least 1"),
         ("[limits]\nturn = 1", "[limits]: unknown key 'turn'; did you mean turns?"),
         ('[[tenant]]\nname = "a"\nthreads = "disk"', "[[tenant]] 'a' threads: 'disk' is none of "),

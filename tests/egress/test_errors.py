@@ -272,10 +272,10 @@ def context_of(error: Exception, context: Exception, *, suppressed: bool = False
     ("cause", "reason"),
     [
         (ConnectionRefusedError(), "it refuses connections; is it running, at this port?"),
-        (OSError(113, "No route to host"), "No route to host"),
+        (OSError(113, "No route to host"), "no network leads to it"),
         (socket.gaierror(-2, "Name or service not known"), "its name cannot be resolved (Name or service not known)"),
-        (ExceptionGroup("all", [ValueError(), OSError(101, "Network is unreachable")]), "Network is unreachable"),
-        (context_of(ValueError(), OSError(113, "No route to host")), "No route to host"),
+        (ExceptionGroup("all", [ValueError(), OSError(101, "Network is unreachable")]), "no network leads to it"),
+        (context_of(ValueError(), OSError(113, "No route to host")), "no network leads to it"),
         (context_of(ValueError(), OSError(113, "No route to host"), suppressed=True), "the connection failed"),
         (OSError(), "the connection failed"),
         (None, "the connection failed"),

@@ -258,29 +258,29 @@ def test_many_layers_of_quoting_cost_no_time() -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([Entry()], "route[0]: give either `mount`"),
-        ([Entry(mount="/a"), Entry(mount="/m", path="/m")], "route[1]: give either `mount`"),
-        ([Entry(mount="m")], "route[0]: 'm' is not a path"),
-        ([Entry(mount="")], "route[0]: '' is not a path"),
-        ([Entry(path="/m?x")], "'/m?x' is not a path"),
-        ([Entry(path="/m#x")], "'/m#x' is not a path"),
-        ([Entry(path="/m x")], "'/m x' is not a path"),
-        ([Entry(path="//")], "'//' is not a path"),
-        ([Entry(path="//m")], "'//m' is not a path"),
-        ([Entry(path="/m//n")], "'/m//n' is not a path"),
-        ([Entry(path="/a/..")], "'/a/..' is not a path"),
-        ([Entry(path="/a/%2E")], "'/a/%2E' is not a path"),
-        ([Entry(path="/\u00fc")], "'/\u00fc' is not a path"),
-        ([Entry(path="/\ud800")], "is not a path"),
-        ([Entry(path="/m", target="t")], "route[0].target: 't' is not an http:// or https:// URL"),
-        ([Entry(path="/m", target="SELF")], "route[0].target: 'SELF' is not"),
+        ([Entry()], "[[route]] number 1: give either `mount`"),
+        ([Entry(mount="/a"), Entry(mount="/m", path="/m")], "[[route]] '/m': give either `mount`"),
+        ([Entry(mount="m")], "[[route]] 'm': this is not a path"),
+        ([Entry(mount="")], "[[route]] number 1: this is not a path"),
+        ([Entry(path="/m?x")], "'/m?x': this is not a path"),
+        ([Entry(path="/m#x")], "'/m#x': this is not a path"),
+        ([Entry(path="/m x")], "'/m x': this is not a path"),
+        ([Entry(path="//")], "'//': this is not a path"),
+        ([Entry(path="//m")], "'//m': this is not a path"),
+        ([Entry(path="/m//n")], "'/m//n': this is not a path"),
+        ([Entry(path="/a/..")], "'/a/..': this is not a path"),
+        ([Entry(path="/a/%2E")], "'/a/%2E': this is not a path"),
+        ([Entry(path="/\u00fc")], "'/\u00fc': this is not a path"),
+        ([Entry(path="/\ud800")], "this is not a path"),
+        ([Entry(path="/m", target="t")], "[[route]] '/m' target: 't' is not an http:// or https:// URL"),
+        ([Entry(path="/m", target="SELF")], "[[route]] '/m' target: 'SELF' is not"),
         ([Entry(path="/m"), Entry(mount="/m")], "two routes begin with /m"),
         ([Entry(path="/m"), Entry(path="/m/")], "two routes begin with /m"),
         ([Entry(path="/"), Entry(mount="/")], "two routes begin with /: "),
     ],
 )
 def test_a_bad_route_is_refused_at_start(rows: list[Entry], words: str) -> None:
-    """By its number in the file."""
+    """By where it begins, or by its number in the file."""
     with pytest.raises(RouteError) as caught:
         table(*rows)
     assert words in str(caught.value)

@@ -280,7 +280,7 @@ async def test_a_proxy_that_does_not_connect_is_said(
 
 async def test_a_proxy_that_is_not_there_is_said_as_that() -> None:
     settings = ConnectorSettings(proxy=parse_proxy("http://alice:hunter2@127.0.0.1:1"))
-    with pytest.raises(GatewayUnreachableError, match=r"the proxy 127\.0\.0\.1:1: Connect") as caught:
+    with pytest.raises(GatewayUnreachableError, match=r"the proxy 127\.0\.0\.1:1: it refuses") as caught:
         await dial("wss://gateway.invalid/segue/tunnel", settings)
     assert "hunter2" not in str(caught.value)
 

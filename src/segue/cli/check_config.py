@@ -39,11 +39,11 @@ def run_check_config(path: Path | None, *, as_json: bool) -> int:
     try:
         check_url(config.server.store)
     except ValueError as error:
-        raise ConfigError(f"server.store: {error}") from error
+        raise ConfigError(f"[server] store: {error}") from error
     try:
         check_live_url(config.server.live)
     except ValueError as error:
-        raise ConfigError(f"server.live: {error}") from error
+        raise ConfigError(f"[server] live: {error}") from error
     models = build_router(config).models()
     routes = build_routes(config)
     compaction_secrets(config.compaction)

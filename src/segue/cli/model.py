@@ -55,12 +55,14 @@ def run_model_list(*, as_json: bool) -> int:
         rows = [{**msgspec.structs.asdict(known), "path": _text(files[known.name])} for known in KNOWN_MODELS]
         print(msgspec.json.encode(rows).decode())
         return 0
+    console = terminal(highlight=False)
     table = Table("model", "MB", "what it is", box=None, pad_edge=False)
-    table.add_column("file", overflow="fold")  # a path that is cut is no path
+    for known in KNOWN_MODELS:
+        table.add_row(known.name, f"{known.size / _MB:.0f}", known.about)
+    print_table(console, table)
     for known in KNOWN_MODELS:
         where = _text(files[known.name]) or f"not here: segue model get {known.name}"
-        table.add_row(known.name, f"{known.size / _MB:.0f}", known.about, where)
-    print_table(terminal(), table)
+        console.print(f"\n{known.name}: {where}", soft_wrap=True)  # a path that is wrapped cannot be copied
     return 0
 
 

@@ -24,11 +24,11 @@ def check_writable(_: object, file: Path | None) -> None:
     if file is None:
         return
     if file.is_dir():
-        raise ValueError(f"{file} is a folder")
+        raise ValueError(f"This is a folder: {file}.")
     if not file.parent.is_dir():
-        raise ValueError(f"there is no folder {file.parent}")
+        raise ValueError(f"There is no folder {file.parent}.")
     if not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise ValueError(f"you may not write {file}")
+        raise ValueError(f"You may not write {file}.")
 
 
 @contextmanager

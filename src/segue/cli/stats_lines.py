@@ -74,7 +74,9 @@ def saving(report: SidecarReport) -> str:
         line += f", {report.direct} went straight to the provider"
     if not plain:
         return f"{line}; none was carried"
-    return f"{line}: {size_of(carried)} on the link instead of {size_of(plain)} ({saved_share(report):.1%} saved)"
+    share = saved_share(report)
+    told = f"{share:.1%} saved" if share >= 0 else f"{-share:.1%} more"
+    return f"{line}: {size_of(carried)} on the link instead of {size_of(plain)} ({told})"
 
 
 def size_of(count: int) -> str:

@@ -17,6 +17,7 @@ from rich.live import Live
 from segue.cli.sidecar import load_sidecar, parse_address
 from segue.cli.stats_lines import render
 from segue.config import ConfigError
+from segue.connection_failures import connection_failure
 from segue.sidecar.app import STATS_PATH
 from segue.sidecar.stats import SidecarReport
 from segue.terminal import terminal
@@ -66,8 +67,10 @@ def fetch(host: str, port: int, token: str | None = None) -> SidecarReport:
                 "nobody if it has hosts"
             )
         return msgspec.json.decode(answer.read(_MAX_ANSWER_BYTES), type=SidecarReport)
-    except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
-        raise ConfigError(f"no sidecar answers at {host}:{port}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"no sidecar answers at {host}:{port}: {connection_failure(error)}") from None
+    except (http.client.HTTPException, msgspec.MsgspecError) as error:
+        raise ConfigError(f"what answers at {host}:{port} is no sidecar: {error}") from None
     finally:
         connection.close()
 

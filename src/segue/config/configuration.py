@@ -109,12 +109,12 @@ def check(config: Config) -> None:
 def _check_live(server: ServerConfig) -> None:
     if server.workers != 1 and (server.live == "memory:" or server.store.startswith(_OWN_STORES)):
         raise ConfigError(
-            "server: several workers are several gateways, which must share what they keep and what they do: set store "
-            "(postgresql://…) and live (redis://…), or workers = 1"
+            "[server]: several workers are several gateways, which must share what they keep and what they do: set "
+            "store (postgresql://…) and live (redis://…), or workers = 1"
         )
     if server.live != "memory:" and server.store.startswith(_OWN_STORES):
         raise ConfigError(
-            "server: live is for several gateways, and this store is that of one process: they need one that they "
+            "[server]: live is for several gateways, and this store is that of one process: they need one that they "
             "share (store = postgresql://…), or live = memory:"
         )
 
@@ -128,18 +128,18 @@ def _check_groups(config: Config) -> None:
 def _check_tls(config: Config) -> None:
     server = config.server
     if (server.tls_cert is None) != (server.tls_key is None):
-        raise ConfigError("server: tls_cert and tls_key belong together")
+        raise ConfigError("[server]: tls_cert and tls_key belong together")
     if server.tls_client_ca is not None and server.tls_cert is None:
-        raise ConfigError("server: tls_client_ca needs TLS: set tls_cert and tls_key")
+        raise ConfigError("[server]: tls_client_ca needs TLS: set tls_cert and tls_key")
     if server.tls_client_ca is None and (config.certificate or server.tls_client_auth == "required"):
         raise ConfigError(
-            "server: without tls_client_ca, no client certificate is asked for: name the authorities there"
+            "[server]: without tls_client_ca, no client certificate is asked for: name the authorities there"
         )
     keys = {key.name for key in config.key}
     for row in config.certificate:
         ways = (row.sha256 is not None) + bool(row.subject) + (row.san is not None)
         if ways != 1:
-            raise ConfigError(f"certificate {row.name!r}: write one of sha256, subject and san")
+            raise ConfigError(f"[[certificate]] {row.name!r}: write one of sha256, subject and san")
         if row.name in keys:
             raise ConfigError(f"a [[key]] and a [[certificate]] are named {row.name!r}: names must differ")
 
@@ -149,8 +149,8 @@ def _check_limits(config: Config) -> None:
         table = "key" if isinstance(key, KeyConfig) else "certificate"
         if key.limits.stored_responses is not None or key.limits.stored_bytes is not None:
             raise ConfigError(
-                f"{table} {key.name!r}: limits.stored_responses and limits.stored_bytes are those of a tenant, since "
-                "responses belong to it: write them into [limits], or into a [[tenant]] table"
+                f"[[{table}]] {key.name!r}: limits.stored_responses and limits.stored_bytes are those of a tenant, "
+                "since responses belong to it: write them into [limits], or into a [[tenant]] table"
             )
 
 

@@ -203,17 +203,17 @@ def _host_and_port(url: str, authority: str, scheme: Scheme) -> tuple[str, int]:
 
 
 def _route(number: int, row: RouteRow) -> Route:
-    name = f"route[{number}]"
     begin = row.mount if row.path is None else row.path
+    name = f"[[route]] {begin!r}" if begin else f"[[route]] number {number + 1}"
     if begin is None or (row.mount is not None and row.path is not None):
         raise RouteError(f"{name}: give either `mount`, which is stripped, or `path`, which is kept")
     try:
         target: RouteTarget = SELF if row.target == SELF else parse_target(row.target)
     except RouteError as error:
-        raise RouteError(f"{name}.target: {error}") from None
+        raise RouteError(f"{name} target: {error}") from None
     prefix = begin.removesuffix("/").encode("utf-8", "surrogatepass")
     if not begin.startswith("/") or b"?" in prefix or not _is_plain(prefix):
-        raise RouteError(f"{name}: {begin!r} is not a path: write /, or /name, without empty, '.' or '..' segments")
+        raise RouteError(f"{name}: this is not a path: write /, or /name, without empty, '.' or '..' segments")
     return Route(prefix=prefix, target=target, strip=row.path is None)
 
 

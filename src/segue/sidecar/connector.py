@@ -22,6 +22,7 @@ from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 
+from segue.connection_failures import connection_failure
 from segue.http.error_replies import FailureCode
 from segue.packet_writer import PacketSocket
 from segue.sidecar.install_source import InstallSource
@@ -380,5 +381,5 @@ def _message_of(error: Exception) -> str:
         return f"the gateway's certificate is not trusted: {error.certificate_error}"
     if isinstance(error, aiohttp.ClientConnectorError):
         whom = "the proxy " if isinstance(error, aiohttp.ClientProxyConnectionError) else ""
-        return f"cannot connect to {whom}{error.host}:{error.port}: {error.os_error.strerror or error.os_error}"
+        return f"cannot connect to {whom}{error.host}:{error.port}: {connection_failure(error)}"
     return str(error) or type(error).__name__

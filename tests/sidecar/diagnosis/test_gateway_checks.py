@@ -18,7 +18,10 @@ from segue.sidecar.diagnosis.gateway_checks import (
 CLAUDE = "https://api.anthropic.com"
 ANSWER = GatewayAnswer(
     (SeenRoute("/openai", "self"), SeenRoute("/anthropic", CLAUDE), SeenRoute("", "http://x:1")),
-    (SeenProvider(CLAUDE, True, "", 0.0404), SeenProvider("http://x:1", False, "it refuses\x1b connections")),
+    (
+        SeenProvider(CLAUDE, True, "", 0.0404),
+        SeenProvider("http://x:1", False, "x:1 cannot be reached: it refuses\x1b connections"),
+    ),
 )
 SEEN = GatewayObservation(answer=ANSWER, speed=SeenSpeed(0.6, 2_500_000.0, 20_480.0))
 
@@ -59,7 +62,7 @@ def test_where_no_provider_can_be_reached_no_agent_is_served() -> None:
 
 def test_a_warning_says_what_to_do_if_it_matters() -> None:
     _, _, told, _ = judge_gateway(SEEN)
-    assert told.cure.startswith("If your agent needs it: check the network of the gateway's machine")
+    assert told.cure.startswith("If your agent needs it: look at the gateway's machine")
 
 
 def test_a_route_that_the_agent_needs_and_is_not_there_is_told() -> None:

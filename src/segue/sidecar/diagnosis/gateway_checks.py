@@ -12,7 +12,7 @@ import msgspec
 
 from segue.sidecar.diagnosis.check_results import DiagnosticResult, failed, passed, skipped, warning
 
-_CURE = "Check the network of the gateway's machine, and that target in its configuration."
+_CURE = "Look at the gateway's machine: at its network, and at that target in the configuration."
 _NOT_TOLD = "this gateway does not tell: it is of an older version, or a proxy passes only the tunnel on"
 
 
@@ -80,6 +80,11 @@ def _routes_and_providers(answer: GatewayAnswer | str, mounts: Sequence[str]) ->
     return passed("routes", named), *_providers(answer.providers, asked, set(routes.values()))
 
 
+def _cause(provider: SeenProvider) -> str:
+    """Return the reason without what the line has said already."""
+    return provider.reason.removeprefix(f"{provider.target.partition('://')[2]} cannot be reached: ")
+
+
 def _place(target: str) -> str:
     return "the gateway's own API" if target == "self" else target.removeprefix("https://")
 
@@ -93,7 +98,7 @@ def _providers(seen: Sequence[SeenProvider], asked: set[str], routed: set[str]) 
     known = bool(asked) and "self" not in asked
     served = "self" in (asked or routed) or any(one.reachable for one in seen)
     for one in seen:
-        finding = f"the gateway does not reach {_place(one.target)}: {one.reason}"
+        finding = f"the gateway does not reach {_place(one.target)}: {_cause(one)}"
         if one.reachable:
             yield passed("provider", f"the gateway reaches {_place(one.target)} in {1000 * one.time_s:.0f} ms")
         elif one.target in asked or not (known or served):
