@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from segue.config import Config, KeyConfig
+from segue.config import Config, KeyConfig, RouteConfig
 from segue.gateway.app import Gateway
 from segue.stores.interface import Store
 from segue.upstreams.interface import Upstream
@@ -62,12 +62,13 @@ async def listening(
     store: Store | str = "memory:",
     clock: Callable[[], float] = time.time,
     keys: Sequence[KeyConfig] = (),
+    routes: Sequence[RouteConfig] = (),
     **server: object,
 ) -> AsyncIterator[Local]:
     """Run a gateway in this process; `upstream` answers to every model, `server` are settings of `[server]`."""
     url = store if isinstance(store, str) else "memory:"
     config = msgspec.structs.replace(
-        msgspec.convert({"server": {"port": 0, "store": url, **server}}, Config), key=list(keys)
+        msgspec.convert({"server": {"port": 0, "store": url, **server}}, Config), key=list(keys), route=list(routes)
     )
     router = Router([ModelRule(upstream or ScriptedUpstream(), ("*",))])
     if isinstance(store, str):

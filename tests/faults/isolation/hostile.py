@@ -1,6 +1,6 @@
 """`python -m tests.faults.isolation.hostile KEY WAY`: a hostile tenant and its provider, in a process of their own.
 
-`WAY` is how it gives way to others on this machine: `idle` or `nice`.
+`WAY` is how it stands to others on this machine: `idle`, and it gives way to them, or `equal`.
 
 It prints the port of the provider. Each line of standard input is a JSON list: the address of the gateway, the
 pace, and the names of the attacks to go on with from then on, if any.
@@ -36,10 +36,12 @@ def _give_way(way: str) -> None:
     """Take only processor time that nobody else on this machine wants, or less than others.
 
     A hostile tenant sits at another machine. Here it would take the two cores from the gateway and its neighbours, and
-    they would be judged by that. But where other tests run too, it would get nothing at all.
+    they would be judged by that. But where other tests run too, it would get nothing at all, and times tell nothing.
     """
+    if way == "equal":
+        return
     os.nice(10)
-    if way == "idle" and sys.platform == "linux":
+    if sys.platform == "linux":
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from tests.faults.gateways import PATIENCE_S, READY, ROOT, until
+from tests.faults.gateways import READY, ROOT, until
 from tests.faults.isolation.hostile_provider import MANNERS
 from tests.faults.isolation.neighbours import SAMPLES, Neighbour, Plan, Sample, Way
 
@@ -29,10 +29,14 @@ HOSTILE_KEY = "sk-mallory"
 #: What is still under way when an attack ends counts for neither.
 SETTLE_S = 1.0
 DESCRIPTORS = 1024
+#: For what a process has to do before it goes on. Only a failing test waits so long.
+PATIENCE_S = 100.0
 #: Where logs are: a gateway's go to a pipe. A file on the disk of its store would make it wait until that is written.
 _MEMORY = "/dev/shm" if sys.platform == "linux" else None  # noqa: S108 - a folder of its own is made there
 #: So often it is looked what the gateway uses: it is busy with a turn at some of them.
 _LOOKS = 10
+#: So often at most, until it rests. Only a failing test, or a slow machine, looks more than some dozens of times.
+_MOST_LOOKS = 1000
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -215,7 +219,7 @@ class Trial:
     async def _resting(self, before: Usage | None = None) -> Usage:
         """Return what is used between turns; wait for a while until it is not more than before."""
         least = await self._usage()
-        for count in range(100):
+        for count in range(_MOST_LOOKS):
             await asyncio.sleep(0.05)
             now = await self._usage()
             pairs = zip(msgspec.structs.astuple(least), msgspec.structs.astuple(now), strict=True)
@@ -331,7 +335,7 @@ async def trial(
             return process
 
         here = "tests.faults.isolation"
-        hostile = await start(f"{here}.hostile", HOSTILE_KEY, "nice" if beside_others else "idle", log="hostile.log")
+        hostile = await start(f"{here}.hostile", HOSTILE_KEY, "equal" if beside_others else "idle", log="hostile.log")
         port = int(await hostile.line())
         config = folder / "segue.toml"
         config.write_text(configuration(port, neighbours, model), "utf-8")
