@@ -23,6 +23,7 @@ from segue.stores.postgres.store import PostgresStore
 from segue.testing.store_samples import ALICE, NOW, link_of, sample_id, sample_record
 from segue.upstreams.router import ModelRule, Router
 from segue.upstreams.scripted import ScriptedUpstream
+from tests.loop_clock import LoopClock
 from tests.postgres_server import QUICK, PostgresServer, server_folder
 
 pytestmark = pytest.mark.postgres
@@ -84,10 +85,13 @@ async def in_thread(function: object) -> None:
     await asyncio.to_thread(function)
 
 
-async def test_gateways_share_a_database_that_stops_and_comes_back(folder: Path) -> None:
+async def test_gateways_share_a_database_that_stops_and_comes_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One continues what another has stored. Without the server turns fail as such, and no gateway says it is ready."""
+    clock = LoopClock(monkeypatch)
     with PostgresServer(folder) as server:
-        config = Config(server=ServerConfig(port=0, store=server.url("postgres", wait_s="1")))
+        config = Config(server=ServerConfig(port=0, store=server.url("postgres", wait_s="20")))
         async with (
             serving(config, Router([ModelRule(ScriptedUpstream(), ("*",))])) as (_, first),
             serving(config, Router([ModelRule(ScriptedUpstream(), ("*",))])) as (_, second),
@@ -108,10 +112,10 @@ async def test_gateways_share_a_database_that_stops_and_comes_back(folder: Path)
             assert (status, turn["status"]) == (200, "completed")
             assert [await is_ready(url) for url in (first, second)] == [200, 200]
             server.stop(signal.SIGKILL)
-            status, refused = await ask(first)
+            status, refused = await clock.hurry(ask(first))
             assert isinstance(error := refused["error"], dict)
             assert (status, error["code"]) == (400, "store_error"), "what is not stored is not completed"
-            assert await is_ready(second) == 503
+            assert await clock.hurry(is_ready(second)) == 503
             server.start()
             status, turn = await ask(second, previous_response_id=turn["id"])
             assert (status, turn["status"], await is_ready(first)) == (200, "completed", 200)

@@ -20,6 +20,7 @@ from segue.testing.replies import ReplyContext, make_reply
 from tests.faults.clients import begin_post, http, opened, output_text, reset
 from tests.integration.gateway import key
 from tests.integration.providers import Api, Turn, calls, gateway, says
+from tests.loop_clock import LoopClock
 from tests.upstreams.provider import Exchange, Play, Provider, hangs, providing, refuses, resets, streams
 
 APIS: tuple[Api, ...] = get_args(Api)
@@ -387,27 +388,32 @@ async def test_a_stream_that_stops_anywhere_fails_its_turn(api: Api, ending: str
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("api", APIS)
-async def test_a_stream_that_hangs_fails_its_turn(api: Api, transport: str) -> None:
+async def test_a_stream_that_hangs_fails_its_turn(api: Api, transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the time that is set for it; the connection to the provider is closed."""
-    whole = stream_of(api, says(api, HELLO))
+    whole, clock = stream_of(api, says(api, HELLO)), LoopClock(monkeypatch)
 
     async def stalls(exchange: Exchange) -> None:
         await exchange.head()
         await exchange.chunk(whole[: len(whole) // 2])
         await exchange.gone.wait()
 
-    async with behind(stalls, streams(whole), api=api, idle_timeout_s=0.1) as (provider, url):
-        end = await ask(url, transport)
+    async with behind(stalls, streams(whole), api=api, idle_timeout_s=9.0) as (provider, url):
+        asking = asyncio.create_task(ask(url, transport))
+        await provider.seen(1)
+        end = await clock.hurry(asking)
         assert end.get("code", (end.get("error") or {}).get("code")) == "upstream_timeout"
         await provider.until(lambda: provider.gone == 1)
         assert output_text(await ask(url, transport)) == HELLO
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_provider_that_says_nothing_refuses_the_turn(transport: str) -> None:
+async def test_a_provider_that_says_nothing_refuses_the_turn(transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It never began."""
-    async with behind(hangs, first_byte_timeout_s=0.1) as (provider, url):
-        assert (await ask(url, transport))["code"] == "upstream_timeout"
+    clock = LoopClock(monkeypatch)
+    async with behind(hangs, first_byte_timeout_s=9.0) as (provider, url):
+        asking = asyncio.create_task(ask(url, transport))
+        await provider.seen(1)
+        assert (await clock.hurry(asking))["code"] == "upstream_timeout"
         await provider.until(lambda: provider.gone == 1)
 
 
