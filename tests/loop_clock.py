@@ -52,7 +52,7 @@ class LoopClock:
         task = asyncio.ensure_future(waiting)
         while not task.done():
             self.forward(STEP_S)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.001)  # so that what is on its way comes in
         return await task
 
     def _time(self) -> float:

@@ -20,6 +20,7 @@ from segue.client.transports.upgrade import open_socket
 from segue.http.heads import Line
 from segue.testing.provider import ACCEPTED, Answer, ScriptedProvider, provided
 from tests.client.transports.streams import HTML, JSON, settings_for
+from tests.loop_clock import LoopClock
 
 
 @asynccontextmanager
@@ -139,10 +140,13 @@ async def test_a_refusal_says_its_status_and_what_came_with_it(answer: Answer, f
         assert len(provider.requests) == 1, "no redirect is followed: the headers hold a key"
 
 
-async def test_a_refusal_that_never_ends_is_told_in_time() -> None:
+async def test_a_refusal_that_never_ends_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = Answer(status=426, pieces=(b"no", b""), gates={1: asyncio.Event()})
-    async with serving(answer, connect_timeout_s=0.2) as (_, server):
-        fault = await fault_of(server)
+    clock = LoopClock(monkeypatch)
+    async with serving(answer, connect_timeout_s=60.0) as (provider, server):
+        asking = asyncio.create_task(fault_of(server))
+        await provider.seen(1)
+        fault = await clock.hurry(asking)
     assert (fault.kind, fault.status) == ("upgrade_refused", 426)
 
 
