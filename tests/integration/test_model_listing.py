@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from segue.config import UpstreamConfig
 from segue.testing.protocol_checker import Json
 from tests.integration.clients import Http
 from tests.integration.providers import Api, gateway
+from tests.loop_clock import LoopClock
 from tests.upstreams.provider import Exchange, Play, hangs, providing, refuses
 
 TARGETS: dict[Api, str] = {
@@ -60,12 +62,15 @@ async def test_nobody_is_asked_where_only_names_are_configured() -> None:
 async def test_an_upstream_that_does_not_answer_costs_only_its_own_models(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segue.upstreams.model_listing.WAIT_S", 0.2)
+    monkeypatch.setattr("segue.upstreams.model_listing.WAIT_S", 60.0)
+    clock = LoopClock(monkeypatch)
     async with providing(play) as broken, providing(lists("b-1")) as sound:
         ups = [upstream("a", broken.url, models=["a", "a-*"]), upstream("b", sound.url, models=["b-*"])]
         async with gateway(*ups) as url:
-            assert await listed(url) == ["a", "b-1"]
-            assert await listed(url) == ["a", "b-1"]
+            asking = asyncio.create_task(listed(url))
+            await sound.seen(1)
+            assert await clock.hurry(asking) == ["a", "b-1"]
+            assert await clock.hurry(listed(url)) == ["a", "b-1"]
 
 
 async def test_with_pass_key_a_client_sees_what_its_key_may_see() -> None:

@@ -17,6 +17,7 @@ from segue.peer_credentials.lookup import PeerUsers
 from segue.sidecar.agent_access import AgentAccess
 from segue.sidecar.agent_request import AgentRequest
 from segue.sidecar.listener import ListenerLimits
+from tests.loop_clock import LoopClock
 from tests.sidecar.agents import GET, OK, POST, Listening, echo, listening, sized
 from tests.strategies import examples
 
@@ -179,12 +180,15 @@ async def test_a_body_that_stops_is_given_up() -> None:
         assert error(await server.ask(data)) == (408, "request_timeout")
 
 
-async def test_an_idle_connection_is_closed_without_a_word() -> None:
-    async with listening(echo, limits=ListenerLimits(idle_s=0.05)) as server:
+async def test_an_idle_connection_is_closed_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = LoopClock(monkeypatch)
+    async with listening(echo, limits=ListenerLimits(idle_s=60.0)) as server:
         agent = await server.connect()
         await agent.send(GET)
-        assert (await agent.rest()).endswith(b"nothing")
-        assert await server.ask(b"") == b""
+        answer = await agent.until(b"nothing")
+        assert await clock.hurry(agent.rest()) == b""
+        assert answer.endswith(b"nothing")
+        assert await clock.hurry(server.ask(b"")) == b""
 
 
 async def test_bodies_share_one_budget_and_give_it_back() -> None:

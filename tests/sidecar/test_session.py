@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
@@ -21,11 +22,11 @@ from segue.sidecar.link_status import LinkTimeouts
 from segue.sidecar.orphaned_exchanges import OrphanLimits
 from segue.sidecar.request_handler import HandlerLimits
 from segue.sidecar.session import AgentExchange
-from segue.testing.link import linked
-from segue.tunnel import link as tunnel_link
+from segue.testing.link import EmulatedLink, linked
 from segue.tunnel.client import TunnelRequest
 from segue.tunnel.endpoint import BUFFER_BYTES
 from segue.tunnel.events import ExchangeReset
+from tests.loop_clock import LoopClock
 from tests.sidecar.exchanges import post as head_of_post
 from tests.sidecar.exchanges import unlinked_session, waiting_exchange
 from tests.sidecar.gateways import Answer, FakeGateway, fake_gateway
@@ -195,7 +196,7 @@ async def test_a_fault_of_ours_costs_a_link_and_is_logged(
 
 
 async def test_a_link_that_is_silent_for_too_long_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tunnel_link, "DEAD_S", 0.3)
+    clock = LoopClock(monkeypatch)
     async with (
         fake_gateway() as gateway,
         linked("127.0.0.1", gateway.port) as link,
@@ -204,7 +205,7 @@ async def test_a_link_that_is_silent_for_too_long_is_replaced(monkeypatch: pytes
         await sidecar.linked()
         with link.silenced():
             asking = asyncio.create_task(sidecar.post(b"{}"))
-            await asyncio.wait_for(sidecar.unlinked(), 20)
+            await clock.hurry(sidecar.unlinked())
         assert (await asking).startswith(b"HTTP/1.1 200 ")
         assert [one.body for one in gateway.forwarded] == [b"{}"]
         assert (await sidecar.stats())["resumes"] == 1
@@ -217,8 +218,36 @@ def distrustful(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_silence, "MOVED_SILENT_S", 0.1)
 
 
-@pytest.mark.usefixtures("distrustful")
-async def test_a_silent_link_is_replaced_while_something_waits() -> None:
+#: After how long a link is doubted whose silence a test lets go by.
+DOUBTED_S = 5.0
+
+
+@pytest.fixture
+async def silence(monkeypatch: pytest.MonkeyPatch) -> Silence:
+    """Links are doubted when a test says that they have been silent for long enough."""
+    monkeypatch.setattr(link_silence, "SILENT_S", DOUBTED_S)
+    monkeypatch.setattr(link_silence, "MOVED_SILENT_S", DOUBTED_S)
+    return Silence(LoopClock(monkeypatch))
+
+
+class Silence:
+    """Lets the silence of a link go by."""
+
+    def __init__(self, clock: LoopClock) -> None:
+        self._clock = clock
+
+    @asynccontextmanager
+    async def after_more_on(self, link: EmulatedLink) -> AsyncIterator[None]:
+        """Do something that sends more on a link, and let so much time go by that the link is doubted."""
+        before = link.sent_up_bytes
+        yield
+        async with asyncio.timeout(20):
+            while link.sent_up_bytes == before:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.001)
+        self._clock.forward(DOUBTED_S + 1)
+
+
+async def test_a_silent_link_is_replaced_while_something_waits(silence: Silence) -> None:
     async with (
         fake_gateway() as gateway,
         linked("127.0.0.1", gateway.port) as link,
@@ -226,7 +255,9 @@ async def test_a_silent_link_is_replaced_while_something_waits() -> None:
     ):
         await sidecar.linked()
         with link.stranded():
-            assert (await asyncio.wait_for(sidecar.post(b"{}"), 20)).startswith(b"HTTP/1.1 200 ")
+            async with silence.after_more_on(link):
+                asking = asyncio.create_task(sidecar.post(b"{}"))
+            assert (await asyncio.wait_for(asking, 20)).startswith(b"HTTP/1.1 200 ")
             assert [one.body for one in gateway.forwarded] == [b"{}"]
             assert (await sidecar.stats())["resumes"] == 1
             assert len(gateway.upgrades) == 2
@@ -251,8 +282,7 @@ async def test_a_gateway_that_is_slow_is_not_made_slower_by_ever_more_links() ->
         assert [one.body for one in gateway.forwarded] == [b"{}"]
 
 
-@pytest.mark.usefixtures("distrustful")
-async def test_a_silent_link_is_not_replaced_by_one_to_another_node() -> None:
+async def test_a_silent_link_is_not_replaced_by_one_to_another_node(silence: Silence) -> None:
     async with (
         fake_gateway() as gateway,
         fake_gateway() as another,
@@ -261,7 +291,8 @@ async def test_a_silent_link_is_not_replaced_by_one_to_another_node() -> None:
     ):
         await sidecar.linked()
         with link.stranded(), link.diverted("127.0.0.1", another.port):
-            asking = asyncio.create_task(sidecar.post(b"{}"))
+            async with silence.after_more_on(link):
+                asking = asyncio.create_task(sidecar.post(b"{}"))
             await asyncio.wait_for(another.until(lambda: bool(another.close_codes)), 20)
             assert not asking.done()
         assert (await asking).startswith(b"HTTP/1.1 200 ")
@@ -269,8 +300,9 @@ async def test_a_silent_link_is_not_replaced_by_one_to_another_node() -> None:
         assert (len(gateway.upgrades), len(another.upgrades), another.forwarded) == (1, 1, [])
 
 
-@pytest.mark.usefixtures("distrustful")
-async def test_a_link_that_a_change_of_the_network_has_cut_off_is_replaced_though_nothing_waits() -> None:
+async def test_a_link_that_a_change_of_the_network_has_cut_off_is_replaced_though_nothing_waits(
+    silence: Silence,
+) -> None:
     async with (
         fake_gateway() as gateway,
         linked("127.0.0.1", gateway.port) as link,
@@ -282,7 +314,8 @@ async def test_a_link_that_a_change_of_the_network_has_cut_off_is_replaced_thoug
         assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
         assert len(gateway.upgrades) == 1
         with link.stranded():
-            change_network(sidecar, "moved")
+            async with silence.after_more_on(link):
+                change_network(sidecar, "moved")
             await asyncio.wait_for(gateway.until(lambda: len(gateway.upgrades) == 2), 20)
         assert (await sidecar.post(b"{}")).startswith(b"HTTP/1.1 200 ")
 

@@ -6,6 +6,7 @@ import pytest
 
 from segue.upstreams import http, model_listing
 from segue.upstreams.interface import Secret
+from tests.loop_clock import LoopClock
 from tests.upstreams.http_turns import ANSWERS, answer, upstream
 from tests.upstreams.provider import Exchange, Play, hangs, providing, refuses, resets
 
@@ -83,9 +84,9 @@ async def test_a_key_that_may_not_list_is_told_in_the_log(caplog: pytest.LogCapt
 
 
 async def test_one_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_LIST_TIMEOUT_S", 0.01)
+    clock = LoopClock(monkeypatch)
     async with providing(hangs) as provider, upstream(provider.url) as one:
-        assert await one.list_models(None) == ()
+        assert await clock.outlast(one.list_models(None), http._LIST_TIMEOUT_S, after=provider.seen(1)) == ()  # noqa: SLF001 - how long it waits
         await provider.until(lambda: provider.gone == 1)
 
 

@@ -22,11 +22,12 @@ from segue.sidecar.diagnosis.link_checks import LinkObservation, judge_link
 from segue.sidecar.diagnosis.link_faults import FaultKind
 from segue.sidecar.diagnosis.link_probe import observe_link, path_to
 from segue.sidecar.proxy import parse_proxy
+from tests.loop_clock import LoopClock
 from tests.sidecar.gateways import fake_gateway
 from tests.sidecar.proxies import proxied
 
 QUICK = ConnectorSettings(connect_s=0.1)
-PATIENT = ConnectorSettings(connect_s=20.0)
+PATIENT = ConnectorSettings(connect_s=60.0)
 
 Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -188,9 +189,10 @@ async def test_what_does_not_speak_tls_is_told(data: bytes, kind: FaultKind) -> 
         assert kind_of(await observe_link(f"wss://127.0.0.1:{port}", PATIENT)) == kind
 
 
-async def test_a_handshake_that_never_ends_is_told() -> None:
+async def test_a_handshake_that_never_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     async with listening(silent) as port:
-        assert kind_of(await observe_link(f"wss://127.0.0.1:{port}", QUICK)) == "tls_silent"
+        seen = await LoopClock(monkeypatch).hurry(observe_link(f"wss://127.0.0.1:{port}", PATIENT))
+        assert kind_of(seen) == "tls_silent"
 
 
 async def test_a_certificate_that_is_not_right_is_told_by_what_is_wrong(tmp_path: Path) -> None:
@@ -236,9 +238,12 @@ async def test_a_web_server_in_its_place_is_told_and_shows_the_time() -> None:
     assert seen.answer.date == "x"
 
 
-async def test_what_is_silent_or_hangs_up_after_the_upgrade_is_asked_for_is_told() -> None:
+async def test_what_is_silent_or_hangs_up_after_the_upgrade_is_asked_for_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with listening(silent) as port:
-        assert kind_of(await observe_link(f"ws://127.0.0.1:{port}", QUICK)) == "upgrade_silent"
+        seen = await LoopClock(monkeypatch).hurry(observe_link(f"ws://127.0.0.1:{port}", PATIENT))
+        assert kind_of(seen) == "upgrade_silent"
     async with listening(saying(b"")) as port:
         assert kind_of(await observe_link(f"ws://127.0.0.1:{port}", PATIENT)) == "upgrade_closed"
 
@@ -270,7 +275,8 @@ async def test_messages_that_do_not_come_through_are_told(monkeypatch: pytest.Mo
         return socket
 
     async with answering(serve) as url:
-        assert kind_of(await observe_link(url, ConnectorSettings(connect_s=0.3))) == "no_messages"
+        seen = await LoopClock(monkeypatch).hurry(observe_link(url, PATIENT))
+        assert kind_of(seen) == "no_messages"
 
 
 def test_what_python_says_of_a_certificate_is_read_as_far_as_it_goes() -> None:
