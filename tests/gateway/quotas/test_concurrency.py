@@ -22,13 +22,18 @@ from segue.stores.live.interface import HeldPlaces, LiveUnavailable, WantedPlace
 LAPTOP, PHONE, BOB = Principal("alice", "k"), Principal("alice", "l"), Principal("bob")
 
 
+LEASE_S = 9.0
+
+
 class AllPlaces:
-    """What all gateways share, in memory."""
+    """What all gateways share, in memory, and the time."""
 
     def __init__(self) -> None:
         self.held: dict[tuple[str, str], Counter[int]] = {}
         self.asked = 0
         self.away = False
+        self.now = 0.0
+        self._ends_at: dict[tuple[str, str, int], float] = {}
 
     def hold(self, node: int, tenant: str, wanted: Sequence[WantedPlaces]) -> Sequence[HeldPlaces]:
         self.asked += 1
@@ -37,6 +42,9 @@ class AllPlaces:
         told = []
         for one in wanted:
             all_held = self.held.setdefault((tenant, one.name), Counter())
+            for other in [other for other in all_held if self._ends_at[tenant, one.name, other] <= self.now]:
+                del all_held[other]
+            self._ends_at[tenant, one.name, node] = self.now + LEASE_S
             others = all_held.total() - all_held[node]
             all_held[node] = max(one.used, min(one.wanted, one.most - others))
             told.append(HeldPlaces(all_held[node], others))
@@ -47,9 +55,17 @@ class AllPlaces:
 
 
 class Way:
-    """The way of one gateway to what is shared: calls take their time, and keep their order."""
+    """The way of one gateway to what is shared: calls take their time, and keep their order.
+
+    A gateway that stands still sends nothing, and takes nothing that comes, before it is awake.
+    """
+
+    lease_s = LEASE_S
 
     def __init__(self, places: AllPlaces, node: int, chance: random.Random) -> None:
+        self.awake = asyncio.Event()
+        self.awake.set()
+        self.answered = asyncio.Event()
         self._places = places
         self._node = node
         self._chance = chance
@@ -59,21 +75,27 @@ class Way:
         async with self._order:
             await self._rest()
             told = self._places.hold(self._node, tenant, wanted)
+            self.answered.set()
             await self._rest()
             return told
 
     async def _rest(self) -> None:
         for _ in range(self._chance.randrange(4)):
             await asyncio.sleep(0)
+        await self.awake.wait()
 
 
 def gateways(places: AllPlaces, count: int = 2, *, seed: int = 0, **limits: object) -> list[ConcurrencyLimiter]:
+    chance = random.Random(seed)
+    return [gateway(Way(places, node, chance), places, **limits) for node in range(count)]
+
+
+def gateway(way: Way, places: AllPlaces, **limits: object) -> ConcurrencyLimiter:
     config = msgspec.convert(
         {"limits": limits, "key": [{"name": "k", "tenant": "alice", "sha256": "0" * 64, "limits": {"turns": 2}}]},
         Config,
     )
-    chance = random.Random(seed)
-    return [ConcurrencyLimiter(Quotas(config), Way(places, node, chance), lambda: 1000.0) for node in range(count)]
+    return ConcurrencyLimiter(Quotas(config), way, lambda: 1000.0, lambda: places.now)
 
 
 def end(gateway: ConcurrencyLimiter, scopes: Sequence[Scope]) -> None:
@@ -81,7 +103,7 @@ def end(gateway: ConcurrencyLimiter, scopes: Sequence[Scope]) -> None:
 
 
 async def settle(gateway: ConcurrencyLimiter, intervals: int = 2) -> None:
-    """Let time go by. What is not used in a whole interval is given back."""
+    """Let intervals go by. What is not used in a whole one is given back."""
     for _ in range(intervals):
         await gateway.settle()
 
@@ -158,7 +180,8 @@ async def test_what_is_used_is_said_again_before_it_is_forgotten() -> None:
     one, two = gateways(places, turns=1)
     await one.begin(PHONE)
     places.held.clear()  # it was lost
-    await settle(one, 40)
+    places.now += 2.0
+    await one.settle()
     await refusal(two, PHONE)
     places.held.clear()
     one.tell_again()
@@ -180,6 +203,61 @@ async def test_a_gateway_that_can_ask_nobody_counts_alone_and_says_afterwards_wh
     assert (two.alone, places.total()) == (False, 3), "what runs is counted, whatever the limit is"
     end(two, running[0])
     await refusal(one, PHONE)
+
+
+async def test_a_gateway_that_stood_still_has_no_place_left() -> None:
+    places = AllPlaces()
+    one, two = gateways(places, turns=1)
+    end(one, await one.begin(PHONE))
+    places.now += LEASE_S  # one stands still: its place is free
+    running = await two.begin(PHONE)
+    await refusal(one, PHONE)
+    end(two, running)
+    await settle(two)
+    await one.begin(PHONE)
+
+
+async def test_a_gateway_counts_its_places_as_lost_before_others_do() -> None:
+    places = AllPlaces()
+    (one,) = gateways(places, 1, turns=1)
+    end(one, await one.begin(PHONE))
+    places.now += LEASE_S * 0.9
+    asked = places.asked
+    await one.begin(PHONE)
+    assert places.asked == asked + 1
+
+
+async def test_what_ends_where_a_gateway_stood_still_makes_no_place_there() -> None:
+    places = AllPlaces()
+    one, two = gateways(places, turns=2)
+    stale = [await one.begin(PHONE), await one.begin(PHONE)]
+    places.now += LEASE_S
+    running = await two.begin(PHONE), await two.begin(PHONE)
+    await one.settle()
+    assert places.total() == 4, "what runs is counted, though its places are lost"
+    end(one, stale[0])
+    await refusal(one, PHONE)
+    end(one, stale[1])
+    await refusal(one, PHONE)
+    end(two, running[0])
+    await settle(two)
+    await one.begin(PHONE)
+    await refusal(two, PHONE)
+
+
+async def test_a_gateway_that_stood_still_while_it_asked_asks_again() -> None:
+    places = AllPlaces()
+    way = Way(places, 0, random.Random(0))
+    one, two = gateway(way, places, turns=1), gateway(Way(places, 1, random.Random(0)), places, turns=1)
+    asking = asyncio.create_task(one.begin(PHONE))
+    await way.answered.wait()
+    way.awake.clear()
+    places.now += LEASE_S
+    await two.begin(PHONE)
+    way.awake.set()
+    with pytest.raises(Refused):
+        await asking
+    assert places.total() == 1
 
 
 async def test_one_gateway_alone_asks_nobody() -> None:
@@ -289,6 +367,74 @@ async def test_who_asks_for_one_limit_keeps_what_it_has_of_the_other() -> None:
         await two.begin(PHONE)
         begun += 1
     await refusal(two, PHONE)
+
+
+class StandingCrowd:
+    """Turns at several gateways of which one after the other stands still until its places are lost, and goes on.
+
+    Of the turns that are asked for after that, no more run than may, whatever else still runs.
+    """
+
+    def __init__(self, seed: int, most: int, count: int) -> None:
+        self._chance = random.Random(seed)
+        self._most = most
+        self.places = AllPlaces()
+        self._ways = [Way(self.places, node, self._chance) for node in range(count)]
+        self._nodes = [gateway(way, self.places, turns=most) for way in self._ways]
+        self._stops = 0
+        self._running: Counter[int] = Counter()
+
+    async def run(self) -> None:
+        turns = []
+        for way in self._chance.choices(self._ways, k=4):
+            turns += [asyncio.create_task(self._turn()) for _ in range(self._most + 3)]
+            await self._rest(30)
+            way.awake.clear()
+            self._stops += 1
+            for _ in range(int(LEASE_S) + 1):
+                self.places.now += 1.0
+                turns.append(asyncio.create_task(self._turn()))
+                await self._settle()
+            way.awake.set()
+            self._stops += 1
+        assert not [one for one in await asyncio.gather(*turns, return_exceptions=True) if isinstance(one, Exception)]
+        for _ in range(25):
+            await self._settle()
+
+    async def _turn(self) -> None:
+        number = self._chance.randrange(len(self._nodes))
+        way, node = self._ways[number], self._nodes[number]
+        await way.awake.wait()
+        asked_in = self._stops
+        try:
+            scopes = await node.begin(PHONE)
+        except Refused:
+            return
+        self._running[asked_in] += 1
+        assert asked_in < self._stops or self._running[asked_in] <= self._most
+        for _ in range(self._chance.randrange(4)):
+            await self._rest(12)
+            await way.awake.wait()
+        self._running[asked_in] -= 1
+        end(node, scopes)
+
+    async def _settle(self) -> None:
+        for way, node in zip(self._ways, self._nodes, strict=True):
+            if way.awake.is_set():
+                await node.settle()
+
+    async def _rest(self, most: int) -> None:
+        for _ in range(self._chance.randrange(most)):
+            await asyncio.sleep(0)
+
+
+@given(st.integers(0, 2**32), st.sampled_from([1, 2, 5, 70]), st.integers(2, 4))
+def test_of_what_is_begun_after_a_gateway_stood_still_never_more_than_the_limit_run(
+    seed: int, most: int, count: int
+) -> None:
+    crowd = StandingCrowd(seed, most, count)
+    asyncio.run(crowd.run())
+    assert crowd.places.total() == 0
 
 
 @given(st.integers(0, 2**32), st.sampled_from([1, 2, 5, 70]), st.integers(2, 4))

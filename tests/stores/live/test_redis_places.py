@@ -43,6 +43,7 @@ async def test_several_limits_are_asked_for_together(live_url: str) -> None:
 
 async def test_the_places_of_who_says_nothing_for_a_lease_are_free(live_url: str) -> None:
     async with live_nodes(live_url, "a", "b", lease_s=0.2) as (one, two):
+        assert one.live.places.lease_s == 0.2
         await hold(one, 5, 5)
         assert (await hold(two, 0, 1)).held == 0
         while (await hold(two, 0, 1)).held == 0:  # noqa: ASYNC110 - a server elsewhere sets no event here

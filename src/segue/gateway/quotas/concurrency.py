@@ -3,8 +3,10 @@
 Where there are several, each has *places* under a limit, and begins only what it has a place for. It asks all others
 for a place if it has none left, and gives back soon what it does not use. So what is begun never exceeds a limit.
 A gateway may be refused a place that another one has and does not use: one of the last 100 ms, and of a large limit a
-small part of what is free. While nothing is shared each gateway counts for itself alone. Not here: limits of a minute
-(`shared_windows`), and what is said to who is over (`quotas`).
+small part of what is free. Places are leased: a gateway that stood still has none any more. What it ran then goes on
+and is counted, but others may have begun as much beside it; so when it ends, nothing begins in its place. While nothing
+is shared each gateway counts for itself alone. Not here: limits of a minute (`shared_windows`), and what is said to who
+is over (`quotas`).
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from typing import Final, Literal
 from segue.gateway.principal import Principal
 from segue.gateway.quotas.quotas import Quotas, Scope, connection_limit_reached, refuse, turn_limit_reached
 from segue.stores.live.interface import HeldPlaces, LiveUnavailable, Places, WantedPlaces
+from segue.stores.live.lease_clock import TRUSTED_SHARE, boot_time
 
 #: How often a gateway gives back what it does not use.
 INTERVAL_S: Final = 0.05
-#: After so many intervals it says again what it has; for so many it keeps a reserve.
-_REFRESH: Final = 40
+#: After this part of the lease of its places it says again what it has.
+_RENEWED_SHARE: Final = 0.2
+#: For so many intervals it keeps a reserve.
 _RESERVE: Final = 20
 #: Of a limit that is at least so large, this part of what is free is taken as a reserve.
 _LARGE: Final = 64
@@ -33,7 +37,10 @@ Kind = Literal["turns", "connections"]
 class _SharedLimit:
     """What this gateway has of one limit. Of what is `asking`, it is not known yet whether it may begin."""
 
-    __slots__ = ("age", "asking", "held", "kind", "name", "others", "scope", "tenant", "told", "unused")
+    __slots__ = (
+        *("age", "asking", "held", "kind", "lapses_at", "name", "others", "renew_at", "scope", "tenant", "told"),
+        "unused",
+    )
 
     def __init__(self, tenant: str, name: str, scope: Scope, kind: Kind) -> None:
         self.tenant = tenant
@@ -41,11 +48,12 @@ class _SharedLimit:
         self.scope = scope
         self.kind = kind
         self.asking = 0
-        self.held = 0  # so many places are surely its own
+        self.held = 0  # so many places are surely its own, until `lapses_at`
         self.told = 0  # so many it has at most, as others see it
         self.others = 0
         self.unused = 0  # so many of its places were never used since the last interval
         self.age = 0  # intervals since the last call
+        self.lapses_at = self.renew_at = 0.0
 
     @property
     def most(self) -> int | None:
@@ -59,18 +67,40 @@ class _SharedLimit:
     def left(self) -> int:
         return self.held - self.used - self.asking
 
+    def take(self, answer: HeldPlaces, lapses_at: float) -> int:
+        """Take an answer; return how many places are surely its own: perhaps fewer than are used."""
+        most = self.most
+        self.held = answer.held if most is None else min(answer.held, max(0, most - answer.others))
+        self.others, self.lapses_at = answer.others, lapses_at
+        return self.held
+
+    def drop_lapsed(self, now: float) -> None:
+        """Have no place any more if nothing was said for too long, as when the process was stopped."""
+        if now >= self.lapses_at:
+            self.held = self.unused = 0
+
     def reserve(self) -> int:
         most = self.most
         return 0 if most is None or most < _LARGE else max(0, most - self.told - self.others) // _RESERVED_PART
 
 
 class ConcurrencyLimiter:
-    """Begins turns and connections as far as the limits of their principals let it. `clock` gives unix seconds."""
+    """Begins turns and connections as far as the limits of their principals let it.
 
-    def __init__(self, quotas: Quotas, places: Places | None, clock: Callable[[], float]) -> None:
+    `clock` gives unix seconds, and `monotonic` those that go on while the process is stopped.
+    """
+
+    def __init__(
+        self,
+        quotas: Quotas,
+        places: Places | None,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float] = boot_time,
+    ) -> None:
         self.quotas = quotas
         self._places = places
         self._clock = clock
+        self._monotonic = monotonic
         self._limits: dict[tuple[str, str], _SharedLimit] = {}
         self.alone = False
         """Whether others could not be asked the last time, so that this gateway counts for itself."""
@@ -104,13 +134,15 @@ class ConcurrencyLimiter:
     async def settle(self) -> None:
         """Give back what was not used since the last time, and say again what is used."""
         due: dict[str, list[_SharedLimit]] = {}
+        now = self._monotonic()
         for key, limit in list(self._limits.items()):
             limit.age += 1
             if limit.asking:
                 continue
+            limit.drop_lapsed(now)
             limit.held -= max(0, limit.unused - (limit.reserve() if limit.age < _RESERVE else 0))
             limit.unused = max(0, limit.left)
-            if max(limit.held, limit.used) != limit.told or (limit.told and limit.age >= _REFRESH):
+            if max(limit.held, limit.used) != limit.told or (limit.told and now >= limit.renew_at):
                 due.setdefault(limit.tenant, []).append(limit)
             elif not limit.told:
                 del self._limits[key]
@@ -133,36 +165,49 @@ class ConcurrencyLimiter:
         if self._places is None:
             return
         limits = self._limits_of(principal, kind)
+        now = self._monotonic()
+        for limit in limits:
+            limit.drop_lapsed(now)
         if all(limit.left > 0 for limit in limits):
             for limit in limits:
                 limit.unused = min(limit.unused, limit.left - 1)
             return
+        over = await self._ask_for_one(limits)
+        if over is not None:
+            refuse(
+                over.scope, turn_limit_reached(over.scope) if kind == "turns" else connection_limit_reached(over.scope)
+            )
+
+    async def _ask_for_one(self, limits: Sequence[_SharedLimit]) -> _SharedLimit | None:
+        """Ask for a place under each limit; return the one that has none, if others can be asked."""
         for limit in limits:
             limit.asking += 1
-        needed = [limit.used + limit.asking for limit in limits]
         try:
-            wanted = [max(limit.held, need + limit.reserve()) for need, limit in zip(needed, limits, strict=True)]
-            answers = await self._hold(limits, wanted)
+            while True:
+                needed = [limit.used + limit.asking for limit in limits]
+                wanted = [max(limit.held, need + limit.reserve()) for need, limit in zip(needed, limits, strict=True)]
+                held = await self._hold(limits, wanted)
+                if all(self._monotonic() < limit.lapses_at for limit in limits):
+                    break  # otherwise it stood still meanwhile, and others may have what it was given
         except LiveUnavailable:
-            return
+            return None
         finally:
             for limit in limits:
                 limit.asking -= 1
-        for need, limit, answer in zip(needed, limits, answers, strict=True):
-            if answer.held < need:
-                refuse(
-                    limit.scope,
-                    turn_limit_reached(limit.scope) if kind == "turns" else connection_limit_reached(limit.scope),
-                )
+        return next((limit for need, limit, own in zip(needed, limits, held, strict=True) if own < need), None)
 
-    async def _hold(self, limits: Sequence[_SharedLimit], wanted: Sequence[int]) -> Sequence[HeldPlaces]:
-        """Ask for so many places, and for what is used in any case. What is given up must not be used any more."""
+    async def _hold(self, limits: Sequence[_SharedLimit], wanted: Sequence[int]) -> Sequence[int]:
+        """Ask for so many places, and for what is used in any case; return how many are surely this gateway's.
+
+        What is given up must not be used any more.
+        """
         if self._places is None or not limits:
             return ()
+        asked_at, lease_s = self._monotonic(), self._places.lease_s
         asked = []
         for limit, count in zip(limits, wanted, strict=True):
             limit.told = max(count, limit.used)
-            limit.age = 0
+            limit.age, limit.renew_at = 0, asked_at + lease_s * _RENEWED_SHARE
             most = limit.told if limit.most is None else limit.most
             asked.append(WantedPlaces(limit.name, limit.used, limit.told, most))
         try:
@@ -172,9 +217,8 @@ class ConcurrencyLimiter:
             self.tell_again()
             raise
         self.alone = False
-        for limit, answer in zip(limits, answers, strict=True):  # they come in the order of the calls
-            limit.held, limit.others = answer.held, answer.others
-        return answers
+        lapses_at = asked_at + lease_s * TRUSTED_SHARE  # answers come in the order of the calls
+        return [limit.take(answer, lapses_at) for limit, answer in zip(limits, answers, strict=True)]
 
     def _limits_of(self, principal: Principal, kind: Kind) -> Sequence[_SharedLimit]:
         """Return the limits of this kind that hold for a principal: of its key, and of its tenant."""

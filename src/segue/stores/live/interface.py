@@ -129,6 +129,10 @@ class HeldPlaces(msgspec.Struct, frozen=True):
 class Places(Protocol):
     """The places of limits of what may be under way at once, as nodes have them."""
 
+    @property
+    def lease_s(self) -> float:
+        """For how long a node has its places without a word; then they are free."""
+
     async def hold(self, tenant: str, wanted: Sequence[WantedPlaces]) -> Sequence[HeldPlaces]:
         """Have so many places in place of those that this node had. Raises `LiveUnavailable`.
 

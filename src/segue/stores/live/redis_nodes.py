@@ -11,8 +11,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -20,14 +18,14 @@ import msgspec
 from redis.exceptions import RedisError
 
 from segue.stores.live.interface import Act, LiveUnavailable, NodeLease, Notice
+from segue.stores.live.lease_clock import TRUSTED_SHARE, boot_time
 from segue.stores.live.live_url import LiveUrl
 from segue.stores.live.redis_link import CALL_S, Client, RedisLink, connect, disconnect, load_script
 
 _log = logging.getLogger("segue.live")
 
-#: How long a lease lasts after its renewal; after so much of it this node counts it as over.
+#: How long a lease lasts after its renewal.
 LEASE_S: Final = 9.0
-_TRUSTED_SHARE = 0.8
 #: How long what grows is remembered: last tokens, the epoch.
 _KEPT_MS = 7 * 24 * 3600 * 1000
 #: So many notices are kept. A node that has missed some drops all that they may be about.
@@ -74,7 +72,7 @@ class RedisNodes:
         self.address = address
         self._started_at = started_at
         self._lease_s = lease_s
-        self._monotonic = monotonic or _boot_time
+        self._monotonic = monotonic or boot_time
         self._held_until = -1.0
         self._draining = False
         self._read_up_to = _NOTHING
@@ -244,7 +242,7 @@ class RedisNodes:
         if self._loss is not None:
             await self._lose(self._loss)
         if self._loss is None:
-            self._held_until = asked_at + self._lease_s * _TRUSTED_SHARE
+            self._held_until = asked_at + self._lease_s * TRUSTED_SHARE
 
     async def _lose(self, why: str) -> None:
         """Say that the node may have missed something. Until that was heard, it does not trust its lease."""
@@ -260,11 +258,6 @@ class RedisNodes:
 
 async def _nothing() -> None:
     """Nobody watches."""
-
-
-def _boot_time() -> float:
-    """Return a time that goes on while the machine sleeps, where there is one."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
 
 def _lease_of(fields: Sequence[bytes]) -> NodeLease:

@@ -16,13 +16,13 @@ class RedisPlaces:
     def __init__(self, link: RedisLink, *, node: str, lease_s: float) -> None:
         self._link = link
         self._node = node
-        self._held_ms = int(lease_s * 1000)
+        self.lease_s = lease_s
         self._hold = load_script("hold_places")
 
     async def hold(self, tenant: str, wanted: Sequence[WantedPlaces]) -> Sequence[HeldPlaces]:
         """Have so many places in place of those that this node had. Raises `LiveUnavailable`."""
         keys = [self._key(tenant, one.name) for one in wanted]
-        args: list[Argument] = [self._node, self._held_ms]
+        args: list[Argument] = [self._node, int(self.lease_s * 1000)]
         for one in wanted:
             args += (one.used, one.wanted, one.most)
         told: Sequence[Sequence[int]] = await self._link.run(self._hold, keys, *args)
