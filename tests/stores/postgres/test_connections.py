@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+import msgspec
 import psycopg
 import pytest
+from psycopg_pool.pool_async import WaitingClient
 
 from segue.history.conversations import ConversationMove
 from segue.stores.interface import ConversationMoved, IdTaken, StoreError
@@ -19,6 +21,7 @@ from segue.stores.postgres.store import PostgresStore
 from segue.testing.store_conformance import ALICE, NOW, link_of, sample_id, sample_record
 from segue.testing.store_samples import sample_conversation, sample_conversation_id, sample_step
 from tests.cutting_proxy import CuttingProxy, Moment
+from tests.faults.gateways import until
 from tests.loop_clock import LoopClock
 from tests.postgres_server import PostgresServer
 
@@ -187,6 +190,37 @@ async def test_many_that_wait_for_a_server_are_all_told_in_time(
     proxy.refusing = False
     assert (await store.size()).records == 0
     await store.aclose()
+
+
+@pytest.mark.parametrize("rounds", range(8))
+async def test_who_is_cancelled_while_it_is_given_a_connection_is_cancelled(
+    database: PostgresUrl, monkeypatch: pytest.MonkeyPatch, rounds: int
+) -> None:
+    """Whatever Python and the pool make of it; and the connection is not lost."""
+    loop, cancelled = asyncio.get_running_loop(), list[bool]()
+    give = WaitingClient.set
+
+    def cancel_after(rounds: int) -> None:
+        if rounds:
+            loop.call_soon(cancel_after, rounds - 1)
+        else:
+            cancelled.append(reading.cancel())
+
+    async def give_and_cancel(client: WaitingClient[StoreConnection], connection: StoreConnection) -> bool:
+        given = await give(client, connection)
+        cancel_after(rounds)
+        return given
+
+    connections = PostgresConnections(msgspec.structs.replace(database, pool_size=1))
+    await connections.open(nothing)
+    monkeypatch.setattr(WaitingClient, "set", give_and_cancel)
+    reading = asyncio.create_task(connections.read(b"SELECT 1", ()))
+    await asyncio.wait([reading])
+    await until(lambda: bool(cancelled))
+    assert reading.cancelled() is cancelled[0]
+    monkeypatch.undo()
+    assert await connections.read(b"SELECT 2", ()) == [(2,)]
+    await connections.aclose()
 
 
 async def test_who_is_cancelled_leaves_the_call_to_its_end(cut_store: PostgresStore, database: PostgresUrl) -> None:

@@ -236,13 +236,25 @@ class PostgresConnections:
             await self._pool.putconn(connection)
 
     async def _connect(self, deadline: float) -> StoreConnection:
-        """Take a connection out of the pool, or wait for a new one."""
+        """Take a connection out of the pool, or wait for a new one.
+
+        The pool waits with `asyncio.wait_for`, which forgets in Python 3.11 that its caller is cancelled if what it
+        waits for is there at the same moment.
+        """
+        caller = asyncio.current_task()
+        assert caller is not None, "a coroutine runs in a task"
+        cancelled = caller.cancelling()
         while True:
             try:
-                return await self._pool.getconn(_SLICE_S)
+                connection = await self._pool.getconn(_SLICE_S)
             except PoolTimeout:
                 if asyncio.get_running_loop().time() + _SLICE_S > deadline:
                     raise self._away() from None
+                continue
+            if caller.cancelling() == cancelled:
+                return connection
+            await self._pool.putconn(connection)
+            raise asyncio.CancelledError
 
     def _away(self) -> StoreError:
         message = f"{self.url.place}: no connection within {self.url.wait_s:g} s"
