@@ -10,9 +10,11 @@ import aiohttp
 import pytest
 
 from segue.gateway.api.responses import show_page
-from segue.history.records import ChainLink
+from segue.history.records import ChainLink, Record
+from segue.protocol.ids import ResponseId
 from segue.protocol.listing import ItemRun, Page
 from segue.protocol.problems import Problem
+from segue.stores.memory import MemoryStore
 from segue.testing.protocol_checker import Json
 from segue.testing.store_samples import sample_id
 from segue.upstreams.scripted import Fail, Refuse, Say, ScriptedTurn, ScriptedUpstream, Wait, call, say
@@ -24,6 +26,16 @@ UNKNOWN = "resp_" + "0" * 48
 
 def error_of(body: Json) -> str:
     return str(body["error"]["code"])
+
+
+class LateStore(MemoryStore):
+    """A store to which a response comes just after it was asked for."""
+
+    late = False
+
+    async def record(self, tenant: str, response_id: ResponseId, now: float) -> Record | None:
+        late, self.late = self.late, False
+        return None if late else await super().record(tenant, response_id, now)
 
 
 # --- creating --------------------------------------------------------------------------------------------------------
@@ -168,6 +180,16 @@ async def test_a_stored_response_can_be_read_and_deleted() -> None:
         assert await client.send("DELETE", f"/v1/responses/{made['id']}") == (200, deleted)
         assert await client.status(made["id"]) == 404
         assert await client.status(made["id"], "DELETE") == 404
+
+
+async def test_a_response_that_comes_to_the_store_while_it_is_looked_for_is_found() -> None:
+    """A turn whose gateway has died is dropped from the log as soon as its response is seen in the store."""
+    store = LateStore()
+    async with listening(store=store) as local, http(local.url) as client:
+        made = await client.turn()
+        store.late = True
+        assert await client.send("GET", f"/v1/responses/{made['id']}") == (200, made)
+        assert not store.late
 
 
 @pytest.mark.parametrize("response_id", [UNKNOWN, "nonsense", "resp_%F0"])

@@ -30,6 +30,7 @@ from segue.protocol.ids import ResponseId, parse_response_id
 from segue.protocol.listing import ItemRun, Page, is_small, paginate, parse_page
 from segue.protocol.problems import Problem, Refused, response_not_found
 from segue.protocol.requests import ENCRYPTED_REASONING, Create
+from segue.protocol.responses import EncodedResponse
 
 _JSON = "application/json"
 _KEY = "Idempotency-Key"
@@ -108,17 +109,19 @@ class ResponseRoutes:
 
     async def retrieve(self, request: web.Request) -> web.StreamResponse:
         """Answer with a response object, or with `stream=true` with the events of a kept turn."""
-        services, tenant, response_id = self._services, request[PRINCIPAL].tenant, _response_id(request)
+        tenant, response_id = request[PRINCIPAL].tenant, _response_id(request)
         if request.query.get("stream") == "true":
             return await self._background.resume(request, tenant, response_id)
-        record = await services.store.record(tenant, response_id, services.clock())
-        if record is None:
-            response = await self._background.look(tenant, response_id)
-        else:
-            response = record.response(encrypted=asks_for_encrypted(request))
+        response = await self._stored(request) or await self._background.look(tenant, response_id)
+        response = response or await self._stored(request)  # it may have left the log for the store in between
         if response is None:
             raise Refused(response_not_found(response_id))
         return await send_whole(request, response.pieces())
+
+    async def _stored(self, request: web.Request) -> EncodedResponse | None:
+        services = self._services
+        record = await services.store.record(request[PRINCIPAL].tenant, _response_id(request), services.clock())
+        return None if record is None else record.response(encrypted=asks_for_encrypted(request))
 
     async def cancel(self, request: web.Request) -> web.StreamResponse:
         """Stop a background turn, and answer with the response object that it ends in."""
