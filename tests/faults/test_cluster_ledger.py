@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
 
+from segue.testing.provider import Answer, ReceivedRequest, provided
 from tests.faults.cluster.findings import find, told
 from tests.faults.cluster.ledger import Ledger, LedgerTurn, Outcome
+from tests.faults.cluster.running_turns import RunningTurns
+from tests.faults.gateways import until
 
 
 def acknowledged(ledger: Ledger, parent: LedgerTurn | None = None, ident: str = "resp_1") -> LedgerTurn:
@@ -136,7 +140,7 @@ def answer_what_was_not_forwarded(ledger: Ledger) -> None:
 
 
 def run_too_many_at_once(ledger: Ledger) -> None:
-    ledger.count_running(2, most=1, calm=True)
+    ledger.count_running([0, 0], most=1)
 
 
 FAULTS = (
@@ -166,10 +170,27 @@ def test_a_request_that_its_agent_repeats_may_be_forwarded_again() -> None:
 
 
 def test_more_than_the_limit_may_run_while_its_places_are_lost() -> None:
-    ledger = Ledger()
-    ledger.count_running(2, most=1, calm=False)
-    ledger.count_running(1, most=1, calm=True)
+    losses: list[int | None] = [None]
+    ledger = Ledger(lambda: losses[0])
+    ledger.count_running([0, 0], most=1)
+    losses[0] = 2
+    ledger.count_running([0, None, 1], most=1)
+    assert (ledger.counted, ledger.faults) == (0, [])
+    ledger.count_running([0, 2], most=1)
     assert (ledger.counted, ledger.faults) == (1, [])
+    ledger.count_running([0, 2, 2], most=1)
+    assert ledger.faults == ["2 turns run at once, and no more than 1 may"]
+
+
+def test_what_is_sent_is_of_its_time() -> None:
+    losses: list[int | None] = [0]
+    ledger = Ledger(lambda: losses[0])
+    turn, exchange = ledger.begin("s", "ada"), ledger.begin_exchange("a", "ada")
+    ledger.try_exchange(exchange)
+    losses[0] = None
+    ledger.send_again(turn)
+    ledger.try_exchange(exchange)
+    assert (turn.sent_in, exchange.sent_in, exchange.attempts) == (0, [0, None], 2)
 
 
 def test_a_turn_that_is_sent_again_may_run_then() -> None:
@@ -181,6 +202,39 @@ def test_a_turn_that_is_sent_again_may_run_then() -> None:
     ledger.refuse(turn, "store_error")  # the first may have run, for all that the second attempt can say
     ledger.lose(turn)
     assert (turn.outcome, ledger.faults) == ("unknown", [])
+
+
+@pytest.mark.parametrize("first_ends", ["hung up", "spoken", "runs"])
+async def test_what_was_over_when_a_turn_came_does_not_run_beside_it(first_ends: str, plain_loop: None) -> None:
+    """However late the provider learns of it: both are there when it looks."""
+    ledger, gates = Ledger(), [asyncio.Event(), asyncio.Event()]
+
+    def answer(request: ReceivedRequest) -> Answer:
+        running.begin(request.number, 0)
+        return Answer(pieces=(b"one", b"two"), gates={1: gates[request.number], 2: asyncio.Event()})
+
+    async with provided(answer) as provider:
+        running = RunningTurns(provider, ledger, most=1)
+        (first, first_writer), (second, second_writer) = [
+            await asyncio.open_connection(provider.host, provider.port) for _ in range(2)
+        ]
+        first_writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        await first.readuntil(b"one")
+        match first_ends:
+            case "hung up":
+                first_writer.transport.abort()
+            case "spoken":
+                gates[0].set()
+                await first.readuntil(b"two")
+            case _:
+                pass
+        await asyncio.sleep(0)  # asyncio closes what is aborted in the next round
+        second_writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        await second.readuntil(b"one")
+        await until(lambda: ledger.counted == 2)
+        assert bool(ledger.faults) is (first_ends == "runs")
+        for writer in (first_writer, second_writer):
+            writer.transport.abort()
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,23 @@ async def test_hangs_at_a_gate_and_notices_a_client_that_goes() -> None:
         writer.close()
 
 
+@pytest.mark.parametrize("pace_s", [0.0, 0.001])
+async def test_says_when_only_the_end_of_an_answer_is_left(pace_s: float) -> None:
+    last, end = asyncio.Event(), asyncio.Event()
+    answer = Answer(pieces=(b"one", b"two"), pace_s=pace_s, gates={1: last, 2: end})
+    async with provided(lambda _: answer) as provider:
+        reader, writer = await asyncio.open_connection(provider.host, provider.port)
+        writer.write(HEAD + b"12345")
+        await reader.readuntil(b"one\r\n")
+        assert (provider.spoken, provider.answered) == (set(), set())
+        last.set()
+        await reader.readuntil(b"two\r\n")
+        assert (provider.spoken, provider.answered) == ({0}, set())
+        end.set()
+        await reader.readuntil(b"0\r\n\r\n")
+        writer.close()
+
+
 async def test_replies_with_gzip() -> None:
     turn = CODEX.turns[0]
     async with provided(lambda _: gzipped(answer_with(turn.reply, streamed=True))) as provider:

@@ -25,6 +25,7 @@ import struct
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from ssl import SSLContext
 from typing import Literal, cast
 
@@ -215,6 +216,8 @@ class ScriptedProvider:
         self.connections = 0
         self.hung_up: set[int] = set()
         """Numbers of the requests whose client hung up before the answer was complete."""
+        self.spoken: set[int] = set()
+        """Numbers of the requests whose answer was written to its last piece: only the end of the body may follow."""
         self.answered: set[int] = set()
         """Numbers of the requests whose answer was written to the end."""
         self.failures: list[BaseException] = []
@@ -336,7 +339,8 @@ async def _answer(provider: ScriptedProvider, wire: _ServerConnection, request: 
         await _talk(provider, wire, request)
         return False
     await wire.write(_head(answer))
-    if request.method != b"HEAD" and not await _write_body(wire, answer):
+    spoken = partial(provider.spoken.add, request.number)
+    if request.method != b"HEAD" and not await _write_body(wire, answer, spoken):
         return False
     asked_to_close = any(value.lower() == b"close" for value in values(request.lines, b"connection"))
     return answer.keeps_alive and answer.framing != "close" and not asked_to_close
@@ -358,8 +362,8 @@ def _rendered(answer: Answer, lines: Iterable[Line]) -> bytes:
     return start + b"".join(b"%b: %b\r\n" % line for line in lines) + b"\r\n"
 
 
-async def _write_body(wire: _ServerConnection, answer: Answer) -> bool:
-    """Write the pieces; return False if the answer cut the connection."""
+async def _write_body(wire: _ServerConnection, answer: Answer, spoken: Callable[[], None]) -> bool:
+    """Write the pieces, and call `spoken` after the last; return False if the answer cut the connection."""
     left = answer.cut_after
     waiting = bytearray()
     for number, piece in enumerate(answer.pieces):
@@ -377,8 +381,11 @@ async def _write_body(wire: _ServerConnection, answer: Answer) -> bool:
         if answer.pace_s:
             await wire.write(bytes(waiting))
             waiting.clear()
+            if number + 1 == len(answer.pieces):
+                spoken()
             await asyncio.sleep(answer.pace_s)
     await wire.write(bytes(waiting))
+    spoken()
     for number in sorted(number for number in answer.gates if number >= len(answer.pieces)):
         await answer.gates[number].wait()
     if answer.framing == "chunked":

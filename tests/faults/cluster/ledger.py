@@ -8,7 +8,7 @@ may follow, and all of it is to be seen. Not here: who asks (`sessions`, `agents
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -27,6 +27,8 @@ class LedgerTurn(msgspec.Struct, eq=False):
     before: tuple[str, ...] | None
     """What was said before it; None for a turn of a conversation, where that depends on what became of others."""
     conversation: LedgerConversation | None = None
+    sent_in: int | None = 0
+    """How often places had been lost when its client sent it first; None: that was not sure."""
     sent: int = 1
     """How often its client has sent it."""
     runs: int = 0
@@ -73,18 +75,28 @@ class LedgerExchange(msgspec.Struct, eq=False):
 
     marker: str
     tenant: str
-    attempts: int = 0
+    sent_in: list[int | None] = []
+    """For each attempt, how often places had been lost when its agent sent it."""
     forwarded: set[int] = msgspec.field(default_factory=set)
     """The attempts that were forwarded."""
     refused: set[int] = msgspec.field(default_factory=set)
     """The attempts that the agent was told may be made again, or that it could not even send."""
     outcome: Literal["open", "answered", "unknown"] = "open"
 
+    @property
+    def attempts(self) -> int:
+        """How often its agent has sent it."""
+        return len(self.sent_in)
+
 
 class Ledger:
-    """All turns, exchanges and conversations, and what was found to contradict them."""
+    """All turns, exchanges and conversations, and what was found to contradict them.
 
-    def __init__(self) -> None:
+    `place_losses` says how often places under a limit may have been lost; None: they may be just now.
+    """
+
+    def __init__(self, place_losses: Callable[[], int | None] = lambda: 0) -> None:
+        self._place_losses = place_losses
         self.turns: dict[str, LedgerTurn] = {}
         self.exchanges: dict[str, LedgerExchange] = {}
         self.conversations: list[LedgerConversation] = []
@@ -106,7 +118,7 @@ class Ledger:
         """Begin a turn: from now on its marker may be received once."""
         marker = f"{tenant}/{session}/{len(self.turns)}"
         before = None if talk is not None else () if parent is None else parent.after
-        turn = self.turns[marker] = LedgerTurn(marker, tenant, before, talk)
+        turn = self.turns[marker] = LedgerTurn(marker, tenant, before, talk, self._place_losses())
         if talk is not None:
             talk.turns.append(turn)
         return turn
@@ -119,7 +131,7 @@ class Ledger:
 
     def try_exchange(self, exchange: LedgerExchange) -> int:
         """Note that an agent sends its request, for the first time or again; return the number of the attempt."""
-        exchange.attempts += 1
+        exchange.sent_in.append(self._place_losses())
         return exchange.attempts - 1
 
     def refuse_attempt(self, exchange: LedgerExchange, attempt: int, why: str) -> None:
@@ -207,10 +219,19 @@ class Ledger:
         exchange.forwarded.add(attempt)
         return exchange
 
-    def count_running(self, running: int, *, most: int, calm: bool) -> None:
-        """Note how many turns with a limit run at once. `calm`: nothing has happened to what counts them."""
-        self.counted += calm
-        if calm and running > most:
+    def count_running(self, sent_in: Iterable[int | None], *, most: int) -> None:
+        """Note the turns with a limit that run at once, each by when it was sent.
+
+        A node that stood still has lost its places, but what it had begun goes on, and what it was about to begin it
+        may still begin. No other node can know of that, so no limit promises it. Of all turns that were sent since, no
+        more may run.
+        """
+        losses = self._place_losses()
+        if losses is None:
+            return
+        running = sum(sent == losses for sent in sent_in)
+        self.counted += running > 0
+        if running > most:
             self.fault(f"{running} turns run at once, and no more than {most} may")
 
     def compare(self, turn: LedgerTurn, texts: Sequence[str], where: str) -> None:

@@ -33,7 +33,7 @@ from tests.stores.live.redis_servers import RedisServer, discard, temporary_serv
 TENANTS = ("ada", "bob", "cyd", "dan")
 #: Who may have so many turns and requests of agents under way at once, at all nodes together.
 LIMITED, MOST_TURNS = "dan", 2
-#: For so long after Redis went away or came back a node may not have written there what it has begun.
+#: For so long after Redis went away or came back a node may not have said there what it has begun.
 _UNWRITTEN_S = 4.0
 OPERATOR = "sk-operator"
 NODES = 3
@@ -59,11 +59,13 @@ class Cluster:
         self.folder = folder
         self.postgres = postgres
         self.redis = redis
-        self.ledger = Ledger()
+        self.ledger = Ledger(self.place_losses)
         self.nodes = [ClusterProcess(str(number)) for number in range(NODES)]
         self.sidecars = {tenant: ClusterProcess(tenant) for tenant in TENANTS}
         self.live_faults = 0
         """How often Redis went away or came back: what nodes were to write there meanwhile may be there or not."""
+        self.data_losses = 0
+        """How often Redis lost its data, or was about to: it may be lost in between."""
         self.balancer: Balancer
         self.database: EmulatedLink
         self.provider: ScriptedProvider
@@ -87,15 +89,10 @@ class Cluster:
         """Whether all nodes run."""
         return all(node.state == "up" for node in self.nodes)
 
-    def live_losses(self) -> int | None:
-        """Return how often what is in Redis may have been lost; None: what is begun now may not be written at once."""
-        unsure = asyncio.get_running_loop().time() < self._live_fault_at + _UNWRITTEN_S
-        return None if unsure else self.live_faults
-
     def place_losses(self) -> int | None:
         """Return how often places may have been lost, in Redis or with the lease of a node; None: just now."""
-        losses = self.live_losses()
-        return None if losses is None else losses + sum(node.stops for node in self.nodes)
+        unsure = asyncio.get_running_loop().time() < self._live_fault_at + _UNWRITTEN_S
+        return None if unsure else self.live_faults + sum(node.stops for node in self.nodes)
 
     def ports(self) -> list[int]:
         """Return the ports of the nodes that may be asked; those of all if there is none."""
@@ -143,10 +140,12 @@ class Cluster:
     async def restart_redis(self, *, with_data: bool) -> None:
         """Kill Redis, and start it again with all that it had, or with nothing."""
         self.note_live_fault()
+        self.data_losses += not with_data
         self.redis.kill()
         if not with_data:
             shutil.rmtree(self.redis.socket.parent / "appendonlydir")
         await asyncio.to_thread(self.redis.start)
+        self.data_losses += not with_data
         self.note_live_fault()
 
     async def lease_of(self, node: ClusterProcess) -> str | None:
@@ -201,10 +200,10 @@ async def clustered(folder: Path, seed: int, *, lease_s: float | None = LEASE_S)
         stack.callback(postgres.stop, signal.SIGKILL)
         cluster = Cluster(folder, postgres, redis, forks, lease_s)
         cluster.database = await stack.enter_async_context(linked("127.0.0.1", port.number))
-        cluster.model = LedgerProvider(cluster.ledger, seed)
+        cluster.model = LedgerProvider(cluster.ledger, seed, limited=LIMITED)
         cluster.provider = await stack.enter_async_context(provided(cluster.model.answer))
-        running = RunningTurns(cluster.provider, cluster.ledger, most=MOST_TURNS, losses=cluster.place_losses)
-        cluster.model.on_request = lambda tenant, number: running.begin(number) if tenant == LIMITED else None
+        running = RunningTurns(cluster.provider, cluster.ledger, most=MOST_TURNS)
+        cluster.model.on_limited = running.begin
         await forks.line()
         cluster.balancer = await stack.enter_async_context(balanced(cluster.ports, seed))
         cluster.write_config()

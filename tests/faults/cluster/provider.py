@@ -29,14 +29,15 @@ _SSE = (Line(b"Content-Type", b"text/event-stream"),)
 class LedgerProvider:
     """A script for a `ScriptedProvider`. Pauses follow from the seed."""
 
-    def __init__(self, ledger: Ledger, seed: int) -> None:
+    def __init__(self, ledger: Ledger, seed: int, *, limited: str) -> None:
         self._ledger = ledger
+        self._limited = limited
         self._random = random.Random(seed)
         self._held: dict[str, asyncio.Event] = {}
         self.gate: asyncio.Event | None = None
         """In the middle of each answer it waits for this."""
-        self.on_request: Callable[[str, int], object] = lambda tenant, number: None
-        """Is called with the tenant of each turn and of each request of an agent, and the number of the request."""
+        self.on_limited: Callable[[int, int | None], object] = lambda number, sent_in: None
+        """Is called with the number of each request of the limited tenant, and when it was sent."""
 
     def hold(self, marker: str) -> asyncio.Event:
         """Wait in the middle of the answer to one turn for this event."""
@@ -49,15 +50,16 @@ class LedgerProvider:
         if request.target.startswith(AGENTS.encode()):
             marker, attempt = str(body["marker"]), int(b"".join(values(request.lines, RETRIES)))
             exchange = self._ledger.forward(marker, attempt)
-            if exchange is not None:
-                self.on_request(exchange.tenant, request.number)
+            if exchange is not None and exchange.tenant == self._limited:
+                self.on_limited(request.number, exchange.sent_in[attempt])
             pieces = pieces_of(marker, attempt)
         else:
             texts = [text_of_input(item) for item in body["input"]]
             turn = self._ledger.receive(texts)
             if turn is not None:
-                self.on_request(turn.tenant, request.number)
                 gate = self._held.get(turn.marker, gate)
+                if turn.tenant == self._limited:
+                    self.on_limited(request.number, turn.sent_in)
             pieces = _events_of(body, texts[-1], request.number)
         pause_s = self._random.choice((0.0, 0.0, self._random.uniform(0.0, _LONGEST_PAUSE_S)))
         gates = {} if gate is None else {len(pieces) // 2: gate}

@@ -1,43 +1,41 @@
-"""How many turns and requests of one tenant are at the provider at once, compared with how many may be.
+"""How many turns and requests of one tenant are at the provider at once: the ledger compares it with how many may be.
 
-What counts them is shared by the nodes, and may be lost: then more may run for a while. Not here: what has happened to
-it (`nodes`).
+A node gives a place free after it has hung up, and hears the last piece of an answer after that was written. So what
+was over when a request came, the kernel knows already, and the provider as soon as its loop has gone round a little.
+Not here: which of them count (`ledger`), and what may have happened to their places (`nodes`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from segue.testing.provider import ScriptedProvider
 from tests.faults.cluster.ledger import Ledger
 
-#: The provider may learn so much later than a node that a turn is over.
-_OVERLAP_S = 0.03
+#: The provider has taken all that its kernel knew when its loop has gone round so often: each time it reads what there
+#: is, and of what it has read it knows the meaning some rounds later.
+_ROUNDS = 20
 
 
 class RunningTurns:
-    """What runs. `losses`: how often their counts may have been lost; None: just now."""
+    """What runs of one tenant, which may run so many at once."""
 
-    def __init__(
-        self, provider: ScriptedProvider, ledger: Ledger, *, most: int, losses: Callable[[], int | None]
-    ) -> None:
+    def __init__(self, provider: ScriptedProvider, ledger: Ledger, *, most: int) -> None:
         self._provider = provider
         self._ledger = ledger
         self._most = most
-        self._losses = losses
         self._loop = asyncio.get_running_loop()
         self._running: dict[int, int | None] = {}
 
-    def begin(self, number: int) -> None:
-        """Take a request; what still runs beside it soon afterwards is counted."""
-        self._running[number] = self._losses()
-        self._loop.call_later(_OVERLAP_S, self._count)
+    def begin(self, number: int, sent_in: int | None) -> None:
+        """Take a request that was sent when places had been lost so often, and count what runs beside it."""
+        self._running[number] = sent_in
+        self._count_after(_ROUNDS)
 
-    def _count(self) -> None:
-        answered, hung_up = self._provider.answered, self._provider.hung_up
-        for number in [number for number in self._running if number in answered or number in hung_up]:
-            del self._running[number]
-        losses = self._losses()
-        calm = losses is not None and all(before == losses for before in self._running.values())
-        self._ledger.count_running(len(self._running), most=self._most, calm=calm)
+    def _count_after(self, rounds: int) -> None:
+        if rounds:
+            self._loop.call_soon(self._count_after, rounds - 1)
+            return
+        over = self._provider.spoken | self._provider.hung_up
+        self._running = {number: sent_in for number, sent_in in self._running.items() if number not in over}
+        self._ledger.count_running(self._running.values(), most=self._most)

@@ -154,7 +154,7 @@ class ClusterSession:
 
     async def run_apart(self) -> None:
         """Begin a turn in the background; look at it, follow it or cancel it at other nodes, to its end."""
-        losses = self.cluster.live_losses()
+        losses = self.cluster.data_losses
         turn, body = self.begin()
         told = await self.client.post({**body, "background": True})
         self.settle(turn, told)
@@ -177,11 +177,11 @@ class ClusterSession:
             await self.pause()
         self.ledger.fault(f"{turn.marker} was accepted and has not ended: {found}")
 
-    def _is_over(self, turn: LedgerTurn, status: int, found: Json, losses: int | None) -> bool:
-        """Look at a turn that goes on apart; return whether it has ended."""
+    def _is_over(self, turn: LedgerTurn, status: int, found: Json, losses: int) -> bool:
+        """Look at a turn that goes on apart; return whether it has ended. It is lost only with all data of Redis."""
         self.ledger.lose(turn)
         if status == 404:
-            if losses == self.cluster.live_faults:  # None: it may have begun in the memory of its node alone
+            if losses == self.cluster.data_losses:
                 self.ledger.fault(f"{turn.marker} was accepted as {turn.response_id} and is not there")
             return True
         if status != 200 or found["status"] in {"queued", "in_progress"}:
