@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 from segue.protocol.ids import ResponseId
+from segue.stores.event_logs import MemoryEventLogs
 from segue.testing.protocol_checker import Json
+from segue.upstreams.scripted import ScriptedUpstream, say
 from tests.faults.clients import Http, begin_post, http, narrow, opened, output_text
 from tests.faults.doubles import BrokenStore, Gated, Model, SlowStore, Torrent
 from tests.faults.gateways import listening, settled, until
@@ -37,6 +39,46 @@ async def test_a_background_turn_that_cannot_be_stored_has_failed() -> None:
         assert (failed["status"], failed["error"]["code"]) == ("failed", "store_error")
         assert await client.refusal(previous_response_id=made["id"]) == (400, "previous_response_not_found")
         assert local.gateway.services.cache.size_bytes == 0
+
+
+class UnknownLogs:
+    """Other gateways cannot be told of any log; `asked` is set as soon as that is tried, `gate` ends each attempt."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked, self.gate = asyncio.Event(), asyncio.Event()
+        self.response_id = ""
+
+        async def published(_: MemoryEventLogs, _tenant: str, response_id: ResponseId) -> bool:
+            self.response_id = response_id
+            self.asked.set()
+            await self.gate.wait()
+            return False
+
+        monkeypatch.setattr(MemoryEventLogs, "published", published)
+
+
+async def test_a_background_turn_of_which_others_cannot_be_told_does_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs, upstream = UnknownLogs(monkeypatch), ScriptedUpstream([say("one")])
+    logs.gate.set()
+    async with listening(upstream) as local, http(local.url) as client:
+        assert await client.refusal(background=True) == (503, "store_error")
+        assert await client.status(logs.response_id) == 404
+        assert (local.gateway.services.background.running, upstream.started) == (0, 0)
+        assert output_text(await client.turn(**RESUMABLE)) == "one"
+
+
+async def test_one_that_is_cancelled_before_it_is_known_does_not_begin_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs, upstream = UnknownLogs(monkeypatch), ScriptedUpstream()
+    async with listening(upstream) as local, http(local.url) as client:
+        asking = asyncio.create_task(client.refusal(background=True))
+        await logs.asked.wait()
+        logs.asked.clear()
+        cancelling = asyncio.create_task(client.send("POST", f"/v1/responses/{logs.response_id}/cancel"))
+        await logs.asked.wait()  # now it is its end that others cannot be told of
+        logs.gate.set()
+        await cancelling
+        assert await asking == (503, "store_error")
+        assert (local.gateway.services.background.running, upstream.started) == (0, 0)
 
 
 async def test_a_cancel_that_comes_while_the_record_is_written_is_too_late() -> None:

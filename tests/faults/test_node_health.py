@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 READY = {"status": "ready", "store": "in use", "live": "in use"}
-SHARED = ["idempotency keys", "deletions"]
+SHARED = ["idempotency keys", "background turns", "deletions"]
 _PATIENCE_S = 30.0
 
 

@@ -127,13 +127,13 @@ async def test_a_repeat_that_meets_the_loss_of_all_keys_after_it_was_let_in_runs
         assert await begin(one, keyed()) == response_id, "the key was free"
 
 
-async def test_without_redis_nothing_with_a_key_begins_and_all_else_goes_on(live_url: str) -> None:
+async def test_without_redis_nothing_begins_that_is_to_outlive_its_node_and_all_else_goes_on(live_url: str) -> None:
     upstream = ScriptedUpstream()
     async with gateways(live_url, upstream) as (one,):
         assert one.live is not None
         await one.live.aclose()
-        problem = await refusal(one, keyed())
-        assert (problem.code, upstream.started) == ("store_error", 0)
+        problems = [await refusal(one, asked) for asked in (keyed(), background())]
+        assert ([problem.code for problem in problems], upstream.started) == (["store_error"] * 2, 0)
         assert await collect(one.executor.run(create(), caller(one)).events())
 
 
@@ -399,7 +399,7 @@ async def test_a_turn_that_may_be_resumed_begins_without_redis_too(live_url: str
     async with gateways(live_url, ScriptedUpstream([say("one")])) as (one,):
         assert one.live is not None
         await one.live.aclose()
-        response_id = await begin(one, background())
+        response_id = await begin(one, create(segue={"resume": True}, stream=True))
         assert (await follow(one, response_id))[-1].type == "response.completed"
 
 

@@ -88,8 +88,8 @@ class EventLogs(Protocol):
     async def runs_elsewhere(self, tenant: str, response_id: ResponseId) -> bool:
         """Say whether the turn of a log runs at another gateway."""
 
-    async def published(self, tenant: str, response_id: ResponseId) -> None:
-        """Wait until every gateway can see the events that a log has, or until it is known that none can now."""
+    async def published(self, tenant: str, response_id: ResponseId) -> bool:
+        """Wait until every gateway can see the events that a log has; False if they cannot be told of them now."""
 
     async def settled(self, tenant: str, response_id: ResponseId) -> None:
         """Wait until all gateways can see the end of a log that has ended."""
@@ -233,8 +233,9 @@ class MemoryEventLogs:
         """No other gateway runs a turn."""
         return False
 
-    async def published(self, tenant: str, response_id: ResponseId) -> None:
+    async def published(self, tenant: str, response_id: ResponseId) -> bool:  # noqa: ARG002 - no other asks
         """There is no other gateway."""
+        return True
 
     async def settled(self, tenant: str, response_id: ResponseId) -> None:
         """Nobody else has to see it."""

@@ -79,7 +79,7 @@ async def test_what_gateways_share_is_named_and_does_not_make_it_unready() -> No
         ready = {"status": "ready", "records": 0, "store": "in use"}
         assert shown(await routes(services, live).readyz(GET)) == (
             200,
-            {**ready, "live": "away", "refuses": ["idempotency keys", "deletions"]},
+            {**ready, "live": "away", "refuses": ["idempotency keys", "background turns", "deletions"]},
         )
     await live.aclose()
 
@@ -90,7 +90,7 @@ async def test_a_gateway_whose_store_fails_is_not_ready_and_says_so() -> None:
     async with parts(store=BrokenStore("check_writable", "size")) as services:
         unready = {"status": "unready", "store": "away", "refuses": ["stored turns"]}
         assert shown(await routes(services).readyz(GET)) == (503, unready)
-        refuses = ["stored turns", "idempotency keys", "deletions"]
+        refuses = ["stored turns", "idempotency keys", "background turns", "deletions"]
         assert shown(await routes(services, live).readyz(GET)) == (503, {**unready, "live": "away", "refuses": refuses})
     await live.aclose()
 

@@ -221,11 +221,12 @@ async def test_who_waits_for_a_copy_waits_for_one_attempt(
     clock = LoopClock(monkeypatch)
     async with live_nodes(own_server.url(), "a", "b", lease_s=60.0) as (one, two):
         await written(one.logs, [CREATED])
-        await one.logs.published("a", ONE)
+        assert await one.logs.published("a", ONE)
         assert await two.logs.latest("a", ONE) == CREATED
         own_server.pause()
         await clock.hurry(written(one.logs, [CREATED], ident=TWO))
-        await clock.hurry(one.logs.published("a", TWO))
+        assert not await clock.hurry(one.logs.published("a", TWO))
+        assert not await one.logs.published("a", THREE), "there is no such log"
         own_server.resume()
 
 

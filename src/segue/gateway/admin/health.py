@@ -19,7 +19,7 @@ from segue.upstreams.router import Router
 
 #: What a gateway refuses while its store does not take what turns write, and while what gateways share is away.
 _STORED = ("stored turns",)
-_SHARED = ("idempotency keys", "deletions")
+_SHARED = ("idempotency keys", "background turns", "deletions")
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -395,7 +395,8 @@ class BackgroundResponses:
                     async for batch in batches:
                         kept.pending = batch
                         await self._logs.wait_for_room(tenant, response_id)
-                        await self._write(kept)
+                        if not await self._write(kept):
+                            return self._refuse(kept, live_away())
                         await kept.awaited.wait()
                         await asyncio.sleep(0)  # without followers, nothing else here lets other tasks run
         except Refused as refused:
@@ -409,16 +410,21 @@ class BackgroundResponses:
             return self._refuse(kept, Problem("server_error", "The gateway failed; its log has more. Try again."))
         return self._finish(kept)
 
-    async def _write(self, kept: _KeptTurn) -> None:
+    async def _write(self, kept: _KeptTurn) -> bool:
         """Append what the turn has yielded to its log; from then on the turn has begun.
 
-        Nobody is told of a response that no other gateway knows: who is told may ask there, and this one may die.
+        Nobody is told of a response that no other gateway knows: who is told may ask there, and this one may die. A
+        background turn that cannot be made known does not begin: False, before its upstream was asked. The client of
+        any other turn follows it here, and it goes on.
         """
         batch, kept.pending = kept.pending, ()
         await self._logs.append(kept.tenant, kept.response_id, batch)
         if not kept.began.done():
-            await self._logs.published(kept.tenant, kept.response_id)
+            known = await self._logs.published(kept.tenant, kept.response_id)
+            if not known and kept.create.background:
+                return False
         kept.report(None)
+        return True
 
     async def _refuse(self, kept: _KeptTurn, problem: Problem) -> None:
         """End a turn that came to nothing."""
@@ -443,8 +449,10 @@ class BackgroundResponses:
             await self._refuse(kept, msgspec.structs.replace(takes_no_turn(), repeat="paid"))  # it may have run
             return
         kept.pending = [*kept.pending, finished.terminal]
-        await self._write(kept)
-        await self._finish(kept)
+        if await self._write(kept):
+            await self._finish(kept)
+        else:
+            await self._refuse(kept, live_away())
 
     async def _finish(self, kept: _KeptTurn) -> None:
         """Set until when events, key and state of a turn are kept. That of a failed or cancelled one is for repeats."""

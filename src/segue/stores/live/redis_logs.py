@@ -151,11 +151,16 @@ class RedisEventLogs:
             if copy.expires_at is not None and copy.expires_at <= now:
                 await self._stop(key)
 
-    async def published(self, tenant: str, response_id: ResponseId) -> None:
-        """Wait until it was tried to copy what the log had first; if Redis is away, the turn goes on without."""
+    async def published(self, tenant: str, response_id: ResponseId) -> bool:
+        """Wait until it was tried to copy what the log had first; False if that failed, as when Redis is away.
+
+        Without a lease too: other nodes would take this one for dead, and end the log.
+        """
         copy = self._copies.get((tenant, response_id))
-        if copy is not None:
-            await copy.tried.wait()
+        if copy is None:
+            return False
+        await copy.tried.wait()
+        return copy.sent >= 0 and self._nodes.held
 
     async def settled(self, tenant: str, response_id: ResponseId) -> None:
         """Wait until a log that has ended is copied."""
