@@ -28,7 +28,7 @@ from segue.stores.memory import MemoryStore
 from segue.upstreams.scripted import Fail, Say, ScriptedTurn, ScriptedUpstream, Wait, say
 from tests.faults.gateways import until
 from tests.gateway.parts import NO_TABLES, TENANT, caller, collect, create, ident, parts, respond, response
-from tests.stores.live.live_nodes import NodeClock, end_lease
+from tests.stores.live.live_nodes import NodeClock, end_lease, end_places
 from tests.stores.live.redis_servers import RedisServer, discard, temporary_server
 from tests.strategies import examples
 
@@ -254,7 +254,7 @@ async def test_turns_at_once_are_limited_over_all_nodes_and_a_dead_one_frees_its
     gate = asyncio.Event()
     held = ScriptedUpstream([ScriptedTurn((Say(("a",)), Wait(gate)))] * 2)
     models = [held, ScriptedUpstream([ScriptedTurn((Say(("b",)), Wait(gate)))] * 3)]
-    async with gateways(live_url, *models, lease_s=1.5, tables={"limits": {"turns": 3}}) as (one, two):
+    async with gateways(live_url, *models, tables={"limits": {"turns": 3}}) as (one, two):
         running = [asyncio.create_task(respond(node, create())) for node in (one, one, two)]
         await until(lambda: held.started == 2 and models[1].started == 1)
         for node in (one, two):
@@ -264,6 +264,7 @@ async def test_turns_at_once_are_limited_over_all_nodes_and_a_dead_one_frees_its
         assert isinstance(one.nodes, RedisNodes)
         one.nodes.stand_still()  # and its sweeper with it: it says nothing any more
         while True:
+            await end_places(live_url, one.nodes.id)
             late = asyncio.create_task(respond(two, create()))
             started = asyncio.create_task(until(lambda: models[1].started == 2))
             await asyncio.wait([late, started], return_when=asyncio.FIRST_COMPLETED)

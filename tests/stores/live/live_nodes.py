@@ -120,6 +120,16 @@ async def end_lease(url: str, node: str) -> None:
         assert await client.delete(f"segue:{{nodes}}:lease:{node}") == 1, "it had one"
 
 
+async def end_places(url: str, node: str) -> None:
+    """End the time for which a node has its places, as time would if it does not renew them."""
+    async with Redis.from_url(url) as client:
+        keys = await client.keys("*:places:*")
+        assert keys, "places are had"
+        for key in keys:
+            if await client.hexists(key, node):
+                await client.hset(key, node, "1:0")
+
+
 async def outlive_loss(url: str) -> None:
     """End the time in which nodes may count on leases that were lost with all data: it is over in Redis."""
     async with Redis.from_url(url) as client:
