@@ -73,7 +73,7 @@ def test_a_real_gateway_tells_what_is_behind_it(command: Command) -> None:
         assert status == 0, "nobody knows whether this agent needs it"
         lines = printed.splitlines()
         assert [line[0] for line in lines] == list("✓" * 9 + "!✓✓-")
-        assert lines[9].startswith("! provider  the gateway does not reach http://127.0.0.1:1: 127.0.0.1:1 cannot")
+        assert lines[9].startswith("! provider  the gateway does not reach http://127.0.0.1:1: it refuses")
         status, printed, _ = command("doctor", "--gateway", address, "--json", "--", "claude")
         told_all = json.loads(printed)
         assert (status, told_all["well"], told_all["warnings"]) == (0, True, 1), "its own API may ask any server"

@@ -205,7 +205,7 @@ async def test_an_upgrade_that_is_not_done_in_full_is_no_link() -> None:
 
 
 async def test_nobody_there_is_said_with_the_address() -> None:
-    with pytest.raises(GatewayUnreachableError, match=r"127\.0\.0\.1:1: Connect"):
+    with pytest.raises(GatewayUnreachableError, match=r"127\.0\.0\.1:1: it refuses"):
         await dial("ws://127.0.0.1:1/segue/tunnel")
 
 
