@@ -28,6 +28,7 @@ from segue.testing.responses_rules import OPEN_RESPONSES, OPENAI, CreateRefusal,
 from segue.testing.responses_server import ScriptedResponsesServer, responding
 from tests.faults.response_proxy import ProxyFault, ResponseProxy
 from tests.faults.response_servers import INPUTS, LOOK, gateway_server, items_of, noticed
+from tests.loop_clock import LoopClock
 
 pytestmark = pytest.mark.usefixtures("plain_loop", "no_time")
 
@@ -198,22 +199,24 @@ async def test_a_turn_without_end_can_be_left(way: Way) -> None:
 
 
 @both_ways
-async def test_a_turn_without_end_has_no_more_time_than_it_was_given(way: Way) -> None:
+async def test_a_turn_without_end_has_no_more_time_than_it_was_given(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = LoopClock(monkeypatch)
     async with talking(way) as (server, session):
         server.plan(Rewritten(endless))
         with pytest.raises(OutcomeUnknownError):
-            await session.send("And?", turn_timeout_s=0.3).response()
+            await clock.outlast(session.send("And?", turn_timeout_s=9.0).response(), 9.0, after=server.seen(2))
         await server.abandoned()
         await finish(server, session, 4)
 
 
 @both_ways
-async def test_a_terminal_event_that_never_comes_is_missed(way: Way) -> None:
+async def test_a_terminal_event_that_never_comes_is_missed(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over HTTP the body ends in order; a WebSocket stays open and silent, until the turn's time is over."""
+    clock = LoopClock(monkeypatch)
     async with talking(way) as (server, session):
         server.plan(Rewritten(without_end))
         with pytest.raises(OutcomeUnknownError):
-            await session.send("And?", turn_timeout_s=0.3).response()
+            await clock.outlast(session.send("And?", turn_timeout_s=9.0).response(), 9.0, after=server.seen(2))
         await finish(server, session, 4)
 
 

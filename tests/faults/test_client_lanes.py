@@ -18,6 +18,7 @@ from segue.testing.responses_faults import AgeLimit, Cut, ErrorAt, HoldAt, Rewri
 from segue.testing.responses_rules import OPENAI, CreateRefusal
 from segue.testing.responses_server import ScriptedResponsesServer, responding
 from tests.faults.response_servers import items_of, noticed
+from tests.loop_clock import LoopClock
 
 pytestmark = pytest.mark.usefixtures("plain_loop", "no_time")
 
@@ -155,12 +156,13 @@ def in_other_lane(events: Sequence[Json]) -> Iterable[Json]:
     return [{**event, "stream_id": "nobody"} for event in events]
 
 
-async def test_an_answer_in_a_lane_that_nobody_asked_for_is_nobodys() -> None:
+async def test_an_answer_in_a_lane_that_nobody_asked_for_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose lane it was waits until its time is over, and says that nobody knows."""
+    clock = LoopClock(monkeypatch)
     async with talking(2) as (server, sessions):
         server.plan(Rewritten(in_other_lane))
         with pytest.raises(OutcomeUnknownError):
-            await sessions[0].send("And?", turn_timeout_s=0.3).response()
+            await clock.outlast(sessions[0].send("And?", turn_timeout_s=9.0).response(), 9.0, after=server.seen(3))
         check(sessions, 1)
         await each(sessions, "And?")
         check(sessions, 2)
