@@ -40,6 +40,16 @@ def test_a_crowd_delays_a_single_turn_by_one_of_its_own() -> None:
     assert queue.leave("bob") == ("ann", "a1")
 
 
+def test_one_tenant_has_so_many_permits_and_the_others_are_for_others() -> None:
+    queue: FairQueue[str] = FairQueue(3, 100, most_of_one=2)
+    assert [queue.enter("ann", f"a{n}").state for n in range(4)] == ["runs", "runs", "waits", "waits"]
+    assert [queue.enter("bob", f"b{n}").state for n in range(2)] == ["runs", "waits"]
+    assert queue.leave("bob") == ("bob", "b1")
+    assert queue.leave("bob") is None
+    assert queue.leave("ann") == ("ann", "a2")
+    assert queue.leave("ann") == ("ann", "a3")
+
+
 def test_permits_are_shared_evenly() -> None:
     """Two tenants with many turns each get half of the permits."""
     queue: FairQueue[str] = FairQueue(2, 100)

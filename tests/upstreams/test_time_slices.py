@@ -11,24 +11,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segue.upstreams import time_slices
-from segue.upstreams.time_slices import MOST_REST_S, TimeSlices, rest_s
+from segue.upstreams.time_slices import MOST_REST_S, TimeAccounts, TimeSlices
 
 _SECONDS = st.floats(0.0, 10.0)
+_SLICES = st.lists(st.tuples(st.sampled_from(["ann", "bob"]), st.floats(0.0, 0.002)), max_size=30)
 
 
-@given(computed_s=_SECONDS, round_s=_SECONDS)
-def test_a_busy_loop_has_three_quarters_of_the_time_and_a_thread_always_goes_on(
-    computed_s: float, round_s: float
-) -> None:
-    rest = rest_s(computed_s, round_s)
-    assert 0.0 <= rest <= MOST_REST_S
-    assert rest in {0.0, 3 * computed_s, MOST_REST_S}
-    assert rest_s(computed_s, 0.0001) == 0.0
+@given(slices=_SLICES)
+def test_a_tenant_rests_for_three_quarters_of_the_time_and_for_nobody_else(slices: list[tuple[str, float]]) -> None:
+    """However many threads it has: here all of them have computed until now."""
+    accounts = TimeAccounts()
+    rests = {"ann": 0.0, "bob": 0.0}
+    for tenant, computed_s in slices:
+        rests[tenant] = accounts.book(tenant, computed_s, 100.0)
+    for tenant, rest_s in rests.items():
+        computed = [computed_s for of, computed_s in slices if of == tenant]
+        assert rest_s <= 4 * sum(computed) + 1e-9
+        assert rest_s >= min(4 * sum(computed) - max(computed, default=0.0), MOST_REST_S) - 1e-9
 
 
-@given(computed_s=_SECONDS, more_s=_SECONDS)
-def test_who_has_computed_more_rests_longer(computed_s: float, more_s: float) -> None:
-    assert rest_s(computed_s, 1.0) <= rest_s(computed_s + more_s, 1.0)
+@given(computed_s=_SECONDS)
+def test_a_thread_always_goes_on(computed_s: float) -> None:
+    accounts = TimeAccounts()
+    assert accounts.book("ann", computed_s, 100.0) == pytest.approx(min(3 * computed_s, MOST_REST_S))
+    assert accounts.book("ann", computed_s, 100.0) <= MOST_REST_S
+
+
+def test_who_rests_no_longer_is_forgotten() -> None:
+    accounts = TimeAccounts()
+    for number in range(1000):
+        accounts.book(f"tenant{number}", 0.001, float(number))
+    assert len(accounts) < 100
 
 
 class _Clock:
@@ -62,17 +75,17 @@ def _rests(monkeypatch: pytest.MonkeyPatch, slices: TimeSlices, round_s: float) 
 
 
 async def test_a_thread_rests_while_the_loop_has_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    slices = TimeSlices(asyncio.get_running_loop(), slice_s=0.0)
+    slices = TimeSlices(asyncio.get_running_loop(), TimeAccounts(), "ann", slice_s=0.0)
     assert await asyncio.to_thread(_rests, monkeypatch, slices, 0.002) == pytest.approx([0.006, 0.006])
 
 
 async def test_a_thread_does_not_rest_beside_an_idle_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    slices = TimeSlices(asyncio.get_running_loop(), slice_s=0.0)
+    slices = TimeSlices(asyncio.get_running_loop(), TimeAccounts(), "ann", slice_s=0.0)
     assert await asyncio.to_thread(_rests, monkeypatch, slices, 0.0001) == []
 
 
 async def test_what_turns_wait_for_does_not_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    slices = TimeSlices(asyncio.get_running_loop(), slice_s=0.0, most_rest_s=0.0)
+    slices = TimeSlices(asyncio.get_running_loop(), slice_s=0.0)
     assert await asyncio.to_thread(_rests, monkeypatch, slices, 0.002) == []
 
 
@@ -81,7 +94,7 @@ class _LoopClock:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._slices = 0
+        self._of_thread = threading.local()
         self._round = threading.Condition()
         self.rounds = 0
         self._again = loop.call_soon(self._go_round)
@@ -89,15 +102,15 @@ class _LoopClock:
     def _go_round(self) -> None:
         with self._round:
             self.rounds += 1
-            self._round.notify()
+            self._round.notify_all()
         self._again = self._loop.call_soon(self._go_round)
 
     def perf_counter(self) -> float:
         return self.rounds * 0.001
 
     def thread_time(self) -> float:
-        self._slices += 1
-        return self._slices * 0.001
+        self._of_thread.slices = getattr(self._of_thread, "slices", 0) + 1
+        return float(self._of_thread.slices * 0.001)
 
     def sleep(self, duration_s: float) -> None:
         ends_at = self.perf_counter() + duration_s
@@ -108,20 +121,38 @@ class _LoopClock:
         self._again.cancel()
 
 
-async def test_a_busy_loop_goes_round_four_times_for_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
-    loop = asyncio.get_running_loop()
-    slices, clock = TimeSlices(loop, slice_s=0.0), _LoopClock(loop)
+@pytest.mark.parametrize("threads", [1, 3])
+async def test_a_busy_loop_goes_round_four_times_for_each_slice_of_a_tenant(
+    monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    loop, accounts = asyncio.get_running_loop(), TimeAccounts()
+    clock = _LoopClock(loop)
     monkeypatch.setattr(time_slices, "time", clock)
 
-    def compute() -> int:
-        slices.pause()
-        before = clock.rounds
-        for _ in range(20):
-            slices.pause()
-        return clock.rounds - before
+    def compute() -> None:
+        with TimeSlices(loop, accounts, "ann", slice_s=0.0) as slices:
+            for _ in range(20):
+                slices.pause()
 
     with closing(clock):
-        assert await asyncio.to_thread(compute) >= 20 * 4
+        await asyncio.gather(*(asyncio.to_thread(compute) for _ in range(threads)))
+        assert clock.rounds >= threads * 20 * 4
+
+
+async def test_the_next_piece_of_work_rests_for_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many short ones are no less than a long one."""
+    loop, accounts = asyncio.get_running_loop(), TimeAccounts()
+    clock = _LoopClock(loop)
+    monkeypatch.setattr(time_slices, "time", clock)
+
+    def compute() -> None:
+        with TimeSlices(loop, accounts, "ann", slice_s=0.0):
+            pass
+
+    with closing(clock):
+        for _ in range(20):
+            await asyncio.to_thread(compute)
+        assert clock.rounds >= 20 * 4
 
 
 async def test_what_is_ready_in_the_loop_is_done_between_two_slices() -> None:

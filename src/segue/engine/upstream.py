@@ -39,31 +39,40 @@ from segue.protocol.requests import Settings
 from segue.protocol.responses import Failure, Usage, usage
 from segue.upstreams.admission import AdmissionQueue
 from segue.upstreams.interface import Batch, UpstreamRequest
-from segue.upstreams.time_slices import TimeSlices
+from segue.upstreams.time_slices import TimeAccounts, TimeSlices
 
 T = TypeVar("T")
 
-#: Prompts that are made at once, and of them those of large requests: to make one, or to see that its schema is too
-#: large, takes as long as many turns, and no small request waits for that.
-_RENDERS = 2
-_LARGE_RENDERS = 1
+#: Prompts that are made at once, of all and of one tenant, and beside them those of large requests: to make one, or to
+#: see that its schema is too large, takes as long as many turns, and no small request waits for that.
+_RENDERS = (3, 2)
+_LARGE_RENDERS = (2, 1)
 _LARGE_BYTES = 64 * 1024
 
 
 class LocalUpstream:
-    """One model file, run in this process. `clock` is any clock, in seconds."""
+    """One model file, run in this process. `clock` is any clock, in seconds.
 
-    def __init__(self, file: ModelFile, clock: Callable[[], float] = time.monotonic) -> None:
+    `accounts`: of what the tenants of the process compute in threads.
+    """
+
+    def __init__(
+        self, file: ModelFile, clock: Callable[[], float] = time.monotonic, *, accounts: TimeAccounts | None = None
+    ) -> None:
         self._file = file
+        self._accounts = accounts or TimeAccounts()
         self._engine = Engine(file, clock)
         self._renderer: PromptRenderer | None = None
         # prompts are made in turn too: many large ones of a tenant take the threads from nobody else
-        self._renders = self._queue(_RENDERS)
-        self._large_renders = self._queue(_LARGE_RENDERS)
+        self._renders = self._queue(*_RENDERS)
+        self._large_renders = self._queue(*_LARGE_RENDERS)
         self._active: dict[ResponseKey, bool] = {}  # the responses of turns, and if `forget` has named them
 
-    def _queue(self, limit: int) -> AdmissionQueue:
-        return AdmissionQueue(self._file.name, limit=limit, max_waiting=self._file.waiting, timeout_s=None)
+    def _queue(self, limit: int, most_of_one: int) -> AdmissionQueue:
+        waiting = self._file.waiting
+        return AdmissionQueue(
+            self._file.name, limit=limit, max_waiting=waiting, timeout_s=None, most_of_one=most_of_one
+        )
 
     @property
     def name(self) -> str:
@@ -109,7 +118,7 @@ class LocalUpstream:
         """Load the model. Raises `Unavailable` if that fails; `aclose` is then not needed, but does no harm."""
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[Unavailable | None] = loop.create_future()
-        pause = TimeSlices(loop, most_rest_s=0.0).pause  # each turn waits for the steps of the model
+        pause = TimeSlices(loop).pause  # each turn waits for the steps of the model
         self._engine.start(lambda reason: _call(loop, lambda: _settle(loaded, reason)), pause=pause)
         try:
             reason = await loaded
@@ -149,11 +158,13 @@ class LocalUpstream:
 
     async def count_input(self, request: UpstreamRequest) -> int:
         """Return how many tokens the prompt of a turn would have."""
-        tokenizer = _Tokenizer(self._check(request), _slices().pause)
+        slices = self._slices(request)
+        tokenizer = _Tokenizer(self._check(request), slices.pause)
         renderer, history, settings = self._prompts(), request.history, request.settings
         return await self._in_thread(
             request,
             lambda: renderer.count(history, settings, tenant=request.tenant, tokenizer=tokenizer),
+            slices,
             tokenizer=tokenizer,
         )
 
@@ -241,11 +252,11 @@ class LocalUpstream:
 
         Rendering stops soon after this is cancelled.
         """
-        pause = _slices().pause
-        renderer, tokenizer = self._prompts(), _Tokenizer(model, pause)
+        slices = self._slices(request)
+        renderer, tokenizer = self._prompts(), _Tokenizer(model, slices.pause)
 
         def prepare() -> tuple[ToolCallParser, Prompt]:
-            parser = _new_parser(model, request, tools, pause=pause)
+            parser = _new_parser(model, request, tools, pause=slices.pause)
             ident, tenant = request.response_id, request.tenant
             history, settings = request.history, request.settings
             prompt = renderer.render(ident, history, settings, tenant=tenant, tokenizer=tokenizer, keep=request.held)
@@ -255,20 +266,30 @@ class LocalUpstream:
 
         self._active[request.tenant, request.response_id] = False
         try:
-            return await self._in_thread(request, prepare, tokenizer=tokenizer)
+            return await self._in_thread(request, prepare, slices, tokenizer=tokenizer)
         except BaseException:
             self._leave(request, finished=False)
             raise
 
-    async def _in_thread(self, request: UpstreamRequest, work: Callable[[], T], *, tokenizer: _Tokenizer) -> T:
+    def _slices(self, request: UpstreamRequest) -> TimeSlices:
+        return TimeSlices(asyncio.get_running_loop(), self._accounts, request.tenant)
+
+    async def _in_thread(
+        self, request: UpstreamRequest, work: Callable[[], T], slices: TimeSlices, *, tokenizer: _Tokenizer
+    ) -> T:
         """Run what renders a prompt in another thread, when it is the tenant's turn.
 
         It stops soon after this is cancelled.
         """
         queue = self._large_renders if request.size_bytes >= _LARGE_BYTES else self._renders
+
+        def work_in_slices() -> T:
+            with slices:
+                return work()
+
         try:
             async with queue.permit(request.tenant):
-                return await asyncio.to_thread(work)
+                return await asyncio.to_thread(work_in_slices)
         except InterruptedError:
             raise Refused(stopped()) from None
         finally:
@@ -292,10 +313,6 @@ class _Tokenizer:
             raise InterruptedError
         self._pause()
         return self._model.tokenize(text, control)
-
-
-def _slices() -> TimeSlices:
-    return TimeSlices(asyncio.get_running_loop())
 
 
 def _new_parser(

@@ -68,6 +68,7 @@ class Gateway:
             epoch=self.services.epoch,
             meter=self.services.metrics.tunnel,
             drain=self.services.drain,
+            accounts=router.accounts,
         )
         if live is not None:
             self.tunnel.resources.owners = live.exchanges

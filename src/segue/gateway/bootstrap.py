@@ -56,6 +56,7 @@ from segue.upstreams.scripted import ScriptedUpstream
 from segue.upstreams.session_affinity import SessionAffinity, fault_of_header
 from segue.upstreams.slots import CACHE_FIELD, SLOT_FIELD
 from segue.upstreams.socket_lanes import IdleLimits
+from segue.upstreams.time_slices import TimeAccounts
 from segue.upstreams.websocket import WebSocketUpstream
 
 _log = logging.getLogger("segue.gateway")
@@ -80,17 +81,20 @@ def build_router(config: Config, before: Router | None = None) -> Router:
     )
     secret_of = tenant_secrets(config.key)
     zero_retention = frozenset(tenant.name for tenant in config.tenant if tenant.zero_retention)
+    accounts = TimeAccounts() if before is None else before.accounts
 
     def rule(up: UpstreamConfig) -> ModelRule:
         origin = _origin(up, config.key, zero_retention=zero_retention)
-        upstream = known.get(origin) or _build(up, runtime, secret_of=secret_of, zero_retention=zero_retention)
+        upstream = known.get(origin) or _build(
+            up, runtime, accounts, secret_of=secret_of, zero_retention=zero_retention
+        )
         return ModelRule(upstream, up.models, up.model_as, origin, sharing=_sharing(up))
 
     bundled = [] if config.upstream else _bundled()
     scripted = known.get(_SCRIPTED_ORIGIN) or ScriptedUpstream()
     rules = [rule(up) for up in (*config.upstream, *bundled)]
     rules.append(ModelRule(scripted, (SCRIPTED,), origin=_SCRIPTED_ORIGIN))
-    return Router(rules, None if before is None else before.state)
+    return Router(rules, None if before is None else before.state, accounts)
 
 
 _SCRIPTED_ORIGIN = b"the scripted model that is always there"
@@ -165,6 +169,7 @@ def _bundled() -> list[UpstreamConfig]:
 def _build(
     up: UpstreamConfig,
     runtime: UpstreamRuntime,
+    accounts: TimeAccounts,
     *,
     secret_of: Callable[[str], bytes],
     zero_retention: frozenset[str],
@@ -173,7 +178,7 @@ def _build(
         case "scripted":
             return ScriptedUpstream(models=up.models)
         case "local":
-            return _build_local(up)
+            return _build_local(up, accounts)
         case "chat" | "messages" | "responses":
             dialect = _build_dialect(up, up.dialect, _build_preset(up))
             affinity = _build_affinity(up, secret_of)
@@ -314,7 +319,7 @@ def _build_provider(
     return HttpUpstream(provider, dialect, runtime, models=up.models, key=key, affinity=affinity, threads=threads)
 
 
-def _build_local(up: UpstreamConfig) -> LocalUpstream:
+def _build_local(up: UpstreamConfig, accounts: TimeAccounts) -> LocalUpstream:
     path = Path(up.model_file) if up.model_file is not None else find_model(models_directory())
     reason = why_unavailable(path)
     if reason is not None or path is None:
@@ -337,4 +342,4 @@ def _build_local(up: UpstreamConfig) -> LocalUpstream:
         spill_directory=Path(up.kv_directory) if up.kv_directory else None,
         idle_s=up.kv_idle_s,
     )
-    return LocalUpstream(file)
+    return LocalUpstream(file, accounts=accounts)

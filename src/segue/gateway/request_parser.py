@@ -1,7 +1,8 @@
 """Reads requests as their protocol says, large ones in another thread, so that they hold up nobody.
 
-One thread at a time reads large requests, in slices of time, and for tenants in turn: more would only take the
-interpreter from the event loop more often. Not here: what a request says (`segue.protocol.requests`).
+One thread at a time reads large requests of a tenant, in slices of time, and two threads those of all, for tenants in
+turn. More would only take the interpreter from the event loop more often. Not here: what a request says
+(`segue.protocol.requests`).
 """
 
 from __future__ import annotations
@@ -20,21 +21,25 @@ from segue.protocol.problems import Problem
 from segue.protocol.request_size import RequestLimits, go_on
 from segue.protocol.requests import ClientMessage, Create, parse_create, parse_message
 from segue.upstreams.admission import AdmissionQueue
-from segue.upstreams.time_slices import TimeSlices
+from segue.upstreams.time_slices import TimeAccounts, TimeSlices
 
 T = TypeVar("T")
 
 #: A smaller request is read within some milliseconds.
 LARGE_BYTES = 128 * 1024
 _MOST_WAITING = 4096
+_THREADS = 2
 
 
 class RequestParser:
     """What all connections of a gateway read requests with."""
 
-    def __init__(self, limits: RequestLimits) -> None:
+    def __init__(self, limits: RequestLimits, accounts: TimeAccounts | None = None) -> None:
         self.limits = limits
-        self._queue = AdmissionQueue("large requests", limit=1, max_waiting=_MOST_WAITING, timeout_s=None)
+        self._accounts = accounts or TimeAccounts()
+        self._queue = AdmissionQueue(
+            "large requests", limit=_THREADS, max_waiting=_MOST_WAITING, timeout_s=None, most_of_one=1
+        )
 
     async def create(self, body: bytes, tenant: str) -> Create | Problem:
         """Read the body of a create over HTTP."""
@@ -69,8 +74,14 @@ class RequestParser:
         return await self._in_thread(lambda limits: previous_message(body, limits), tenant)
 
     async def _in_thread(self, read: Callable[[RequestLimits], T], tenant: str) -> T:
-        limits = msgspec.structs.replace(self.limits, pause=TimeSlices(asyncio.get_running_loop()).pause)
-        return await self._queue.run_in_thread(tenant, lambda: read(limits))
+        slices = TimeSlices(asyncio.get_running_loop(), self._accounts, tenant)
+        limits = msgspec.structs.replace(self.limits, pause=slices.pause)
+
+        def read_in_slices() -> T:
+            with slices:
+                return read(limits)
+
+        return await self._queue.run_in_thread(tenant, read_in_slices)
 
 
 def _read_message(text: bytes, limits: RequestLimits) -> ClientMessage | None:

@@ -157,7 +157,7 @@ def build_services(
         started_at=clock(),
         access=access,
         profiles=ListenerProfiles(server, epoch),
-        requests=RequestParser(RequestLimits(server.max_items, server.max_values)),
+        requests=RequestParser(RequestLimits(server.max_items, server.max_values), router.accounts),
         memory=memory,
         router=router,
         store=store,

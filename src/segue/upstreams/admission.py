@@ -22,11 +22,16 @@ _RETRY_AFTER_S = 1.0
 
 
 class AdmissionQueue:
-    """The permits of one upstream: `limit` turns run, `max_waiting` wait, each `timeout_s` at most (None: for ever)."""
+    """The permits of one upstream: `limit` turns run, `max_waiting` wait, each `timeout_s` at most (None: for ever).
 
-    def __init__(self, name: str, *, limit: int, max_waiting: int, timeout_s: float | None) -> None:
+    `most_of_one` run of each tenant; without that, all but some of them.
+    """
+
+    def __init__(
+        self, name: str, *, limit: int, max_waiting: int, timeout_s: float | None, most_of_one: int | None = None
+    ) -> None:
         self._name = name
-        self._queue: FairQueue[asyncio.Future[None]] = FairQueue(limit, max_waiting)
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue(limit, max_waiting, most_of_one)
         self._timeout_s = timeout_s
 
     @property

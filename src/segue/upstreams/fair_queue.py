@@ -7,7 +7,7 @@ So a tenant that sends a hundred turns delays another tenant by one of them at m
 cannot starve the ones that wait. Within a tenant, turns start in the order they came.
 
 A turn that hangs holds its permit, and nobody can take it away. So as soon as there is a second tenant, none may hold
-all permits: an eighth of them is left to the others, and one of at least four.
+all permits: an eighth of them is left to the others, and one of at least four. Or it is said how many one may hold.
 
 The number of waiting tickets is bounded, for all tenants together. At the bound, a new ticket displaces the newest one
 of the longest queue, provided that this queue is then no shorter than that of the new ticket's tenant. Not here: the
@@ -36,11 +36,12 @@ class Admitted(NamedTuple, Generic[Ticket]):
 
 
 class FairQueue(Generic[Ticket]):
-    """At most `limit` tickets run and at most `max_waiting` wait, all tenants together."""
+    """At most `limit` tickets run and at most `max_waiting` wait, all tenants together; `most_of_one` run of each."""
 
-    def __init__(self, limit: int, max_waiting: int) -> None:
+    def __init__(self, limit: int, max_waiting: int, most_of_one: int | None = None) -> None:
         self._limit = limit
-        self._most_of_one = limit - (max(1, limit // _PART_FOR_OTHERS) if limit >= _FEW else 0)
+        self._most_alone = most_of_one or limit
+        self._most_of_one = most_of_one or limit - (max(1, limit // _PART_FOR_OTHERS) if limit >= _FEW else 0)
         self._known: set[str] = set()  # as many as the configuration has tenants
         self._max_waiting = max_waiting
         self._running: dict[str, int] = {}
@@ -100,9 +101,8 @@ class FairQueue(Generic[Ticket]):
 
     def _may_start(self, tenant: str) -> bool:
         """Tell whether there is a permit for the tenant. If there is one, no turn waits that might have it."""
-        return self.running < self._limit and (
-            len(self._known) == 1 or self._running.get(tenant, 0) < self._most_of_one
-        )
+        most = self._most_alone if len(self._known) == 1 else self._most_of_one
+        return self.running < self._limit and self._running.get(tenant, 0) < most
 
     def _displace(self, tenant: str) -> Ticket | None:
         """Remove the newest ticket of the queue that gives way to the tenant, if one does."""

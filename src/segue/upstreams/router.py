@@ -19,6 +19,7 @@ import msgspec
 
 from segue.upstreams.group import GroupState, Member, UpstreamGroup
 from segue.upstreams.interface import ModelLister, Secret, Streaming, TellingSettings, Upstream
+from segue.upstreams.time_slices import TimeAccounts
 
 #: Gemini lists its models by their resource names, and takes both (https://ai.google.dev/gemini-api/docs/openai).
 _RESOURCE = "models/"
@@ -99,10 +100,14 @@ class Found(NamedTuple):
 class Router:
     """The rules, in order, and their upstreams."""
 
-    def __init__(self, rules: Sequence[ModelRule], state: GroupState | None = None) -> None:
+    def __init__(
+        self, rules: Sequence[ModelRule], state: GroupState | None = None, accounts: TimeAccounts | None = None
+    ) -> None:
         self._rules = tuple(rules)
         self._groups: dict[tuple[int, ...], UpstreamGroup] = {}
         self.state = state or GroupState(time.monotonic)
+        self.accounts = accounts or TimeAccounts()
+        """Of what a tenant's requests compute in threads, for upstreams in this process and all else in it."""
 
     @property
     def rules(self) -> Sequence[ModelRule]:

@@ -33,6 +33,7 @@ from segue.tunnel.upgrade_headers import (
     decode_hello,
     read_link_number,
 )
+from segue.upstreams.time_slices import TimeAccounts
 
 _SESSION = re.compile(r"[0-9a-f]{32}")
 
@@ -50,6 +51,7 @@ class SidecarSessions:
         epoch: bytes,
         meter: TunnelMeter,
         drain: DrainState,
+        accounts: TimeAccounts | None = None,
     ) -> None:
         self._config = config
         self._drain = drain
@@ -63,6 +65,7 @@ class SidecarSessions:
             bases=Bases(config.bases_bytes),
             uploads=Uploads(config.uploads_bytes),
             log=ExchangeLog(config.exchange_log),
+            accounts=accounts or TimeAccounts(),
         )
         self._sessions: dict[tuple[str, str], SidecarSession] = {}
         meter.sessions.set_function(lambda: len(self._sessions))

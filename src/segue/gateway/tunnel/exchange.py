@@ -282,8 +282,14 @@ class ForwardedExchange:
         limit = self._resources.config.max_body_bytes
         if max(len(document), declared_size(document)) <= _THREAD_BYTES:
             return decode_document(document, self._base, limit)
-        slices = TimeSlices(asyncio.get_running_loop())
-        return await asyncio.to_thread(decode_document, document, self._base, limit, pause=slices.pause)
+        tenant = self._session.principal.tenant
+        slices = TimeSlices(asyncio.get_running_loop(), self._resources.accounts, tenant)
+
+        def decode_in_slices() -> Body | BaseMiss | DocumentError:
+            with slices:
+                return decode_document(document, self._base, limit, pause=slices.pause)
+
+        return await self._resources.rebuilding.run_in_thread(tenant, decode_in_slices)
 
     def _base(self, base_id: bytes) -> Base | None:
         return self._resources.bases.get(self._session.principal.tenant, base_id)

@@ -5,6 +5,7 @@ Not here: what they do with it (`session`, `exchange`).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -21,6 +22,18 @@ from segue.gateway.tunnel.uploads import Uploads
 from segue.http.routes import SELF, Resolved, RouteRefusal, RouteTable
 from segue.stores.live.interface import Exchanges
 from segue.tunnel.server import Node
+from segue.upstreams.admission import AdmissionQueue
+from segue.upstreams.time_slices import TimeAccounts
+
+#: Large bodies that are rebuilt at once, of all tenants and of one.
+_REBUILDS, _REBUILDS_OF_ONE = 3, 2
+
+
+def _rebuilding() -> AdmissionQueue:
+    """Nobody is refused here: sidecars and their exchanges are bounded already."""
+    return AdmissionQueue(
+        "large bodies", limit=_REBUILDS, max_waiting=sys.maxsize, timeout_s=None, most_of_one=_REBUILDS_OF_ONE
+    )
 
 
 class TunnelResources(msgspec.Struct, kw_only=True):
@@ -38,6 +51,9 @@ class TunnelResources(msgspec.Struct, kw_only=True):
     bases: Bases
     uploads: Uploads
     log: ExchangeLog
+    accounts: TimeAccounts
+    rebuilding: AdmissionQueue = msgspec.field(default_factory=_rebuilding)
+    """Who rebuilds a large body in a thread: however many there are of a tenant, threads are left to others."""
     owners: Exchanges | None = None
     """Which gateway has forwarded which exchange, where there are several."""
 
