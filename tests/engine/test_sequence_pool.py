@@ -224,6 +224,27 @@ class TestTiers:
         assert opened.sequence.tokens == []
         assert len(opened.sequence.cells) == 41
 
+    @with_options(host_bytes=15_000)
+    def test_host_memory_has_room_before_a_sequence_is_saved(
+        self, made: Pool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is taken beyond it for a moment, the process keeps."""
+        save, taken = LoadedModel.save, list[int]()
+
+        def saving(model: LoadedModel, slot: int, start: int, end: int) -> tuple[bytes, ...]:
+            saved = save(model, slot, start, end)
+            made.pool.count()
+            taken.append(made.counters.host_bytes + sum(map(len, saved)))
+            return saved
+
+        monkeypatch.setattr(LoadedModel, "save", saving)
+        for name, prompt in {"one": FIRST, "two": SECOND, "three": THIRD}.items():
+            made.turn(prompt, name)
+            made.pool.evict_idle("host")
+        assert len(taken) == 3
+        assert max(taken) <= 15_000
+        assert [one.tokens for one in made.pool.sequences] == [THIRD]
+
     @with_options(host_bytes=0)
     def test_without_host_memory_eviction_drops(self, made: Pool) -> None:
         made.turn(FIRST, "one")

@@ -253,6 +253,9 @@ class SequencePool:
             self.trim([sequence.key])  # saved bytes cannot be cut later
         slot = sequence.slot
         worth_saving = self._file.host_bytes or self._disk is not None or sequence.pins
+        if self._model.divisible:  # else nobody knows its size before
+            room = len(sequence.tokens) * self._model.cell_bytes
+            self._carry_out(self._cache.make_host_room(room, newer=sequence))
         saved = self._model.save(slot, 0, len(sequence.tokens)) if worth_saving and sequence.tokens else ()
         sequence.saved = saved
         self._model.clear(slot)

@@ -137,6 +137,17 @@ class TestEviction:
         assert (cache.host_bytes, cache.disk_bytes) == (6, 6)
         assert [one.tier for one in cache] == ["disk", "host"]
 
+    def test_room_is_made_by_what_is_older(self) -> None:
+        """As little of it as will do, and nothing newer than what is to come."""
+        cache = KvCache(KvBudget(cells=100, slots=8, host_bytes=10))
+        first, second, coming, third = (sequence(cache, 3) for _ in range(4))
+        for one in (first, second, third):
+            assert cache.evict(one, 3) == []
+        assert cache.make_host_room(1, newer=coming) == []
+        assert cache.make_host_room(3, newer=coming) == [HostEviction(first.key, None)]
+        assert cache.make_host_room(9, newer=coming) == [HostEviction(second.key, None)]
+        assert (cache.host_bytes, third.tier) == (3, "host")
+
     def test_the_disk_has_a_budget_too(self) -> None:
         cache = KvCache(KvBudget(cells=100, slots=4, host_bytes=0, disk_bytes=10))
         first, second, huge = (sequence(cache, 1) for _ in range(3))

@@ -192,6 +192,15 @@ class KvCache:
 
     # --- between tiers -----------------------------------------------------------------------------------------------
 
+    def make_host_room(self, size_bytes: int, *, newer: KvSequence) -> list[HostEviction]:
+        """Let older ones leave host memory for what a newer one is about to take there; return which ones."""
+        evictions: list[HostEviction] = []
+        for victim in self._least_recent("host"):
+            if self.host_bytes + size_bytes <= self._budget.host_bytes or victim.used_at > newer.used_at:
+                break
+            evictions += self._leave_host(victim)
+        return evictions
+
     def evict(self, sequence: KvSequence, size_bytes: int) -> list[HostEviction]:
         """Move a sequence from the context to host memory; return which ones then leave host memory, maybe itself."""
         self._leave_context(sequence)
