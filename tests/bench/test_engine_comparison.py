@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from segue.bench import engine_comparison
@@ -50,12 +51,22 @@ async def test_both_do_the_same_work(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert min(ratio.low or 0, ratio.high or 0) > 0
     assert (ours.low or 0) / (theirs.high or 1) <= (ratio.value or 0) <= (ours.high or 0) / (theirs.low or 1)
     assert (report.settings["against"], report.settings["cells"]) == (THEIRS, 16384)
+    assert {*report.settings["llama.cpp"]} == {OURS, THEIRS}
     assert (by_name[f"scripted turn beside 200 tokens, p50, {OURS}"].value or 0) > 0
     assert (
         f"scripted turn beside 200 tokens, p50, {THEIRS}" not in by_name
         or not by_name[f"scripted turn beside 200 tokens, p50, {THEIRS}"].value
     )
     assert "scripted turn beside 200 tokens, p99" in shown.getvalue()
+
+
+async def test_only_the_pieces_that_are_named_are_measured() -> None:
+    assert PLAN.pieces() == ["prompt-100", "at-once-2", "turns", "beside"]
+    none = ComparisonPlan(lengths=(7,), at_once=(), turns=0, beside=0)
+    assert none.pieces() == ["prompt-7"]
+    for only, count in {(): 4, ("turns",): 1, ("beside", "prompt-100"): 2}.items():
+        plan = msgspec.structs.replace(PLAN, only=only)
+        assert len(engine_comparison._works(plan, Prompts())) == count  # noqa: SLF001 - what is done needs servers
 
 
 def test_prompts_are_as_long_as_they_are_named() -> None:

@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from segue.bench import engine, engine_comparison
-from segue.bench.engine import ARMS, CONTINUED, LENGTHS, QUICK_LENGTHS, TINY
+from segue.bench.engine import ARMS, CONTINUED, LENGTHS, QUICK_LENGTHS, ROUNDS, TINY
 from segue.bench.engine_comparison import FULL_PLAN, OURS, QUICK_PLAN, THEIRS, ComparisonPlan
 from segue.bench.reports.report import BenchReport, TurnFigures, arm, figure, make_report
 from segue.cli import bench_engine
@@ -57,7 +58,7 @@ def test_without_the_engine_nothing_is_measured(command: Command, monkeypatch: p
         ((), None, (None, LENGTHS, None)),
         (("--quick",), BOX, (None, QUICK_LENGTHS, None)),
         (("--model", MODEL_NAME, "--quick", "--threads", "3"), BOX, (BOX, QUICK_LENGTHS, 3)),
-        (("--model", "my.gguf"), BOX, (Path("my.gguf"), LENGTHS, None)),
+        (("--model", "my.gguf", "--rounds", "5"), BOX, (Path("my.gguf"), LENGTHS, None)),
     ],
 )
 def test_the_model_is_the_one_named_else_the_one_in_the_box_else_the_tiny_one(
@@ -70,10 +71,16 @@ def test_the_model_is_the_one_named_else_the_one_in_the_box_else_the_tiny_one(
     asked: list[tuple[Path | None, Sequence[int], int | None]] = []
 
     async def measure(
-        model: Path | None, lengths: Sequence[int], *, threads: int | None, template: Path | None, console: Console
+        model: Path | None,
+        lengths: Sequence[int],
+        *,
+        rounds: int,
+        threads: int | None,
+        template: Path | None,
+        console: Console,
     ) -> BenchReport:
         asked.append((model, lengths, threads))
-        assert template is None
+        assert (template, rounds) == (None, 5 if "--rounds" in arguments else ROUNDS)
         turns = [TurnFigures(ttft_s=0.1, tokens_processed=9)]
         return make_report([arm(name, turns) for name in ARMS], {"model": "m", "lengths": [512]})
 
@@ -88,7 +95,16 @@ def test_the_model_is_the_one_named_else_the_one_in_the_box_else_the_tiny_one(
 
 @pytest.mark.parametrize(
     ("arguments", "file", "plan"),
-    [((), BOX, FULL_PLAN), (("--quick",), BOX, QUICK_PLAN), (("--model", "my.gguf"), Path("my.gguf"), FULL_PLAN)],
+    [
+        ((), BOX, FULL_PLAN),
+        (("--quick",), BOX, QUICK_PLAN),
+        (("--model", "my.gguf"), Path("my.gguf"), FULL_PLAN),
+        (
+            ("--rounds", "5", "--piece", "prompt-4096", "--piece", "turns"),
+            BOX,
+            msgspec.structs.replace(FULL_PLAN, rounds=5, only=("prompt-4096", "turns")),
+        ),
+    ],
 )
 def test_it_is_compared_with_llama_cpps_own_server(
     arguments: tuple[str, ...], file: Path, plan: ComparisonPlan, command: Command, monkeypatch: pytest.MonkeyPatch
@@ -126,3 +142,11 @@ def test_a_model_that_cannot_run_is_not_compared(command: Command, monkeypatch: 
     status, _, told = command("bench", "engine", "--against", "llama-server", "--model", "no.gguf")
     assert status == 2
     assert "cannot be read" in told
+
+
+def test_a_piece_that_there_is_not_is_named_with_those_that_there_are(command: Command) -> None:
+    chosen = ("--piece", "prompt-4096", "--piece", "turns", "--piece", "beside", "--piece", "at-once-8")
+    pieces = "prompt-100, prompt-512, prompt-2048, at-once-4, turns, beside"
+    refused = (2, "", f"segue: there is no at-once-8, prompt-4096, only {pieces}\n")
+    assert command("bench", "engine", "--against", "llama-server", "--quick", *chosen) == refused
+    assert command("bench", "engine", *chosen) == (2, "", "segue: --piece is for --against\n")

@@ -225,9 +225,7 @@ class TestTiers:
         assert len(opened.sequence.cells) == 41
 
     @with_options(host_bytes=15_000)
-    def test_host_memory_has_room_before_a_sequence_is_saved(
-        self, made: Pool, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_host_memory_has_room_before_a_sequence_is_saved(self, made: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is taken beyond it for a moment, the process keeps."""
         save, taken = LoadedModel.save, list[int]()
 

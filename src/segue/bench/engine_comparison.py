@@ -9,7 +9,8 @@ server answers small requests while it reads a long prompt. Times and speeds are
 greater than 1 where the local model is the faster one.
 
 Both have the same threads, room for as many tokens in the KV cache, as many turns at once, as much host memory for what
-does not fit, and reuse the prefix of a prompt. Before the first round each has done two pieces of work, whose prompts
+does not fit, and reuse the prefix of a prompt. The report says which build of llama.cpp is in either, since a newer one
+may have faster kernels. Before the first round each has done two pieces of work, whose prompts
 tell how many characters of such a text are a token. Not here: the servers (`arms.engine_servers`), and what is kept
 between turns (`engine`).
 """
@@ -31,7 +32,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from segue.bench.arms.child import Child, launched
-from segue.bench.arms.engine_servers import MODEL, EngineServerSpec, LlamaServerSpec, ModelServer
+from segue.bench.arms.engine_servers import MODEL, EngineServerSpec, LlamaServerSpec, ModelServer, llama_cpp_builds
 from segue.bench.meters.chat_stream import TimedAnswer, ask
 from segue.bench.reports.report import BenchReport, Figure, figure, make_report
 from segue.bench.workloads.prose import ProseWriter
@@ -63,6 +64,7 @@ class ComparisonPlan(msgspec.Struct, frozen=True, kw_only=True):
     - `lengths`: tokens of the prompts; the speed of writing is measured behind each. `tokens`: of each answer.
     - `at_once`: how many conversations, each with a short prompt. `turns`: of the conversation that goes on; 0: none.
     - `beside`: tokens of the prompt beside which small requests are sent; 0: none.
+    - `only`: names of the pieces that are measured (`pieces`), if not all of them.
     """
 
     lengths: tuple[int, ...] = (100, 512, 2048, 4096, 7900)
@@ -71,6 +73,11 @@ class ComparisonPlan(msgspec.Struct, frozen=True, kw_only=True):
     turns: int = 10
     beside: int = 7900
     rounds: int = 3
+    only: tuple[str, ...] = ()
+
+    def pieces(self) -> list[str]:
+        """Return the names of the pieces that there are, in their order."""
+        return list(_all_works(self, Prompts()))
 
 
 FULL_PLAN = ComparisonPlan()
@@ -171,6 +178,7 @@ async def measure(
         memory = [((await server.child.settled()).rss_bytes or 0) / _MIB for server in servers]
     settings = {**msgspec.structs.asdict(plan), "model": file.stem, "threads": threads, "against": THEIRS}
     settings |= {"batch_invariant": batch_invariant, "cells": 2 * _CONTEXT}
+    settings["llama.cpp"] = dict(zip((OURS, THEIRS), llama_cpp_builds(), strict=True))
     figures = [
         *_figures(found),
         *(figure(f"memory, {one.name}", [used], "MiB") for one, used in zip(servers, memory, strict=True)),
@@ -214,11 +222,14 @@ async def _warm_up(servers: Sequence[Server], prompts: Prompts, tokens: int) -> 
 
 
 def _works(plan: ComparisonPlan, prompts: Prompts) -> list[Work]:
-    works = [_prompt_work(prompts, length, plan.tokens) for length in plan.lengths]
-    works += [_at_once_work(prompts, count, plan.tokens) for count in plan.at_once]
-    works += [_conversation_work(prompts, plan.turns, plan.tokens)] if plan.turns else []
-    works += [_beside_work(prompts, plan.beside)] if plan.beside else []
-    return works
+    return [work for name, work in _all_works(plan, prompts).items() if not plan.only or name in plan.only]
+
+
+def _all_works(plan: ComparisonPlan, prompts: Prompts) -> dict[str, Work]:
+    works = {f"prompt-{length}": _prompt_work(prompts, length, plan.tokens) for length in plan.lengths}
+    works |= {f"at-once-{count}": _at_once_work(prompts, count, plan.tokens) for count in plan.at_once}
+    works |= {"turns": _conversation_work(prompts, plan.turns, plan.tokens)} if plan.turns else {}
+    return works | ({"beside": _beside_work(prompts, plan.beside)} if plan.beside else {})
 
 
 def _prompt_work(prompts: Prompts, length: int, tokens: int) -> Work:

@@ -5,6 +5,7 @@ Not here: their work, which each imports when it runs.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -145,7 +146,7 @@ def times(  # noqa: PLR0913 - each is one dimension of what is measured
     return run_bench_times(grid, resume=resume, files=files)
 
 
-def engine(
+def engine(  # noqa: PLR0913 - each says something else of what is measured
     *,
     model: Annotated[
         str | None, Parameter(help="smollm2, tiny (made on the spot), or a GGUF file [default: smollm2].")
@@ -158,6 +159,19 @@ def engine(
         Literal["llama-server"] | None,
         Parameter(help="Compare speed and memory with llama.cpp's own server (package xllamacpp), by turns."),
     ] = None,
+    rounds: Annotated[
+        int | None,
+        Parameter(help="How often each is measured [default: 2; with --against 3, and 2 if quick]."),
+    ] = None,
+    piece: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="With --against: measure only this piece, such as prompt-2048, at-once-4, turns or beside. Repeat it "
+            "for more.",
+            negative="",
+            show_default=False,
+        ),
+    ] = (),
     quick: Annotated[
         bool,
         Parameter(
@@ -171,8 +185,14 @@ def engine(
 
     With the model in the box this takes minutes, nearly all of them for the full prefill of long prompts.
     """
-    from segue.cli.bench_engine import run_bench_engine, run_bench_engine_against
+    from segue.cli.bench_engine import comparison_plan, run_bench_engine, run_bench_engine_against
 
     if against is not None:
-        return run_bench_engine_against(model, template=chat_template, threads=threads, quick=quick, files=files)
-    return run_bench_engine(model, template=chat_template, threads=threads, quick=quick, files=files, plot=plot)
+        plan = comparison_plan(quick=quick, rounds=rounds, only=piece)
+        return run_bench_engine_against(model, template=chat_template, threads=threads, plan=plan, files=files)
+    if piece:
+        print("segue: --piece is for --against", file=sys.stderr)
+        return 2
+    return run_bench_engine(
+        model, template=chat_template, threads=threads, rounds=rounds, quick=quick, files=files, plot=plot
+    )

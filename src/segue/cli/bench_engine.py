@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import msgspec
+
 from segue.bench import engine_comparison
 from segue.bench.arms.engine_servers import why_no_llama_server
-from segue.bench.engine import LENGTHS, QUICK_LENGTHS, TINY, measure, render
+from segue.bench.engine import LENGTHS, QUICK_LENGTHS, ROUNDS, TINY, measure, render
 from segue.bench.engine_comparison import FULL_PLAN, QUICK_PLAN, ComparisonPlan
 from segue.bench.reports.chart_selection import charts_of
 from segue.bench.reports.svg import stand_alone
@@ -28,6 +30,7 @@ def run_bench_engine(
     *,
     template: Path | None,
     threads: int | None,
+    rounds: int | None,
     quick: bool,
     files: ReportFiles,
     plot: Path | None,
@@ -46,6 +49,7 @@ def run_bench_engine(
         measure(
             None if named == TINY else file,
             QUICK_LENGTHS if quick else LENGTHS,
+            rounds=rounds or ROUNDS,
             threads=threads,
             template=template,
             console=progress_console(),
@@ -59,16 +63,25 @@ def run_bench_engine(
     return 0
 
 
+def comparison_plan(*, quick: bool, rounds: int | None, only: tuple[str, ...]) -> ComparisonPlan:
+    """Return what is compared."""
+    plan = QUICK_PLAN if quick else FULL_PLAN
+    return msgspec.structs.replace(plan, rounds=rounds or plan.rounds, only=only)
+
+
 def run_bench_engine_against(
     model: str | None,
     *,
     template: Path | None,
     threads: int | None,
-    quick: bool,
+    plan: ComparisonPlan,
     files: ReportFiles,
-    plan: ComparisonPlan | None = None,
 ) -> int:
     """Compare the named model, or the one in the box, with llama.cpp's own server; without that, say so and pass."""
+    unknown = sorted({*plan.only} - {*plan.pieces()})
+    if unknown:
+        print(f"segue: there is no {', '.join(unknown)}, only {', '.join(plan.pieces())}", file=sys.stderr)
+        return 2
     missing = why_no_engine() or why_no_llama_server()
     if missing is not None:
         print(f"segue: skipped: {missing}", file=sys.stderr)
@@ -83,11 +96,10 @@ def run_bench_engine_against(
         if reason is not None or file is None:
             print(f"segue: {reason}", file=sys.stderr)
             return 2
-        chosen = plan or (QUICK_PLAN if quick else FULL_PLAN)
         report = run(
             engine_comparison.measure(
                 file,
-                chosen,
+                plan,
                 threads=threads or usable_processors(),
                 template=template,
                 console=progress_console(),

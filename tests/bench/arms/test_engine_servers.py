@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from segue.bench.arms.engine_servers import (
     MODEL,
     EngineServerSpec,
     LlamaServerSpec,
+    llama_cpp_builds,
     serve_llama,
     serve_model,
     why_no_llama_server,
@@ -124,3 +126,21 @@ def test_where_the_package_is_missing_it_is_named(monkeypatch: pytest.MonkeyPatc
     assert "xllamacpp" in (why_no_llama_server() or "")
     monkeypatch.setattr(engine_servers, "find_spec", lambda _: object())
     assert why_no_llama_server() is None
+
+
+@pytest.mark.local_engine
+def test_the_builds_of_llama_cpp_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_servers, "version", {"xllamacpp": "2026.5.9294"}.__getitem__)
+    ours, theirs = llama_cpp_builds()
+    assert ours[0] == "b"
+    assert int(ours[1:]) > 9000
+    assert theirs == "b9294"
+
+
+def test_a_build_that_nothing_tells_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(engine_servers, "find_spec", lambda _: None)
+    monkeypatch.setattr(engine_servers, "version", missing)
+    assert llama_cpp_builds() == ("unknown", "unknown")

