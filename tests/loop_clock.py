@@ -1,6 +1,6 @@
-"""The clock of the running event loop, set forward: what waits for a time waits no longer, and nobody has to sleep.
+"""The clock of the running event loop, which a test sets forward: the deadlines that it lets go by are long.
 
-A deadline that a test lets go by can so be long, and ends nothing else before, however slow the machine is.
+So they end nothing before the test says so, however slow the machine is, and nobody waits for them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import pytest
 
 Made = TypeVar("Made")
 
-#: How far the clock is set at once while something is hurried. What takes part in it waits for longer than that.
+#: How far the clock is set at once while something is hurried: less than any deadline that is not to end it.
 STEP_S = 0.5
 
 
 class LoopClock:
-    """Sets the clock of the event loop that runs. It does not move by itself what counts by another clock."""
+    """Sets the clock of the event loop that runs. Make it first: whoever has taken `loop.time` already keeps that."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         loop = asyncio.get_running_loop()
@@ -35,10 +35,12 @@ class LoopClock:
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """Let no time go by, however long what is done here takes: nothing is over before it is set forward."""
-        self._stopped_at = self._told()
-        yield
-        self._ahead_s -= self._told() - self._stopped_at
-        self._stopped_at = None
+        self._stopped_at = began_at = self._told()
+        try:
+            yield
+        finally:
+            self._stopped_at = None
+            self._ahead_s -= self._told() - began_at
 
     async def outlast(self, waiting: Awaitable[Made], seconds: float, *, after: Awaitable[object]) -> Made:
         """Return what comes of something that gives up in so many seconds: they go by once `after` is done."""
@@ -48,7 +50,7 @@ class LoopClock:
         return await task
 
     async def hurry(self, waiting: Awaitable[Made]) -> Made:
-        """Return what comes of something that waits for nothing but time."""
+        """Return what comes of something that waits for nothing but time, which goes by quickly."""
         task = asyncio.ensure_future(waiting)
         while not task.done():
             self.forward(STEP_S)
