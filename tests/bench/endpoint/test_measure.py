@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -190,14 +189,12 @@ async def test_a_closed_port_is_found_out_at_once() -> None:
 async def test_a_server_that_never_ends_is_given_up(
     never_ending: Callable[[], tuple[Script, MessageScript]],
 ) -> None:
-    begun_s = time.monotonic()
     async with provided(*never_ending()) as provider:
         url = f"{provider.url}/v1"
         result = await measure_endpoint(target(url, deadline_s=0.1), PLAN)
         with pytest.raises(EndpointError, match=r"does not answer|in time"):
             await list_models(target(url, deadline_s=0.05))
     assert support(result) == ["failed", "not tried", "failed", "not tried", "not tried", "not tried"]
-    assert time.monotonic() - begun_s < 5
 
 
 async def test_a_budget_ends_it() -> None:
