@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 import segue
-from segue.terminal import print_table, terminal, verdict
+from segue.terminal import print_table, print_text, terminal, verdict
 from tests.strategies import examples
 from tests.terminals import terminal_of
 
@@ -64,6 +64,15 @@ def test_what_is_to_be_copied_is_broken_only_where_no_line_has_room(width: int) 
     assert all(word in shown for word in words)
     assert "".join(shown.split()).count("x") == 130
     assert all(len(line.rstrip()) <= width for line in shown.splitlines())
+
+
+def test_a_text_is_broken_between_its_words_and_an_address_is_not() -> None:
+    address = f"https://example.org/{'a' * 60}"
+    file = io.StringIO()
+    print_text(
+        terminal_of(file=file, width=50), f"[7] Somebody who measured it: eight words that are longer. {address}"
+    )
+    assert file.getvalue() == f"[7] Somebody who measured it: eight words that are\nlonger.\n{address}\n"
 
 
 def test_nothing_else_makes_a_terminal() -> None:

@@ -8,6 +8,7 @@ column, so that no figure is cut. Not here: what is printed, and stdout for scri
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -31,6 +32,12 @@ def verdict(*, met: bool | None) -> Text:
 def terminal(*, stderr: bool = False, quiet: bool = False, highlight: bool = True) -> Console:
     """Return stdout, or stderr, as a terminal of its width; `quiet` prints nothing."""
     return Console(stderr=stderr, quiet=quiet, highlight=highlight, markup=False, emoji=False)
+
+
+def print_text(console: Console, text: str, *, style: str = "") -> None:
+    """Print a text broken between its words; one that is longer than a line, as an address is, is not broken."""
+    for line in textwrap.wrap(text, console.width, break_long_words=False, break_on_hyphens=False):
+        console.print(Text(line, style=style), soft_wrap=True)
 
 
 def print_table(console: Console, table: Table) -> None:

@@ -76,7 +76,7 @@ async def test_a_narrow_screen_shows_all_rows(monkeypatch: pytest.MonkeyPatch) -
     assert "1,234.0" in text
     assert "survives a" in text
     assert "until the" in text
-    assert "[2] A later turn sends new steps, instructions and tools. https://ai.google.dev/" in text
+    assert "[2] A later turn sends new steps, instructions and tools.\nhttps://ai.google.dev/" in text
     assert "first token at 7,900 tokens, continued" in " ".join(text.split())
 
 

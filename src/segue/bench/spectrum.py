@@ -31,7 +31,7 @@ from segue.bench.meters.server_reading import ServerProcess
 from segue.bench.meters.websocket_client import TurnRefusedError, connect
 from segue.bench.reports.report import Arm, BenchReport, Figure, figure, make_report
 from segue.bench.workloads.workload import Workload
-from segue.terminal import print_table
+from segue.terminal import print_table, print_text
 
 KB = 1000
 _OK = 200
@@ -260,8 +260,7 @@ def render(report: BenchReport, console: Console) -> None:
         highlight=False,
     )
     for place, row in enumerate(cited, start=1):
-        text = f"[{place}] A later turn sends {row.sends}. {row.source}"
-        console.print(text, style="dim", highlight=False, soft_wrap=True)
+        print_text(console, f"[{place}] A later turn sends {row.sends}. {row.source}", style="dim")
 
 
 def _tried(found: Lifetime | None, row: SpectrumRow) -> str:

@@ -15,7 +15,7 @@ from segue.bench.reports.comparison import ComparedValue, Comparison, Verdict, c
 from segue.bench.reports.result_file import ResultFileError, read_results
 from segue.cli.bench_output import refuse
 from segue.cli.output_file import writing
-from segue.terminal import print_table, terminal
+from segue.terminal import print_table, print_text, terminal
 
 _WORSE = 1
 _WHOLE_FROM = 1000
@@ -53,11 +53,9 @@ def _judge(comparison: Comparison, limit: float) -> int:
 def _render(comparison: Comparison, console: Console) -> None:
     print_table(console, _table(comparison.values))
     for difference in comparison.differences:
-        console.print(
-            Text(f"{difference.name}: {_plain(difference.before)} -> {_plain(difference.after)}"), soft_wrap=True
-        )
+        print_text(console, f"{difference.name}: {_plain(difference.before)} -> {_plain(difference.after)}")
     if comparison.missing:
-        console.print(Text(f"not compared: {'; '.join(comparison.missing)}"), soft_wrap=True)
+        print_text(console, f"not compared: {'; '.join(comparison.missing)}")
     console.print(
         "Within noise: one median lies in the other's range, or a sign test over the turns (5 %) cannot tell. "
         "Once: measured once, so nobody knows. Two files are two runs: what differs between runs is in no range.",

@@ -11,7 +11,7 @@ from rich.table import Table
 from segue.bench.links.profiles import CITED_AS, LINKS, PUBLICATIONS, NamedLink, Publication
 from segue.bench.links.transfer_time import transfer_time_s
 from segue.cli.output_file import writing
-from segue.terminal import print_table, terminal
+from segue.terminal import print_table, print_text, terminal
 
 _SHOWN_BYTES = (3_200, 32_000)  # the tenth turn of a session of 3.2 KB a turn: what is new, and everything
 
@@ -42,7 +42,7 @@ def run_bench_links(*, json_file: Path | None) -> int:
         highlight=False,
     )
     for name, text in PUBLICATIONS.items():
-        console.print(f"[{CITED_AS[name]}] {text}", highlight=False, soft_wrap=True)
+        print_text(console, f"[{CITED_AS[name]}] {text}")
     if json_file is not None:
         listing = LinkListing(links=list(LINKS.values()), publications=PUBLICATIONS)
         with writing(json_file):
