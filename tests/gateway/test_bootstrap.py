@@ -256,7 +256,7 @@ def test_a_configured_local_model_must_be_able_to_run(local: Callable[..., list[
 
 
 def test_routes_that_make_no_sense_are_mistakes_of_the_configuration() -> None:
-    with pytest.raises(ConfigError, match=r"route\[0\]"):
+    with pytest.raises(ConfigError, match=r"^\[\[route\]\] '/m' target: 'nowhere' is not"):
         build_routes(Config(route=[RouteConfig(target="nowhere", mount="/m")]))
     assert build_routes(Config(route=[RouteConfig(target="self", mount="/m")])).routes
 
