@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Iterator
 
@@ -54,6 +55,26 @@ async def test_an_answer_in_pieces_is_read_as_it_comes(pair: tuple[socket.socket
         await asyncio.sleep(0)
         theirs.send(b"x" * PIECE)
     assert await reading == b"x" * 3 * PIECE
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_a_socket_is_left_alone_as_soon_as_an_exchange_has_ended(
+    pair: tuple[socket.socket, socket.socket], *, lost: bool
+) -> None:
+    """One that is lost was closed, and before its task goes on another connection may have its number."""
+    ours, theirs = pair
+    loop, left = asyncio.get_running_loop(), list[bool]()
+
+    def end() -> PQGen[None]:
+        yield Wait.RW
+        loop.call_soon(lambda: left.extend([loop.remove_reader(ours), loop.remove_writer(ours)]))
+        if lost:
+            raise OSError
+
+    theirs.send(b"!")
+    with contextlib.suppress(OSError):
+        await SocketExchange(end(), ours.fileno()).run()
+    assert left == [False, False], "nobody listened any more"
 
 
 async def test_what_needs_no_waiting_touches_no_loop() -> None:

@@ -24,7 +24,7 @@ class SocketExchange(Generic[T]):
         self._socket = socket
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[T] = self._loop.create_future()
-        self._writing = False
+        self._listening = self._writing = False
 
     async def run(self) -> T:
         """Take all steps; return their result. Who is cancelled leaves the connection in the middle of an answer."""
@@ -34,12 +34,12 @@ class SocketExchange(Generic[T]):
             result: T = last.value
             return result
         self._loop.add_reader(self._socket, self._step, Ready.R)
+        self._listening = True
         self._listen_for_room(wanted)
         try:
             return await self._ended
         finally:
-            self._loop.remove_reader(self._socket)
-            self._loop.remove_writer(self._socket)
+            self._stop_listening()
 
     def give_up(self, error: Exception) -> None:
         """End it with an error, whatever the server does."""
@@ -52,11 +52,20 @@ class SocketExchange(Generic[T]):
         try:
             wanted = self._steps.send(ready)
         except StopIteration as last:
+            self._stop_listening()
             self._ended.set_result(last.value)
         except Exception as error:  # noqa: BLE001 - whoever waits gets any error
+            self._stop_listening()
             self._ended.set_exception(error)
         else:
             self._listen_for_room(wanted)
+
+    def _stop_listening(self) -> None:
+        """Leave the socket alone. libpq closes one that is lost, and any connection may have its number soon."""
+        if self._listening:
+            self._listening = False
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
 
     def _listen_for_room(self, wanted: Wait) -> None:
         """Ask to be told that the socket takes more, only as long as there is more to send."""
