@@ -133,7 +133,7 @@ async def test_whoever_gives_up_at_once_leaves_nothing(box: SshDouble, rounds: i
 
 async def test_without_a_program_ssh_that_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SshFailedError, match="there is no program ssh here"):
+    with pytest.raises(SshFailedError, match="there is no program ssh here: install the client of OpenSSH"):
         await open_stream(BOX, SETTINGS)
     (tmp_path / "ssh").write_text("")
     (tmp_path / "ssh").chmod(0o755)

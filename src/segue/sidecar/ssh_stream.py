@@ -35,6 +35,7 @@ _END_S = 1.0
 _POLL_S = 0.02
 _STOPPED_POLL_S = 0.25
 _READ_BYTES = 4096
+_NO_SSH = "there is no program ssh here: install the client of OpenSSH (on Debian, the package openssh-client)"
 _KEPT_WORDS_BYTES = 4096
 #: How much may wait between us and ssh: a heartbeat cannot overtake what is there.
 _UNSENT_BYTES = 2 * MAX_PACKET_BYTES
@@ -189,7 +190,7 @@ async def _start(arguments: list[str]) -> SshStream:
         told.close()
         if not isinstance(error, OSError):
             raise
-        reason = "there is no program ssh here" if isinstance(error, FileNotFoundError) else str(error)
+        reason = _NO_SSH if isinstance(error, FileNotFoundError) else error.strerror or str(error)
         raise SshFailedError(SshFailure(f"ssh cannot be run: {reason}", persistent=True)) from None
     finally:
         theirs.close()
