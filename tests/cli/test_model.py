@@ -163,7 +163,9 @@ def test_what_cannot_run_yet_is_told(
     (data / TOY.file).write_bytes(CONTENT)
     monkeypatch.setattr(model_files, "find_spec", lambda name: None)
     assert run_model_get("toy", as_json=False) == 0
-    assert "it cannot be run yet: the package cyllama" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "it cannot be run yet: the package cyllama" in told
+    assert told.count("'.[local]' in a checkout") == 1
 
 
 def test_each_model_says_all_of_itself() -> None:

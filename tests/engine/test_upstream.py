@@ -437,10 +437,12 @@ class TestLife:
 
 class TestWithoutEngine:
     async def test_it_says_that_the_engine_is_missing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where no wheel fits, the reason is the engine, and starting gives the same reason."""
+        """Where no wheel fits, the reason is the engine, with what to install; starting gives the same reason."""
         monkeypatch.setattr(model_files, "find_spec", lambda name: None)
         assert find_model() is None
-        assert "cyllama (llama.cpp) is not installed" in (why_unavailable(tmp_path) or "")
+        told = why_unavailable(tmp_path) or ""
+        assert "cyllama (llama.cpp) is not installed" in told
+        assert "'.[local]' in a checkout" in told
         with pytest.raises(Unavailable, match="not installed"):
             await LocalUpstream(ModelFile(tmp_path)).start()
 

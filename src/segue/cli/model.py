@@ -20,7 +20,6 @@ from rich.table import Table
 
 from segue.config import ConfigError, models_directory
 from segue.engine import KNOWN_MODELS, KnownModel, find_model, why_no_engine
-from segue.extras import how_to_add
 from segue.terminal import print_table, terminal
 
 _MB = 1e6
@@ -43,7 +42,7 @@ def run_model_get(name: str, *, as_json: bool) -> int:
         print(f"{known.name}: {found}")
     reason = why_no_engine()
     if reason is not None:
-        print(f"segue: it cannot be run yet: {reason}; {how_to_add('local')}", file=sys.stderr)
+        print(f"segue: it cannot be run yet: {reason}", file=sys.stderr)
     return 0
 
 

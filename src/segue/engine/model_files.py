@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from segue.extras import how_to_add
+
 _ENGINE_PACKAGE = "cyllama"
 _TEMPLATE_PACKAGE = "jinja2"
 _GRAMMAR_PACKAGE = "llguidance"
@@ -60,7 +62,12 @@ def find_model(folder: Path | None = None, known: KnownModel = SMOLLM2) -> Path 
 
 
 def why_no_engine() -> str | None:
-    """Say why no model file can be run here; None if nothing is missing."""
+    """Say why no model file can be run here, and what to install; None if nothing is missing."""
+    missing = _missing_package()
+    return None if missing is None else f"{missing}: {how_to_add('local')}"
+
+
+def _missing_package() -> str | None:
     if find_spec(_ENGINE_PACKAGE) is None:
         return "the package cyllama (llama.cpp) is not installed, or has no wheel for this platform"
     if find_spec(_TEMPLATE_PACKAGE) is None:
