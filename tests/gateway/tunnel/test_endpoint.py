@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 
 import aiohttp
 import pytest
 
 from segue.config import KeyConfig, ServerConfig
+from segue.http.heads import Line, RequestHead
 from segue.testing.provider import Answer, ReceivedRequest
 from segue.tunnel.client import TunnelRequest
+from segue.tunnel.documents import encode_document
 from segue.tunnel.frames import SUBPROTOCOL
 from segue.tunnel.upgrade_headers import encode_hello
+from segue.upstreams.scripted import MODEL
 from tests.faults.gateways import until
 from tests.gateway.peer import SESSION, Peer
 from tests.gateway.tunnel.forwarding import GET, KEY, ok, running
@@ -242,3 +246,38 @@ async def test_a_foreign_page_is_refused() -> None:
 async def test_no_more_sessions_than_allowed() -> None:
     async with running(ok, max_sessions=1) as (_, url, _provider), Peer(url).connected():
         assert await refused_upgrade(url, {"Segue-Session": "f" * 32}) == (503, "server_overloaded")
+
+
+TEXT = {"model": MODEL, "input": "hello"}
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
+HISTORY = {"model": MODEL, "input": [{"type": "message", "role": "user", "content": "hello"}]}
+BEGINNING = {
+    "a turn": ("responses", TEXT),
+    "a stream": ("responses", TEXT | {"stream": True}),
+    "a turn with a key": ("responses", TEXT | {"idempotency_key": "one"}),
+    "a background turn": ("responses", TEXT | {"background": True}),
+    "a turn of the Messages API": ("messages", CHAT | {"max_tokens": 9}),
+    "a turn of the Chat Completions API": ("chat/completions", CHAT),
+    "a count": ("responses/input_tokens", TEXT),
+    "a compaction": ("responses/compact", HISTORY),
+    "a compaction with a key": ("responses/compact", HISTORY | {"idempotency_key": "one"}),
+    "a conversation": ("conversations", {}),
+}
+
+
+@pytest.mark.parametrize("what", BEGINNING)
+async def test_what_a_tunnel_took_begins_though_the_gateway_drains(what: str) -> None:
+    """Until its sidecar knows, it asks nobody else. What comes straight is refused: a balancer sends it elsewhere."""
+    path, fields = BEGINNING[what]
+    body = json.dumps(fields).encode()
+    head = RequestHead(b"POST", f"/own/v1/{path}".encode(), (Line(b"Content-Type", b"application/json"),))
+    async with running(ok) as (gateway, url, _), aiohttp.ClientSession(url.replace("ws", "http", 1)) as client:
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            gateway.services.drain.draining = True
+            answer, _ = await peer.request(socket, TunnelRequest(head, encode_document(body)))
+            assert answer.head is not None
+            assert answer.head.status == 200, answer.body
+            async with client.post(f"/v1/{path}", data=body) as straight:
+                assert straight.status == 503
+            await gateway.services.drain.wait_until_idle()

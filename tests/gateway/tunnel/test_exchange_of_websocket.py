@@ -40,7 +40,9 @@ UPGRADE = RequestHead(b"GET", b"/v1/responses", (Line(b"Authorization", b"Bearer
 class AgentSocket:
     """A WebSocket of an agent, as a sidecar carries it."""
 
-    def __init__(self, peer: Peer, socket: aiohttp.ClientWebSocketResponse, gateway: Gateway) -> None:
+    def __init__(
+        self, peer: Peer, socket: aiohttp.ClientWebSocketResponse, gateway: Gateway, head: RequestHead = UPGRADE
+    ) -> None:
         self.gateway = gateway
         self._peer = peer
         self._socket = socket
@@ -48,7 +50,7 @@ class AgentSocket:
         self._records = RecordReader(1 << 20)
         self._read = 0
         self._came = deque[Record]()
-        self.answer = peer.open(TunnelRequest(UPGRADE, None, "websocket"))
+        self.answer = peer.open(TunnelRequest(head, None, "websocket"))
         self.answer.decoder = StreamDecoder(SOCKET_WINDOW_LOG)
 
     async def accepted(self) -> int:
@@ -323,3 +325,16 @@ async def test_many_messages_of_a_provider_leave_others_their_turn(monkeypatch: 
         await agent.cut()
         await asyncio.wait_for(agent.answer.ended.wait(), 20)
     assert max(at_once) <= 17
+
+
+async def test_a_websocket_that_a_tunnel_took_is_told_by_a_draining_gateway_to_connect_again() -> None:
+    """Not refused: its agent would fall back to HTTP."""
+    async with running(lambda _: ACCEPTED) as (gateway, url, _provider):
+        peer = Peer(url)
+        async with peer.connected() as socket:
+            gateway.services.drain.draining = True
+            agent = AgentSocket(peer, socket, gateway, RequestHead(b"GET", b"/own/v1/responses", UPGRADE.lines))
+            assert await agent.accepted() == 101
+            told = await agent.receive()
+    assert isinstance(told, WebSocketMessage)
+    assert b"websocket_connection_limit_reached" in told.data

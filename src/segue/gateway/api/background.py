@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from segue.gateway.admin.metrics import TransportMeter
+from segue.gateway.api.draining import kept_turn_caller
 from segue.gateway.api.sse import send_in_form
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.services import Services
@@ -59,7 +60,7 @@ class BackgroundRoutes:
         """Begin a kept turn, or find the one that its idempotency key stands for, and reply as the client wants it."""
         background = self._services.background
         with self._services.drain.turn_running():
-            response_id = await background.create(create, caller)
+            response_id = await background.create(create, kept_turn_caller(caller, request))
             events = background.follow(caller.tenant, response_id, -1)
             if create.stream:
                 return await send_in_form(request, events, meter, form=create.form, keep_alive_s=self._keep_alive_s)

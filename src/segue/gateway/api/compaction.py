@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 
 from segue.gateway.api.background import last_of
+from segue.gateway.api.draining import kept_turn_caller
 from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.responses import with_key
@@ -42,13 +43,16 @@ class CompactionRoutes:
         """Answer with what is left of a history when all that its model has said and done is a summary."""
         services, principal = self._services, request[PRINCIPAL]
         create = await services.requests.create(await self._bodies.read(request, principal), principal.tenant)
-        create = _only_compacting(with_key(create, request, draining=services.drain.draining))
+        create = _only_compacting(with_key(create, request, services.drain))
         services.check_epoch(create)
         self._meter.received(create.size_bytes)
         places = services.threads.places(principal.tenant, create.previous_response_id)
         caller = Caller(principal, self._meter, None, places, services.access.credential(request.headers))
         with services.drain.turn_running():
-            ended = await (self._run_once(create, caller) if create.idempotency_key else self._run(create, caller))
+            if create.idempotency_key:
+                ended = await self._run_once(create, kept_turn_caller(caller, request))
+            else:
+                ended = await self._run(create, caller)
             window = compaction_of_response(ended.response)
             if isinstance(window, Failure):
                 raise Refused(failed_turn(window, has_output=False, retry_after_s=ended.retry_after_s))

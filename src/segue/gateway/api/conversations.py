@@ -10,10 +10,10 @@ import asyncio
 
 from aiohttp import web
 
+from segue.gateway.api.draining import refuse_new
 from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.responses import asks_for_encrypted, show_page
-from segue.gateway.drain import takes_no_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import send_whole
 from segue.history.conversations import ConversationHead, find_item, items_of
@@ -104,8 +104,7 @@ class ConversationRoutes:
             return _shown(await self._conversations.remove(tenant, ident, request.match_info["item"]))
 
     async def _body(self, request: web.Request) -> bytes:
-        if self._services.drain.draining:
-            raise Refused(takes_no_turn())
+        refuse_new(self._services.drain, request)
         return await self._bodies.read(request, request[PRINCIPAL])
 
 

@@ -17,11 +17,11 @@ from msgspec.structs import replace
 
 from segue.dialects.doors import Door, DoorRequest, DoorWriter
 from segue.gateway.admin.metrics import TransportMeter
+from segue.gateway.api.draining import refuse_new
 from segue.gateway.api.keep_alive import COMMENT, KeepAlive
 from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL, request_id
 from segue.gateway.api.sse import SSE_HEADERS
-from segue.gateway.drain import takes_no_turn
 from segue.gateway.error_mapping import failed_turn, reply_of
 from segue.gateway.redacted_traceback import redacted_traceback
 from segue.gateway.services import Services
@@ -73,8 +73,8 @@ class DoorRoutes:
         services, tenant = self._services, request[PRINCIPAL].tenant
         speaks = partial(services.executor.is_native, tenant=tenant, dialect=door.name)
         asked = await services.requests.door(door, body, tenant, speaks=speaks)
-        if services.drain.draining:
-            raise Refused(takes_no_turn())
+        if services.drain.draining:  # what ordinary turns need not call
+            refuse_new(services.drain, request)
         if isinstance(asked, Problem):
             raise Refused(asked)
         native = asked.create.native

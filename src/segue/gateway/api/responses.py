@@ -14,10 +14,11 @@ from aiohttp import web
 
 from segue.gateway.admin.metrics import TransportMeter
 from segue.gateway.api.background import BackgroundRoutes
+from segue.gateway.api.draining import refuse_new
 from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.sse import send_in_form
-from segue.gateway.drain import takes_no_turn
+from segue.gateway.drain import DrainState
 from segue.gateway.error_mapping import failed_turn
 from segue.gateway.principal import Principal
 from segue.gateway.services import Services
@@ -54,7 +55,7 @@ class ResponseRoutes:
         """Run a turn, and answer with its events or with the response that it ends in."""
         services, principal = self._services, request[PRINCIPAL]
         create = await self._read_create(request, principal)
-        create = with_key(create, request, draining=services.drain.draining)
+        create = with_key(create, request, services.drain)
         meter = self._streamed if create.stream else self._plain
         meter.received(create.size_bytes)
         places = services.threads.places(principal.tenant, create.previous_response_id)
@@ -93,8 +94,7 @@ class ResponseRoutes:
 
     async def count_input(self, request: web.Request) -> web.StreamResponse:
         """Answer how many tokens the input of a create would have. What is about its answer is not looked at."""
-        if self._services.drain.draining:
-            raise Refused(takes_no_turn())
+        refuse_new(self._services.drain, request)
         principal = request[PRINCIPAL]
         create = await self._read_create(request, principal)
         if isinstance(create, Problem):
@@ -189,7 +189,7 @@ def asks_for_encrypted(request: web.Request) -> bool:
     return ENCRYPTED_REASONING in {*request.query.getall("include", ()), *request.query.getall("include[]", ())}
 
 
-def with_key(create: Create | Problem, request: web.Request, *, draining: bool) -> Create:
+def with_key(create: Create | Problem, request: web.Request, drain: DrainState) -> Create:
     """Return a create with the idempotency key of the header, unless the body has one.
 
     A gateway that drains begins no turn. A repeat may have its answer all the same: `background` knows.
@@ -197,8 +197,8 @@ def with_key(create: Create | Problem, request: web.Request, *, draining: bool) 
     Raises:
         Refused: the create is none, the key is none, or there is nothing that it could repeat.
     """
-    if draining and (isinstance(create, Problem) or not (create.idempotency_key or _KEY in request.headers)):
-        raise Refused(takes_no_turn())
+    if drain.draining and (isinstance(create, Problem) or not (create.idempotency_key or _KEY in request.headers)):
+        refuse_new(drain, request)
     if isinstance(create, Problem):
         raise Refused(create)
     key = request.headers.get(_KEY)

@@ -10,9 +10,9 @@ from typing import get_args
 from aiohttp import web
 
 from segue.config import ProviderDialect
+from segue.gateway.api.draining import refuse_new
 from segue.gateway.api.request_body import RequestBodies
 from segue.gateway.api.request_keys import PRINCIPAL
-from segue.gateway.drain import takes_no_turn
 from segue.gateway.services import Services
 from segue.gateway.transport import send_whole
 from segue.gateway.turns.conversation_transfer import ConversationTransfer
@@ -68,8 +68,7 @@ class TransferRoutes:
     async def take_in(self, request: web.Request) -> web.StreamResponse:
         """Store the conversation of a file, and answer with the id to continue."""
         services, principal = self._services, request[PRINCIPAL]
-        if services.drain.draining:
-            raise Refused(takes_no_turn())
+        refuse_new(services.drain, request)
         file = await self._bodies.read(request, principal)
         with services.drain.turn_running():
             report = await self._transfer.take_in(principal.tenant, file)

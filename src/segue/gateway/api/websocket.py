@@ -19,6 +19,7 @@ from typing import assert_never
 
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
+from segue.gateway.api.draining import takes_no_more
 from segue.gateway.api.request_keys import PRINCIPAL
 from segue.gateway.api.steers import ConnectionSteers, SteerTarget
 from segue.gateway.api.websocket_frames import DeflatedFrames, event_frames, frames
@@ -79,7 +80,7 @@ _PROBE_S = 30.0
 async def serve_websocket(services: Services, request: web.Request) -> web.StreamResponse:
     """Serve one connection in WebSocket mode until it is closed."""
     server, drain = services.server, services.drain
-    if drain.draining:
+    if takes_no_more(drain, request):
         raise Refused(takes_no_connection())
     if drain.connections >= server.max_connections:
         raise Refused(Problem("server_overloaded", "No more WebSocket connections at the moment. Try again."))

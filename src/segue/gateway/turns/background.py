@@ -146,7 +146,7 @@ class BackgroundResponses:
 
     async def _begin(self, create: Create, caller: Caller, response_id: ResponseId) -> ResponseId:
         full = self._is_full(caller.tenant)
-        if full or self._drain.draining:
+        if full or (self._drain.draining and not caller.through_tunnel):
             await self._discard(create, caller.tenant, response_id)
             message = "No more turns can be kept at the moment. Try again."
             raise Refused(Problem("server_overloaded", message) if full else takes_no_turn())

@@ -29,6 +29,8 @@ class Caller(msgspec.Struct, frozen=True):
     places: Sequence[Slot] = ()
     credential: Secret | None = None
     api: Api = "responses"
+    through_tunnel: bool = False
+    """Noted of kept turns alone: one that a tunnel took begins though the gateway drains."""
 
     @property
     def tenant(self) -> str:
