@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from segue.gateway.access import LOCAL_TENANT
 from segue.protocol.ids import ResponseId
 from segue.stores.event_logs import MemoryEventLogs
 from segue.testing.protocol_checker import Json
@@ -180,4 +181,6 @@ async def test_a_shutdown_that_takes_too_long_stops_kept_turns() -> None:
         await local.gateway.drain()
         await local.gateway.aclose()
         assert not _running(local.gateway.services.background)
-        assert local.gateway.services.event_logs.size_bytes == 0
+        latest = await local.gateway.services.background.latest(LOCAL_TENANT, made["id"])
+    assert latest is not None
+    assert latest.type == "response.failed", "other gateways may be asked for it"

@@ -250,13 +250,17 @@ async def test_closing_stops_everything_and_tells_who_waits() -> None:
         waits = asyncio.create_task(begin(services, kept()))
         while not services.background.running:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0)
-        await begin(services, create(background=True))
+        accepted = await begin(services, create(background=True))
         await services.background.aclose()
         with pytest.raises(Refused) as caught:
             await waits
         assert caught.value.problem.code == "server_overloaded"
         assert services.background.running == 0
-        assert services.event_logs.size_bytes == services.cache.size_bytes == 0
+        last = await services.background.latest(TENANT, accepted)
+        assert last is not None
+        assert response(last)["status"] == "failed", "other gateways may be asked for it"
+        assert response(last)["error"]["code"] == "server_overloaded"
+        assert await services.event_logs.drop_tenant(TENANT) == 1, "nothing else is left"
 
 
 async def test_a_turn_that_is_stopped_before_its_first_step_is_told_to_who_waits(
@@ -304,7 +308,8 @@ async def test_a_turn_that_is_at_its_end_is_not_stopped_once_more(monkeypatch: p
             await original(*given)
 
         monkeypatch.setattr(logs, step, slow)
-        response_id = await begin(services, create(background=True, stream=True))
+        asked = create(background=True, stream=True) if step == "end" else kept()
+        response_id = await begin(services, asked)
         following = asyncio.create_task(follow(services, response_id))
         if step == "end":
             gate.set()

@@ -10,12 +10,13 @@ import pytest
 
 from segue.gateway.turns.background import BackgroundResponses, BackgroundSettings
 from segue.protocol.problems import Refused
-from segue.stores.event_logs import OwnerGone
+from segue.stores.event_logs import LogTaken, OwnerGone
 from segue.stores.idempotency_keys import Claim, MemoryClaims
 from segue.stores.interface import StoreError
+from segue.upstreams.scripted import ScriptedUpstream
 from tests.faults.doubles import BrokenStore, SlowStore
-from tests.gateway.parts import TENANT, caller, collect, nothing, parts
-from tests.gateway.turns.test_background import begin, follow, kept, turns_ended
+from tests.gateway.parts import TENANT, caller, collect, create, nothing, parts, response
+from tests.gateway.turns.test_background import begin, follow, kept, turns_ended, waiting
 
 
 class _SlowClaims(MemoryClaims):
@@ -96,3 +97,35 @@ async def test_a_lost_turn_is_not_judged_while_the_store_cannot_be_read() -> Non
             with pytest.raises(Refused) as caught:
                 await follow(services, services.executor.new_id(kept()))
         assert caught.value.problem.code == "store_error"
+
+
+async def test_a_background_turn_that_breaks_off_has_failed_for_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client was told that it runs."""
+    gate = asyncio.Event()
+
+    async def broken(*_: object) -> None:
+        raise ValueError
+
+    async with parts(ScriptedUpstream([waiting(gate)])) as services:
+        response_id = await begin(services, create(background=True))
+        monkeypatch.setattr(services.event_logs, "wait_for_room", broken)
+        gate.set()
+        await turns_ended(services)
+        events = await follow(services, response_id)
+        assert await services.background.latest(TENANT, response_id) == events[-1]
+    assert response(events[-1])["status"] == "failed"
+    assert response(events[-1])["error"]["code"] == "server_error"
+
+
+async def test_a_background_turn_that_another_gateway_has_ended_is_not_ended_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def taken(*_: object) -> None:
+        raise LogTaken
+
+    async with parts(ScriptedUpstream([waiting(asyncio.Event())])) as services:
+        response_id = await begin(services, create(background=True))
+        monkeypatch.setattr(services.event_logs, "append", taken)
+        await services.background.cancel(TENANT, response_id)
+        assert services.background.running == 0
+        assert await services.background.latest(TENANT, response_id) is None

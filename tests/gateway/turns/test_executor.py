@@ -270,13 +270,13 @@ async def test_a_cancelled_turn_stops_its_upstream_and_can_be_told_as_cancelled(
     upstream = Forgetful([ScriptedTurn((Say(("x",)), Wait(gate)))])
     async with parts(upstream) as services:
         run = services.executor.run(create(background=True), caller(services))
-        assert run.cancelled() is None, "it has not begun"
+        assert run.end_early(Ended("cancelled")) is None, "it has not begun"
         events = run.events()
         await anext(events)
         await anext(events)
         await events.aclose()
         assert upstream.cancelled == 1
-        finished = run.cancelled()
+        finished = run.end_early(Ended("cancelled"))
         assert finished is not None
         assert response(finished.terminal)["status"] == "cancelled"
         assert metric(services, "segue_turns_total", transport="websocket", outcome="cancelled") == 1

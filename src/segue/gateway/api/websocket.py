@@ -37,7 +37,7 @@ from segue.gateway.turns.lean_batches import lean_batches
 from segue.http.blocks import BLOCK_BYTES, Pieces
 from segue.http.client_frames import LargeTexts
 from segue.protocol.capabilities import HEADER
-from segue.protocol.events import Event, in_lane
+from segue.protocol.events import Ended, Event, in_lane
 from segue.protocol.lanes import DEFAULT_LANE, tag
 from segue.protocol.problems import Problem, Refused, events_gone, turn_stopped
 from segue.protocol.requests import Create, Resume, Steer
@@ -420,7 +420,7 @@ class WebSocketConnection:
             if isinstance(start.request, Resume):  # otherwise its client would wait forever
                 await self._refuse(events_gone(start.request.response_id), lane)
             return
-        finished = run.cancelled() if isinstance(run, TurnRun) and begun else None
+        finished = run.end_early(Ended("cancelled")) if isinstance(run, TurnRun) and begun else None
         if finished is None:
             await self._refuse(turn_stopped(), lane)
         else:

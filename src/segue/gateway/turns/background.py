@@ -26,11 +26,13 @@ from segue.gateway.request_memory import RequestMemory
 from segue.gateway.turns.caller import Caller
 from segue.gateway.turns.executor import Executor, TurnRun
 from segue.gateway.turns.grace_period import GracePeriod
-from segue.protocol.events import Event
+from segue.protocol.events import Ended, Event
 from segue.protocol.ids import ResponseId, parse_response_id
 from segue.protocol.lost_turns import lost_turn
 from segue.protocol.problems import Problem, Refused, epoch_changed, events_gone, key_reused, live_away, outcome_unknown
 from segue.protocol.requests import Create
+from segue.protocol.responses import Failure
+from segue.protocol.turns import Finished
 from segue.stores.event_logs import EventLogs, EventsGone, LogTaken, OwnerGone
 from segue.stores.idempotency_keys import Claim, Claims
 from segue.stores.interface import StoreError
@@ -407,7 +409,7 @@ class BackgroundResponses:
             return self._stop(kept)
         except Exception as error:  # noqa: BLE001 - a bug of ours must not leave clients waiting
             _log.error("action=keep response_id=%s error=%s", response_id, redacted_traceback(error))
-            return self._refuse(kept, Problem("server_error", "The gateway failed; its log has more. Try again."))
+            return self._fail(kept, Problem("server_error", "The gateway failed; its log has more. Try again."))
         return self._finish(kept)
 
     async def _write(self, kept: _KeptTurn) -> bool:
@@ -443,13 +445,36 @@ class BackgroundResponses:
         kept.report(outcome_unknown())
 
     async def _stop(self, kept: _KeptTurn) -> None:
-        """End a turn whose task was cancelled: without a trace, or as a response that a client cancelled."""
-        finished = kept.run.cancelled() if kept.cancelling else None
+        """End a turn whose task was cancelled, maybe by its client."""
+        finished = kept.run.end_early(Ended("cancelled")) if kept.cancelling else None
         if finished is None:
-            await self._refuse(kept, msgspec.structs.replace(takes_no_turn(), repeat="paid"))  # it may have run
+            await self._fail(kept, msgspec.structs.replace(takes_no_turn(), repeat="paid"))  # it may have run
+        else:
+            await self._end_early(kept, finished)
+
+    async def _fail(self, kept: _KeptTurn, problem: Problem) -> None:
+        """End a turn that broke off. A background turn was accepted: whoever asks for it is to learn that it failed.
+
+        Of any other, which has a client that is told, nothing is left.
+        """
+        accepted = kept.create.background and kept.began.done()
+        ended = Ended("failed", error=Failure(problem.code, problem.message))
+        finished = kept.run.end_early(ended) if accepted else None
+        if finished is None:
+            await self._refuse(kept, problem)
+        else:
+            await self._end_early(kept, finished)
+
+    async def _end_early(self, kept: _KeptTurn, finished: Finished) -> None:
+        """Write the end of a turn behind what of its events was not written."""
+        if finished.terminal not in kept.pending:
+            kept.pending = [*kept.pending, finished.terminal]
+        try:
+            written = await self._write(kept)
+        except LogTaken:
+            await self._abandon(kept)
             return
-        kept.pending = [*kept.pending, finished.terminal]
-        if await self._write(kept):
+        if written:
             await self._finish(kept)
         else:
             await self._refuse(kept, live_away())

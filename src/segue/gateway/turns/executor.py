@@ -313,10 +313,10 @@ class TurnRun:
         """Whether the turn has become a parent."""
         return self._remembered
 
-    def cancelled(self) -> Finished | None:
-        """End the turn as cancelled, after its events were stopped; return None if it had not begun."""
-        if self._stream is not None:
-            self.finished = self._stream.close(Ended("cancelled"), self._executor.clock())
+    def end_early(self, ended: Ended) -> Finished | None:
+        """End the turn after its events were stopped, unless it has ended; return None if it had not begun."""
+        if self._stream is not None and self.finished is None:
+            self.finished = self._stream.close(ended, self._executor.clock())
         return self.finished
 
     async def events(self) -> AsyncGenerator[Sequence[Event], None]:
