@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 from segue.bench import engine_comparison
 from segue.bench.arms.engine_servers import EngineServerSpec, ModelServer, serve_engine
 from segue.bench.engine_comparison import OURS, THEIRS, ComparisonPlan, Prompts, measure, render
+from segue.bench.meters.chat_stream import TimedAnswer
 from segue.testing.tiny_model import write_tiny_model
 from tests.bench.arms.processes import InProcess
 from tests.terminals import terminal_of
@@ -70,13 +71,37 @@ async def test_only_the_pieces_that_are_named_are_measured() -> None:
 
 
 def test_prompts_are_as_long_as_they_are_named() -> None:
-    """Once an answer has told how long a token is; and no two begin alike."""
+    """Once an answer has told how long a token is."""
     prompts = Prompts()
-    first, second = prompts.message(100, 1), prompts.message(400, 2)
+    first, second = prompts.message(100, "one"), prompts.message(400, "two")
     prompts.learn([(one, 30 + len(one["content"]) // 5) for one in (first, second)])
-    longer = prompts.message(1000, 3)
+    longer = prompts.message(1000, "three")
     assert abs(len(longer["content"]) / 5 - 1000) < 5
-    assert len({one["content"][:2] for one in (first, second, longer)}) == 3
+
+
+class _Listener(engine_comparison.Server, frozen=True):
+    """Notes what it is asked."""
+
+    asked: list[str]
+
+    async def ask(self, messages: Sequence[Mapping[str, str]], tokens: int) -> TimedAnswer:
+        if len(messages) == 1:
+            self.asked.append(messages[0]["content"])
+        return TimedAnswer(text="one", prompt_tokens=7, output_tokens=tokens, first_token_s=0.1, time_s=1.0)
+
+    async def probe(self, path: str, body: bytes | None) -> float:
+        return 0.0
+
+
+async def test_no_two_prompts_of_all_rounds_begin_alike() -> None:
+    """Else a server would have read a part of a longer one when it read a shorter one."""
+    plan = ComparisonPlan(lengths=(100, 200), at_once=(1, 2), turns=2, beside=100)
+    listener = _Listener(OURS, None, None, [])  # type: ignore[arg-type]  # it has neither a process nor a session
+    for number in (1, 2):
+        for work in engine_comparison._works(plan, Prompts()):  # noqa: SLF001 - what is done needs servers
+            await work(listener, number)
+    assert len(listener.asked) == 2 * 7
+    assert len({text[:30] for text in listener.asked}) == 2 * 7
 
 
 def test_percentiles() -> None:

@@ -137,9 +137,9 @@ class Prompts:
         (short, few), (long, many) = answered
         self._token_characters = (len(long["content"]) - len(short["content"])) / (many - few)
 
-    def message(self, length: int, number: int) -> dict[str, str]:
-        """Return a message of about so many tokens."""
-        prose, text = ProseWriter(number), f"{number}: "
+    def message(self, length: int, name: str) -> dict[str, str]:
+        """Return a message of about so many tokens. Another name makes another text, from its beginning on."""
+        prose, text = ProseWriter(name), f"{name}: "
         size = int(self._token_characters * length) - len(_QUESTION)
         while len(text) < size:
             text += prose.sentence() + " "
@@ -216,7 +216,7 @@ async def _both(servers: list[Server], work: Work, number: int, found: dict[str,
 
 async def _warm_up(servers: Sequence[Server], prompts: Prompts, tokens: int) -> None:
     """Let each server do two pieces of work that do not count, and learn how long a token is."""
-    messages = [prompts.message(length, 0) for length in _WARM_UP_LENGTHS]
+    messages = [prompts.message(length, f"{length} tokens to warm up") for length in _WARM_UP_LENGTHS]
     for server in servers:
         prompts.learn([(one, (await server.ask([one], tokens)).prompt_tokens) for one in messages])
 
@@ -236,7 +236,7 @@ def _prompt_work(prompts: Prompts, length: int, tokens: int) -> Work:
     """A prompt that nobody has seen, and the answer to it."""
 
     async def work(server: Server, number: int) -> list[Speed]:
-        answer = await server.ask([prompts.message(length, number)], tokens)
+        answer = await server.ask([prompts.message(length, f"{length} tokens, round {number}")], tokens)
         speeds = [Speed(f"first token, {length} tokens", answer.first_token_s, "s", "less")]
         if answer.tokens_s is not None:
             speeds.append(Speed(f"writing behind {length} tokens", answer.tokens_s, "tokens/s", "more"))
@@ -250,7 +250,8 @@ def _at_once_work(prompts: Prompts, count: int, tokens: int) -> Work:
 
     async def work(server: Server, number: int) -> list[Speed]:
         began_at = perf_counter()
-        asked = [server.ask([prompts.message(100, 1000 * number + each)], tokens) for each in range(count)]
+        names = [f"{each + 1} of {count} at once, round {number}" for each in range(count)]
+        asked = [server.ask([prompts.message(100, name)], tokens) for name in names]
         answers = await asyncio.gather(*asked)
         written = sum(answer.output_tokens for answer in answers)
         return [Speed(f"{count} at once", written / (perf_counter() - began_at), "tokens/s", "more")]
@@ -262,7 +263,7 @@ def _conversation_work(prompts: Prompts, turns: int, tokens: int) -> Work:
     """A conversation whose every turn sends all that was said."""
 
     async def work(server: Server, number: int) -> list[Speed]:
-        messages = [prompts.message(100, 5000 + number)]
+        messages = [prompts.message(100, f"conversation {number}")]
         began_at = perf_counter()
         answers: list[TimedAnswer] = []
         for _ in range(turns):
@@ -286,7 +287,9 @@ def _beside_work(prompts: Prompts, length: int) -> Work:
     async def work(server: Server, number: int) -> list[Speed]:
         took: dict[str, list[float]] = {name: [] for name in PROBES[server.name]}
         async with asyncio.TaskGroup() as group:
-            reading = group.create_task(server.ask([prompts.message(length, 9000 + number)], 1))
+            reading = group.create_task(
+                server.ask([prompts.message(length, f"prompt {number} beside which others ask")], 1)
+            )
             while not reading.done():
                 for name, (path, body) in PROBES[server.name].items():
                     took[name].append(1e3 * await server.probe(path, body))

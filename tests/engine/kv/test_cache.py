@@ -18,6 +18,19 @@ def sequence(cache: KvCache, length: int, *, disk_allowed: bool = True, tenant: 
     return made
 
 
+def copy(cache: KvCache, source: KvSequence, length: int, *, more: int) -> KvSequence:
+    """An idle sequence that shares cells with another."""
+    made = cache.copy(source, length)
+    cache.extend(made, more)
+    made.pins = 0
+    return made
+
+
+def filled(cache: KvCache, size_bytes: int) -> None:
+    """Let host memory hold something of this size."""
+    cache.evict(sequence(cache, 1), size_bytes)
+
+
 class TestRoom:
     def test_the_least_recent_gives_way(self) -> None:
         """As few as will do, and never what is pinned."""
@@ -92,31 +105,47 @@ class TestIdleSequences:
         assert cache.evict(newer, 40) == [HostEviction(oldest.key, None)]
         assert (newer.tier, cache.host_bytes) == ("host", 40)
 
-    def test_those_that_share_most_of_their_cells_stay(self) -> None:
-        """Each would have cells of its own when it comes back."""
+    def test_those_that_share_cells_go_together(self) -> None:
+        """Alone, neither frees what it shares: both would stay for ever, and slow down each turn from then on."""
         cache = KvCache(KvBudget(cells=5000, slots=8, host_bytes=5000, idle_cells=0))
+        filled(cache, 5000)
         trunk = sequence(cache, 800)
-        fork = cache.copy(trunk, 800)
-        fork.pins = 0
-        cache.extend(fork, 799)
-        assert cache.choose_idle(cell_bytes=1) == []
-        cache.extend(fork, 1)
-        assert cache.choose_idle(cell_bytes=1) == [fork.key]
-        cache.evict(fork, 1600)
-        assert cache.choose_idle(cell_bytes=1) == [trunk.key]
+        fork = copy(cache, trunk, 800, more=700)
+        assert cache.choose_idle(cell_bytes=1) == [trunk.key, fork.key]
 
-    def test_a_few_shared_cells_keep_none(self) -> None:
-        """Else each repetition of a short prompt would stay for ever, and slow down each turn from then on."""
+    def test_one_of_them_goes_alone_if_another_is_needed(self) -> None:
+        cache = KvCache(KvBudget(cells=5000, slots=8, host_bytes=5000, idle_cells=0))
+        filled(cache, 5000)
+        trunk = sequence(cache, 800)
+        first, second = copy(cache, trunk, 800, more=799), copy(cache, trunk, 800, more=800)
+        trunk.pins = 1
+        assert cache.choose_idle(cell_bytes=1) == [second.key]
+        trunk.pins, first.pins, second.pins = 0, 1, 1
+        assert cache.choose_idle(cell_bytes=1) == [], "it would free nothing"
 
-        def chosen(shared: int) -> int:
+    def test_those_that_share_most_of_their_cells_displace_nobody(self) -> None:
+        """Each has what they share for itself in host memory, and in the context when it comes back."""
+
+        def chosen(shared: int, *, taken: int = 5000) -> int:
             cache = KvCache(KvBudget(cells=5000, slots=8, host_bytes=5000, idle_cells=0))
+            filled(cache, taken)
             trunk = sequence(cache, shared)
-            for fork in [cache.copy(trunk, shared) for _ in range(3)]:
-                fork.pins = 0
-                cache.extend(fork, 2)
+            for _ in range(3):
+                copy(cache, trunk, shared, more=100)
             return len(cache.choose_idle(cell_bytes=1))
 
-        assert (chosen(512), chosen(513)) == (4, 0)
+        assert (chosen(512), chosen(513)) == (4, 0), "a few shared cells keep none"
+        assert [chosen(513, taken=5000 - free) for free in (2352, 2351, 613, 612)] == [4, 3, 1, 0]
+
+    def test_little_that_becomes_free_is_not_worth_much_that_is_saved(self) -> None:
+        def chosen(more: int) -> int:
+            cache = KvCache(KvBudget(cells=5000, slots=8, host_bytes=5000, idle_cells=0))
+            trunk = sequence(cache, 700)
+            copy(cache, trunk, 700, more=more)
+            trunk.pins = 1
+            return len(cache.choose_idle(cell_bytes=1))
+
+        assert (chosen(99), chosen(100)) == (0, 1)
 
     def test_what_a_running_turn_shares_is_not_idle(self) -> None:
         cache = KvCache(KvBudget(cells=100, slots=8, host_bytes=1000, idle_cells=4))
