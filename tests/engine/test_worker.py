@@ -48,6 +48,7 @@ class Working:
         self.left: list[Job] = []
         self.computed: list[list[Job]] = []
         self.processor = Clock()
+        self.wall, self.step_s = Clock(), 0.0
         self.worker = Worker(
             self.model,
             file,
@@ -56,10 +57,12 @@ class Working:
             left=self.left.append,
             clock=self.clock,
             processor_time=self.processor,
+            wall_time=self.wall,
         )
 
     def computing(self, jobs: Sequence[Job]) -> AbstractContextManager[None]:
         self.computed.append(list(jobs))
+        self.wall.now += self.step_s
         return nullcontext()
 
     @property
@@ -180,7 +183,10 @@ class TestTurns:
         assert working.left == [short, long]
 
     def test_who_waits_for_tokens_is_woken_as_the_next_ones_are_computed(self, working: Working) -> None:
-        """All of them then, and not between two computations, when the thread needs the interpreter itself."""
+        """All of them then, and not between two computations, when the thread needs the interpreter itself.
+
+        Here each token takes longer than tokens wait for each other.
+        """
         computed_when_woken: list[tuple[int, int]] = []
 
         def woken(number: int) -> None:
@@ -192,11 +198,37 @@ class TestTurns:
             working.worker.add(job)
         working.worker.step()
         working.worker.step()
+        working.wall.now += 1
         assert computed_when_woken == [(0, 0), (1, 0), (0, 1), (1, 1)], "the turns began, and got a token each"
         working.worker.announce()
         assert computed_when_woken[4:] == [(0, 2), (1, 2)]
         working.finish()
         assert computed_when_woken[6:] == [(0, 3), (1, 3)], "the last token comes with the end"
+
+    def test_tokens_that_come_quickly_are_told_together(self, working: Working) -> None:
+        """But for the first one, which somebody waits for, and the last ones, behind which no other comes."""
+        told: list[list[Update]] = []
+        job = new_job(5, max_output_tokens=9, wake=lambda: told.append(job.take()))
+        working.worker.add(job)
+        while working.worker.busy:
+            working.worker.step()
+            working.wall.now += 0.0125
+        assert [len([one for one in updates if isinstance(one, str)]) for updates in told] == [0, 1, 3, 3, 2]
+
+    def test_tokens_do_not_wait_for_a_long_computation(self, working: Working) -> None:
+        """Such as one that reads a part of another prompt."""
+        told: list[list[Update]] = []
+        job = new_job(5, max_output_tokens=9, wake=lambda: told.append(job.take()))
+        working.worker.add(job)
+        for _ in range(4):
+            working.worker.step()
+        assert [len(updates) for updates in told] == [1, 1], (
+            "it has begun, and got its first token; three are kept back"
+        )
+        working.worker.add(new_job(40, first=80))
+        working.worker.step()
+        working.worker.step()
+        assert [len(updates) for updates in told] == [1, 1, 3, 1]
 
     def test_prompts_are_prefilled_in_chunks_beside_an_answer(
         self, working: Working, monkeypatch: pytest.MonkeyPatch
@@ -421,9 +453,10 @@ class TestRetention:
 class TestTimes:
     def test_a_step_tells_how_long_it_computed(self, working: Working) -> None:
         """Not at all, if there was nothing to compute."""
+        working.step_s = 0.5
         working.worker.add(new_job(30))
         working.worker.step()
-        assert working.worker.computed_s > 0
+        assert working.worker.computed_s == 0.5
         working.finish()
         working.worker.step()
         assert working.worker.computed_s == 0.0

@@ -18,6 +18,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from math import inf
 from typing import Literal
 
 from segue.engine.counters import EngineCounters
@@ -36,6 +37,10 @@ _log = logging.getLogger("segue.engine.upstream")
 
 #: A preempted turn resumes when there is room for this many tokens of its answer; with less it would soon be preempted.
 _RESUME_HEADROOM = 64
+
+#: Tokens of an answer that come within so many seconds are told together. To tell one takes the event loop and the
+#: reader processor time, and the model computes on all processors. It is as often as a film shows pictures.
+_TOGETHER_S = 0.03
 
 
 class _ActiveTurn:
@@ -94,7 +99,8 @@ class Worker:
         self._preempted: list[_ActiveTurn] = []
         self._waiting: deque[Job] = deque()  # for room
         self._counters = counters
-        self._unannounced: list[Job] = []  # their answers have got a token since the newest computation
+        self._unannounced: dict[Job, None] = {}  # their answers have got tokens of which nobody knows
+        self._announced_at = -inf
         #: How long the newest step computed, in seconds; other threads had the interpreter meanwhile.
         self.computed_s = 0.0
 
@@ -135,9 +141,11 @@ class Worker:
             self.announce()
 
     def announce(self) -> None:
-        """Wake those whose answers have got a token. They are woken in any case before the next one is computed.
+        """Wake those whose answers have got tokens.
 
-        Not before: they need the interpreter, which the thread has between two computations, and not while one lasts.
+        They need the interpreter, which the thread has between two computations, and not while one lasts. So they are
+        woken as the next one begins: at once for the first token of an answer, and before a computation of more than a
+        token for each answer, which lasts longer. Else as often as `_TOGETHER_S` says.
         """
         for job in self._unannounced:
             job.announce()
@@ -272,8 +280,10 @@ class Worker:
             at = len(turn.sequence.tokens)
             tokens = turn.tokens[at : at + share.tokens] + draft
             entries.append(BatchEntry(turn.sequence.slot, tokens, at, sampled=share.sampled, drafted=len(draft)))
-        self.announce()
         begun_at, wall_at = self._processor_time(), self._wall_time()
+        if wall_at - self._announced_at >= _TOGETHER_S or len(draft) + sum(one.tokens for one in shares) > len(shares):
+            self._announced_at = wall_at
+            self.announce()
         try:
             with self._computing([turn.job for turn in turns]):
                 ends = self._model.compute(entries)
@@ -354,7 +364,9 @@ class Worker:
             score = None if top is None else self._model.score(end, token, top)
             for part in job.reader.feed(self._model.piece(token), score):
                 job.add(part)
-            self._unannounced.append(job)
+            self._unannounced[job] = None
+            if turn.output_length == 1:
+                self._announced_at = -inf  # somebody waits for the first one
             if job.reader.stopped:
                 self._finish(turn, complete=True)
                 return
