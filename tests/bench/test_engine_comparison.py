@@ -40,7 +40,9 @@ async def test_both_do_the_same_work(tmp_path: Path, monkeypatch: pytest.MonkeyP
     shown = io.StringIO()
     report = await measure(file, PLAN, threads=1)
     render(report, terminal_of(file=shown, width=160))
-    assert [(one.file, one.parallel, one.threads) for one in specs] == [(str(file), 2, 1)] * 2
+    assert [(one.file, one.parallel, one.threads) for one in specs] == [(str(file), 2, 1)] * 4, (
+        "new processes in each round"
+    )
     by_name = {one.name: one for one in report.figures}
     names = ["first token, 100 tokens", "writing behind 100 tokens", "2 at once", "2 turns"]
     names += ["first token, a turn that goes on", "health check beside 200 tokens, p99"]

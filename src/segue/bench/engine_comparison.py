@@ -10,16 +10,17 @@ greater than 1 where the local model is the faster one.
 
 Both have the same threads, room for as many tokens in the KV cache, as many turns at once, as much host memory for what
 does not fit, and reuse the prefix of a prompt. The report says which build of llama.cpp is in either, since a newer one
-may have faster kernels. Before the first round each has done two pieces of work, whose prompts
-tell how many characters of such a text are a token. Not here: the servers (`arms.engine_servers`), and what is kept
+may have faster kernels. In each round both are new processes: one that happens to be some percent faster than another
+is that all its life. Each first does two pieces of work, whose prompts tell how many characters of such a text are a
+token. Not here: the servers (`arms.engine_servers`), and what is kept
 between turns (`engine`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -160,28 +161,23 @@ async def measure(
     prompts = Prompts()
     works = _works(plan, prompts)
     found: dict[str, dict[str, list[Speed]]] = {OURS: {}, THEIRS: {}}
-    async with AsyncExitStack() as stack:
-        # a connection for each request: llama.cpp's server closes one that rests while the other server works
-        connector, timeout = aiohttp.TCPConnector(limit=0, force_close=True), aiohttp.ClientTimeout(total=_TIMEOUT_S)
-        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, timeout=timeout))
-        servers = [
-            Server(name, await stack.enter_async_context(launched(spec, _MODULE)), session)
-            for name, spec in specs.items()
-        ]
-        with Progress(console=console, transient=True, disable=console is None) as progress:
-            shown = progress.add_task("both servers", total=plan.rounds * len(works))
-            await _warm_up(servers, prompts, plan.tokens)
-            for number in range(1, plan.rounds + 1):
+    memory: dict[str, list[float]] = {OURS: [], THEIRS: []}
+    with Progress(console=console, transient=True, disable=console is None) as progress:
+        shown = progress.add_task("both servers", total=plan.rounds * len(works))
+        for number in range(1, plan.rounds + 1):
+            async with _launched(specs, turned=number % 2 == 0) as servers:
+                await _warm_up(servers, prompts, plan.tokens)
                 for work in works:
                     await _both(servers, work, number, found)
                     progress.advance(shown)
-        memory = [((await server.child.settled()).rss_bytes or 0) / _MIB for server in servers]
+                for server in servers:
+                    memory[server.name].append(((await server.child.settled()).rss_bytes or 0) / _MIB)
     settings = {**msgspec.structs.asdict(plan), "model": file.stem, "threads": threads, "against": THEIRS}
     settings |= {"batch_invariant": batch_invariant, "cells": 2 * _CONTEXT}
     settings["llama.cpp"] = dict(zip((OURS, THEIRS), llama_cpp_builds(), strict=True))
     figures = [
         *_figures(found),
-        *(figure(f"memory, {one.name}", [used], "MiB") for one, used in zip(servers, memory, strict=True)),
+        *(figure(f"memory, {name}", used, "MiB") for name, used in memory.items()),
     ]
     return make_report([], settings, figures)
 
@@ -206,6 +202,20 @@ def _specs(
     }
 
 
+@asynccontextmanager
+async def _launched(specs: Mapping[str, ModelServer], *, turned: bool) -> AsyncIterator[list[Server]]:
+    """Run both servers around a block; the second one first if they are `turned`."""
+    async with AsyncExitStack() as stack:
+        # a connection for each request: llama.cpp's server closes one that rests while the other server works
+        connector, timeout = aiohttp.TCPConnector(limit=0, force_close=True), aiohttp.ClientTimeout(total=_TIMEOUT_S)
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, timeout=timeout))
+        servers = [
+            Server(name, await stack.enter_async_context(launched(spec, _MODULE)), session)
+            for name, spec in specs.items()
+        ]
+        yield servers[::-1] if turned else servers
+
+
 async def _both(servers: list[Server], work: Work, number: int, found: dict[str, dict[str, list[Speed]]]) -> None:
     """Let both do a piece of work; who was first is second the next time."""
     for server in servers:
@@ -216,7 +226,7 @@ async def _both(servers: list[Server], work: Work, number: int, found: dict[str,
 
 async def _warm_up(servers: Sequence[Server], prompts: Prompts, tokens: int) -> None:
     """Let each server do two pieces of work that do not count, and learn how long a token is."""
-    messages = [prompts.message(length, f"{length} tokens to warm up") for length in _WARM_UP_LENGTHS]
+    messages = [prompts.message(length, "0") for length in _WARM_UP_LENGTHS]
     for server in servers:
         prompts.learn([(one, (await server.ask([one], tokens)).prompt_tokens) for one in messages])
 
