@@ -46,7 +46,7 @@ _MIB = 1024 * 1024
 #: What prose takes in characters for a token, until a first answer has told how many they are for this model.
 _TOKEN_CHARACTERS = 3.6
 _CONTEXT = 8192
-_WARM_UP_LENGTHS = (50, 250)
+_WARM_UP_LENGTHS = (50, 1000)
 #: How long to wait between two small requests beside a prompt.
 _PROBE_PAUSE_S = 0.02
 _SCRIPTED_TURN = b'{"model":"scripted","input":"a","store":false,"stream":true}'
@@ -139,8 +139,11 @@ class Prompts:
         self._token_characters = (len(long["content"]) - len(short["content"])) / (many - few)
 
     def message(self, length: int, name: str) -> dict[str, str]:
-        """Return a message of about so many tokens. Another name makes another text, from its beginning on."""
-        prose, text = ProseWriter(name), f"{name}: "
+        """Return a message of about so many tokens. It begins with its name, so nothing of it was read under another.
+
+        The rest is the same text for all: another one may have a twentieth more tokens in as many characters.
+        """
+        prose, text = ProseWriter(0), f"{name}: "
         size = int(self._token_characters * length) - len(_QUESTION)
         while len(text) < size:
             text += prose.sentence() + " "
