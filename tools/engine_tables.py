@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from segue.bench.engine_comparison import OURS, QUICK_PLAN, THEIRS
+from segue.bench.engine_comparison import FULL_PLAN, OURS, QUICK_PLAN, THEIRS
 from segue.bench.reports.report import BenchReport, Figure
 from tools.markdown import code, table
 from tools.result_files import read_result
@@ -33,7 +33,7 @@ def comparison_text(report: BenchReport) -> str:
     said = (
         f"{code(command(report))}: {settings['model']}, {settings['threads']} threads, medians of {settings['rounds']} "
         f"rounds; in brackets the lowest and the highest ratio of a round. Measured on {machine.cpu}, {machine.cores} "
-        f"cores, Python {machine.python}; segue {report.version}."
+        f"cores, Python {machine.python}; segue {report.version}.{_builds(report)}"
     )
     return "\n".join([table(("", OURS, THEIRS, "times as fast"), rows), "", said])
 
@@ -53,7 +53,17 @@ def headline(report: BenchReport) -> str:
 def command(report: BenchReport) -> str:
     """Return the command that measured it."""
     quick = report.settings["lengths"] == list(QUICK_PLAN.lengths)
-    return "segue bench engine --against llama-server" + (" --quick" if quick else "")
+    rounds, usual = report.settings["rounds"], (QUICK_PLAN if quick else FULL_PLAN).rounds
+    options = (" --quick" if quick else "") + (f" --rounds {rounds}" if rounds != usual else "")
+    return "segue bench engine --against llama-server" + options
+
+
+def _builds(report: BenchReport) -> str:
+    """Return a sentence about the builds of llama.cpp in both, if the report knows them."""
+    builds = report.settings.get("llama.cpp")
+    if not builds:
+        return ""
+    return f" The builds of llama.cpp are {builds[OURS]} in segue and {builds[THEIRS]} in {THEIRS}."
 
 
 def _value(figure: Figure | None) -> str:

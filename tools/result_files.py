@@ -251,7 +251,7 @@ RESULT_FILES = (
     ),
     ResultFile(
         name="engine-llama-server.json",
-        command="segue bench engine --against llama-server --quick",
+        command="segue bench engine --against llama-server --rounds 2",
         about="the local model beside llama.cpp's own server",
         shown_by=("engine-comparison",),
     ),

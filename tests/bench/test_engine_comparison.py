@@ -29,7 +29,7 @@ async def test_both_do_the_same_work(tmp_path: Path, monkeypatch: pytest.MonkeyP
     @asynccontextmanager
     async def here(spec: ModelServer, module: str) -> AsyncIterator[InProcess]:
         specs.append(spec)
-        ours = EngineServerSpec(file=spec.file, context=1024, cells=1024, parallel=spec.parallel, threads=spec.threads)
+        ours = EngineServerSpec(file=spec.file, context=4096, cells=4096, parallel=spec.parallel, threads=spec.threads)
         async with serve_engine(ours) as address:
             yield InProcess(address)
 

@@ -14,8 +14,8 @@ from tools.generate_docs import PARTS
 from tools.result_files import RESULT_FILES, read_result
 
 
-def _report(lengths: tuple[int, ...]) -> BenchReport:
-    settings: dict[str, Any] = {"lengths": list(lengths), "rounds": 2, "model": "small", "threads": 2}
+def _report(lengths: tuple[int, ...], **fields: object) -> BenchReport:
+    settings: dict[str, Any] = {"lengths": list(lengths), "rounds": 2, "model": "small", "threads": 2, **fields}
     figures = [
         figure(f"first token, 100 tokens, {OURS}", [0.5, 0.3], "s"),
         figure(f"first token, 100 tokens, {THEIRS}", [0.4, 0.3], "s"),
@@ -38,7 +38,16 @@ def test_each_piece_of_work_is_a_row() -> None:
 
 def test_the_command_is_the_one_that_measured_it() -> None:
     assert command(_report(QUICK_PLAN.lengths)) == "segue bench engine --against llama-server --quick"
-    assert command(_report(FULL_PLAN.lengths)) == "segue bench engine --against llama-server"
+    assert command(_report(FULL_PLAN.lengths)) == "segue bench engine --against llama-server --rounds 2"
+    assert command(_report(FULL_PLAN.lengths, rounds=3)) == "segue bench engine --against llama-server"
+
+
+def test_the_builds_of_llama_cpp_are_told() -> None:
+    """A newer one may have faster kernels."""
+    builds = {OURS: "b1", THEIRS: "b2"}
+    text = comparison_text(_report(FULL_PLAN.lengths, **{"llama.cpp": builds}))
+    assert text.endswith("The builds of llama.cpp are b1 in segue and b2 in llama-server.")
+    assert "builds" not in comparison_text(_report(FULL_PLAN.lengths))
 
 
 def test_a_line_says_how_they_compare() -> None:
