@@ -10,10 +10,9 @@ greater than 1 where the local model is the faster one.
 
 Both have the same threads, room for as many tokens in the KV cache, as many turns at once, as much host memory for what
 does not fit, and reuse the prefix of a prompt. The report says which build of llama.cpp is in either, since a newer one
-may have faster kernels. In each round both are new processes: one that happens to be some percent faster than another
-is that all its life. Each first does two pieces of work, whose prompts tell how many characters of such a text are a
-token. Not here: the servers (`arms.engine_servers`), and what is kept
-between turns (`engine`).
+may have faster kernels. In each round both are new processes, since a process may be some percent faster than another
+for all its life. Each first does two pieces of work, whose prompts tell how many characters of such a text are a token.
+Not here: the servers (`arms.engine_servers`), and what is kept between turns (`engine`).
 """
 
 from __future__ import annotations

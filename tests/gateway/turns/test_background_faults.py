@@ -129,3 +129,28 @@ async def test_a_background_turn_that_another_gateway_has_ended_is_not_ended_onc
         await services.background.cancel(TENANT, response_id)
         assert services.background.running == 0
         assert await services.background.latest(TENANT, response_id) is None
+
+
+@pytest.mark.parametrize("cancels", [True, False])
+async def test_a_log_that_cannot_be_written_any_more_keeps_no_follower(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, cancels: bool
+) -> None:
+    """Whether its turn is cancelled, or goes on."""
+    gate = asyncio.Event()
+
+    async def broken(*_: object) -> None:
+        raise ValueError
+
+    async with parts(ScriptedUpstream([waiting(gate)])) as services:
+        response_id = await begin(services, create(background=True))
+        following = asyncio.create_task(follow(services, response_id))
+        monkeypatch.setattr(services.event_logs, "append", broken)
+        if cancels:
+            await services.background.cancel(TENANT, response_id)
+        gate.set()
+        async with asyncio.timeout(20):
+            with pytest.raises(Refused):
+                await following
+        await turns_ended(services)
+        assert services.event_logs.size_bytes == 0
+    assert "action=end" in caplog.text

@@ -409,7 +409,7 @@ class BackgroundResponses:
             return self._stop(kept)
         except Exception as error:  # noqa: BLE001 - a bug of ours must not leave clients waiting
             _log.error("action=keep response_id=%s error=%s", response_id, redacted_traceback(error))
-            return self._fail(kept, Problem("server_error", "The gateway failed; its log has more. Try again."))
+            return self._fail(kept, _broken())
         return self._finish(kept)
 
     async def _write(self, kept: _KeptTurn) -> bool:
@@ -470,14 +470,17 @@ class BackgroundResponses:
         if finished.terminal not in kept.pending:
             kept.pending = [*kept.pending, finished.terminal]
         try:
-            written = await self._write(kept)
+            problem = None if await self._write(kept) else live_away()
         except LogTaken:
             await self._abandon(kept)
             return
-        if written:
+        except Exception as error:  # noqa: BLE001 - as above: a log that cannot be written must not keep its followers
+            _log.error("action=end response_id=%s error=%s", kept.response_id, redacted_traceback(error))
+            problem = _broken()
+        if problem is None:
             await self._finish(kept)
         else:
-            await self._refuse(kept, live_away())
+            await self._refuse(kept, problem)
 
     async def _finish(self, kept: _KeptTurn) -> None:
         """Set until when events, key and state of a turn are kept. That of a failed or cancelled one is for repeats."""
@@ -589,3 +592,8 @@ class BackgroundResponses:
         await self._claims.purge(now)
         if self._last_expiry > now:
             self._arm()
+
+
+def _broken() -> Problem:
+    """A bug of ours ended a turn."""
+    return Problem("server_error", "The gateway failed; its log has more. Try again.")
